@@ -1,0 +1,35 @@
+//! A stage's directory tree: layers in, changes out, COPY between trees.
+//!
+//! Everything goes through [`Tree`], which resolves every path beneath its directory handle and answers for owners, modes,
+//! device numbers and capabilities even where the process may not set them (a table beside the tree). It does not know
+//! images, registries or Dockerfiles.
+
+pub mod archive;
+pub mod commit;
+pub mod copy;
+mod tree;
+pub mod unpack;
+
+pub use tree::{FileKind, Metadata, Tree};
+
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RootfsError {
+    #[error("{action} `{}`", path.display())]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("layer entry `{}` leads out of the rootfs", path.display())]
+    Escape { path: PathBuf },
+    #[error("invalid layer: {reason}")]
+    InvalidLayer { reason: String },
+    #[error("layer is larger than the limit of {limit_bytes} bytes when unpacked")]
+    TooLarge { limit_bytes: u64 },
+    #[error("could not read layer")]
+    Read(#[source] std::io::Error),
+    #[error("could not write layer")]
+    Write(#[source] std::io::Error),
+    #[error("file `{}` cannot be put into a layer: a name that begins with `.wh.` marks a deletion", path.display())]
+    WhiteoutName { path: PathBuf },
+    #[error("cancelled")]
+    Cancelled,
+}

@@ -1,0 +1,117 @@
+//! One process in one rootfs, without privilege.
+//!
+//! [`Sandbox::run`] is the seam; back-ends differ in how they keep the process in its rootfs. Which one works here is found by
+//! doing ([`probe`]). The crate does not know Dockerfiles: users are numbers, mounts are files on the host.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+
+use rootfs::{RootfsError, Tree};
+use serde::{Deserialize, Serialize};
+
+pub mod inplace;
+pub mod namespace;
+pub mod probe;
+
+/// What to run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Process {
+    /// Program and arguments; the program is looked up in the rootfs with `PATH` of `env` when it has no `/`.
+    pub args: Vec<OsString>,
+    /// The whole environment, `NAME=value`; nothing of ours is added.
+    pub env: Vec<OsString>,
+    /// Absolute in the rootfs.
+    pub cwd: PathBuf,
+    pub uid: u32,
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    pub network: Network,
+    pub hostname: String,
+    /// `NAME address` lines for /etc/hosts beyond localhost.
+    pub extra_hosts: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Network {
+    /// What the builder itself has.
+    Host,
+    None,
+}
+
+/// Something that appears in the rootfs for the length of one run. In order; later ones may lie below earlier ones.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute in the rootfs.
+    pub target: PathBuf,
+    pub source: MountSource,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum MountSource {
+    /// A directory or file of the host. Writes go there unless `read_only`.
+    Bind { path: PathBuf, read_only: bool },
+    Tmpfs { size_bytes: Option<u64> },
+    /// A file with this content that is nowhere else (secrets); kept in memory where the back-end can.
+    File { content: Vec<u8>, mode: u32, uid: u32, gid: u32 },
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Runs processes in rootfs trees.
+pub trait Sandbox: Send + Sync {
+    /// `namespace`, `inplace`, …
+    fn name(&self) -> &'static str;
+
+    /// Whether several runs may go on at a time.
+    fn parallel(&self) -> bool;
+
+    /// Runs `process` with `rootfs` as its `/` and waits until it and all it left behind are gone.
+    ///
+    /// `output` gets what it prints as it comes. `cancelled` is polled; when true, everything is killed and the error is
+    /// [`SandboxError::Cancelled`]. Afterwards nothing of proc, dev, sys, mounts, resolv.conf or hosts is left in the rootfs.
+    fn run(
+        &self,
+        rootfs: &Tree,
+        process: &Process,
+        mounts: &[Mount],
+        output: &mut dyn FnMut(Stream, &[u8]),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Exit, SandboxError>;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The program itself could not be started: not found, not executable, no interpreter, cwd is no directory.
+    #[error("could not start `{program}`: {reason}")]
+    Start { program: String, reason: String },
+    #[error("{action}")]
+    Setup { action: String, source: std::io::Error },
+    #[error("mount at `{}`: {reason}", target.display())]
+    Mount { target: PathBuf, reason: String },
+    #[error("no isolation back-end works here\n{reasons}")]
+    NoBackend { reasons: String },
+    #[error("not supported by the `{backend}` back-end: {what}")]
+    Unsupported { backend: &'static str, what: String },
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Text as the kernel takes it.
+pub fn os(text: &str) -> OsString {
+    OsString::from_vec(text.as_bytes().to_vec())
+}
