@@ -1,9 +1,25 @@
 //! A directory handle and everything beneath it, with the metadata table.
 
-use std::ffi::OsString;
+mod at;
+mod descent;
+mod resolve;
+mod sys;
+mod table;
+
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+pub(crate) use descent::Descent;
+pub(crate) use sys::{Found, Key};
+use table::Table;
 
 use crate::RootfsError;
 
@@ -41,120 +57,246 @@ pub struct Metadata {
 /// A directory tree. Paths given to it are relative to its root (a leading `/` is ignored); `..` stops at the root and
 /// symbolic links are resolved against the root (`openat2` RESOLVE_IN_ROOT, or a walker where the kernel lacks it). The last
 /// component is never followed unless the function says so.
+///
+/// Owners, modes, device numbers and `security.*` attributes that the kernel refuses, or drops without a word, are kept in
+/// the tree's table and come back from [`Tree::stat`] and [`Tree::xattrs`]. Without a table the refusal is an error.
 #[derive(Debug)]
 pub struct Tree {
-    _root: OwnedFd,
-    _path: PathBuf,
+    root: OwnedFd,
+    path: PathBuf,
+    openat2: bool,
+    /// Owners go to the kernel. Otherwise every file belongs to this process, the table says whose it is in the image
+    /// (nobody's entry: root's), and real modes keep what the process needs to reach its own files.
+    gives_files_away: bool,
+    table: Option<Mutex<Table>>,
+    /// Whether the table has entries: spares the lock where it has none.
+    has_entries: AtomicBool,
 }
 
 impl Tree {
     /// Opens an existing directory. With `table`, metadata that the kernel refuses to set is kept in that file.
     pub fn open(path: &Path, table: Option<&Path>) -> Result<Tree, RootfsError> {
-        let _ = (path, table);
-        unimplemented!()
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|error| io_error("could not open the directory", path, error.into()))?;
+        let table = match table {
+            Some(file) => {
+                Some(Table::open(file).map_err(|error| io_error("could not read the metadata table", file, error))?)
+            }
+            None => None,
+        };
+        Ok(Tree {
+            openat2: sys::has_openat2(root.as_fd()),
+            root,
+            path: path.to_owned(),
+            gives_files_away: sys::may_give_files_away(),
+            has_entries: AtomicBool::new(table.as_ref().is_some_and(|table| !table.is_empty())),
+            table: table.map(Mutex::new),
+        })
     }
 
     /// Makes an empty directory (0755) and opens it.
     pub fn create(path: &Path, table: Option<&Path>) -> Result<Tree, RootfsError> {
-        let _ = (path, table);
-        unimplemented!()
+        std::fs::create_dir(path).map_err(|error| io_error("could not make the directory", path, error))?;
+        let tree = Tree::open(path, table)?;
+        tree.set_mode(Path::new(""), 0o755)?;
+        Ok(tree)
     }
 
     /// Where the tree is on the host. For the sandbox and for messages, not for joining.
     pub fn path(&self) -> &Path {
-        unimplemented!()
+        &self.path
     }
 
     /// `path` with every symbolic link resolved inside the tree, the last component included when `follow_last`.
     /// Components that do not exist are kept as they are. No leading `/`; the root is the empty path.
+    ///
+    /// # Errors
+    /// After 40 links, as the kernel does.
     pub fn resolve(&self, path: &Path, follow_last: bool) -> Result<PathBuf, RootfsError> {
-        let _ = (path, follow_last);
-        unimplemented!()
+        resolve::resolve(self.root.as_fd(), path, follow_last)
+            .map(|resolved| resolved.path)
+            .map_err(|error| inside_error("could not resolve", path, error))
     }
 
     /// Metadata of the file itself (a symbolic link is not followed); none where it does not exist.
     pub fn stat(&self, path: &Path) -> Result<Option<Metadata>, RootfsError> {
-        let _ = path;
-        unimplemented!()
+        match self.split(path) {
+            Ok((directory, name)) => self
+                .stat_at(directory.as_fd(), name)
+                .map(|found| found.map(|found| found.metadata))
+                .map_err(|error| inside_error("could not read the metadata of", path, error)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(inside_error("could not read the metadata of", path, error.into())),
+        }
     }
 
     /// Names in a directory, sorted by bytes.
     pub fn read_dir(&self, path: &Path) -> Result<Vec<OsString>, RootfsError> {
-        let _ = path;
-        unimplemented!()
+        self.at(path, "could not read the directory", |directory, name| {
+            let directory = self.open_dir_at(directory, name)?;
+            let mut names = at::names(directory.as_fd())?;
+            names.sort_unstable();
+            Ok(names)
+        })
     }
 
-    /// Opens a regular file to read; the last component is followed.
+    /// Opens a regular file to read; the last component is followed. The access time stays where the kernel allows it.
+    ///
+    /// # Errors
+    /// What is no regular file is not opened (opening a device can have effects).
     pub fn open_file(&self, path: &Path) -> Result<File, RootfsError> {
-        let _ = path;
-        unimplemented!()
+        let resolved = self.resolve(path, true)?;
+        self.at(&resolved, "could not open", |directory, name| self.open_file_at(directory, name))
     }
 
     pub fn read_link(&self, path: &Path) -> Result<PathBuf, RootfsError> {
-        let _ = path;
-        unimplemented!()
+        self.at(path, "could not read the link", at::read_link)
     }
 
     /// `security.capability` and `user.*` attributes, sorted by name.
     pub fn xattrs(&self, path: &Path) -> Result<Vec<(OsString, Vec<u8>)>, RootfsError> {
-        let _ = path;
-        unimplemented!()
+        self.at(path, "could not read the attributes of", |directory, name| self.xattrs_at(directory, name))
     }
 
     /// Makes a directory; its parent must exist. Fails with `AlreadyExists`.
+    ///
+    /// The umask does not matter. Its owner is this process's until [`Tree::set_owner`].
     pub fn make_dir(&self, path: &Path, mode: u32) -> Result<(), RootfsError> {
-        let _ = (path, mode);
-        unimplemented!()
+        self.at(path, "could not make the directory", |directory, name| self.make_dir_at(directory, name, mode))
     }
 
-    /// Makes a new regular file to write (O_EXCL) and returns it.
+    /// Makes a new regular file to write (O_EXCL) and returns it. Its mode is 0600 until [`Tree::set_mode`].
     pub fn make_file(&self, path: &Path) -> Result<File, RootfsError> {
-        let _ = path;
-        unimplemented!()
+        self.at(path, "could not make the file", at::make_file)
     }
 
     pub fn make_symlink(&self, target: &Path, path: &Path) -> Result<(), RootfsError> {
-        let _ = (target, path);
-        unimplemented!()
+        self.at(path, "could not make the symbolic link", |directory, name| {
+            Ok(rustix::fs::symlinkat(target, directory, name)?)
+        })
     }
 
     /// Makes `path` another name of the file `existing` (not followed).
     pub fn make_link(&self, existing: &Path, path: &Path) -> Result<(), RootfsError> {
-        let _ = (existing, path);
-        unimplemented!()
+        self.at(existing, "could not link to", |from, existing| {
+            let (to, name) = self.split(path)?;
+            Ok(rustix::fs::linkat(from, existing, to, name, rustix::fs::AtFlags::empty())?)
+        })
     }
 
     /// Makes a fifo, socket or device node (a placeholder with an entry in the table where mknod is refused).
     pub fn make_node(&self, path: &Path, kind: FileKind, device: (u32, u32)) -> Result<(), RootfsError> {
-        let _ = (path, kind, device);
-        unimplemented!()
+        self.at(path, "could not make the special file", |directory, name| {
+            self.make_node_at(directory, name, kind, device)
+        })
     }
 
     /// Removes a file or a whole directory; nothing to remove is no error.
     pub fn remove(&self, path: &Path) -> Result<(), RootfsError> {
-        let _ = path;
-        unimplemented!()
+        match self.split(path) {
+            Ok((directory, name)) => {
+                self.remove_at(directory.as_fd(), name).map_err(|error| inside_error("could not remove", path, error))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            Err(error) => Err(inside_error("could not remove", path, error.into())),
+        }
     }
 
+    /// Gives the file itself (links are not followed) to an owner. As in the kernel, set-id bits and capabilities go.
     pub fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<(), RootfsError> {
-        let _ = (path, uid, gid);
-        unimplemented!()
+        self.at(path, "could not change the owner of", |directory, name| self.set_owner_at(directory, name, uid, gid))
     }
 
     /// Sets permission bits; a no-op on symbolic links. Call after [`Tree::set_owner`], which clears set-id bits.
     pub fn set_mode(&self, path: &Path, mode: u32) -> Result<(), RootfsError> {
-        let _ = (path, mode);
-        unimplemented!()
+        self.at(path, "could not change the mode of", |directory, name| self.set_mode_at(directory, name, mode))
     }
 
-    pub fn set_xattr(&self, path: &Path, name: &std::ffi::OsStr, value: &[u8]) -> Result<(), RootfsError> {
-        let _ = (path, name, value);
-        unimplemented!()
+    pub fn set_xattr(&self, path: &Path, name: &OsStr, value: &[u8]) -> Result<(), RootfsError> {
+        self.at(path, "could not set an attribute of", |directory, file| {
+            self.set_xattr_at(directory, file, name, value)
+        })
     }
 
     /// Sets the modification time (and the access time to the same).
     pub fn set_modified(&self, path: &Path, modified: (i64, u32)) -> Result<(), RootfsError> {
-        let _ = (path, modified);
-        unimplemented!()
+        self.at(path, "could not set the time of", |directory, name| at::set_modified(directory, name, modified))
     }
+
+    /// The root directory itself.
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Opens a directory (O_PATH), every link on the way and at the end resolved inside the tree.
+    pub(crate) fn open_parent(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        let root = self.root.as_fd();
+        if !self.openat2 {
+            return resolve::open_directory(root, path);
+        }
+        match sys::open_in_root(root, path.as_os_str(), OFlags::PATH | OFlags::DIRECTORY) {
+            // Longer than PATH_MAX as a whole; or one component is too long, which the walker finds again.
+            Err(Errno::NAMETOOLONG | Errno::AGAIN) => resolve::open_directory(root, path),
+            result => result,
+        }
+    }
+
+    /// The directory that `path` is in and its name there. The name is `.` for the root and for paths that end in `..`.
+    fn split<'p>(&self, path: &'p Path) -> rustix::io::Result<(OwnedFd, &'p OsStr)> {
+        let path = path.strip_prefix("/").unwrap_or(path);
+        match path.components().next_back() {
+            Some(Component::Normal(name)) => Ok((self.open_parent(path.parent().unwrap_or(Path::new("")))?, name)),
+            _ => Ok((self.open_parent(path)?, OsStr::new("."))),
+        }
+    }
+
+    /// Runs `work` on the directory and name of `path`; an error says `action` and the path.
+    fn at<T>(
+        &self,
+        path: &Path,
+        action: &'static str,
+        work: impl FnOnce(BorrowedFd<'_>, &OsStr) -> io::Result<T>,
+    ) -> Result<T, RootfsError> {
+        self.split(path)
+            .map_err(io::Error::from)
+            .and_then(|(directory, name)| work(directory.as_fd(), name))
+            .map_err(|error| inside_error(action, path, error))
+    }
+
+    /// The table, where there is one that has entries.
+    fn entries(&self) -> Option<MutexGuard<'_, Table>> {
+        if !self.has_entries.load(Ordering::Acquire) {
+            return None;
+        }
+        self.locked_table()
+    }
+
+    fn locked_table(&self) -> Option<MutexGuard<'_, Table>> {
+        // A panic elsewhere leaves the table as it was: each change is one call.
+        self.table.as_ref().map(|table| table.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes what is pretended of a file. Only where there is a table.
+    fn pretend(&self, key: Key, change: impl FnOnce(&mut table::Entry)) -> io::Result<()> {
+        match self.locked_table() {
+            Some(mut table) => {
+                table.change(key, change)?;
+                self.has_entries.store(!table.is_empty(), Ordering::Release);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn io_error(action: &'static str, path: &Path, source: io::Error) -> RootfsError {
+    RootfsError::Io { action, path: path.to_owned(), source }
+}
+
+/// An error about a path inside the tree, which is shown with a leading `/`.
+pub(crate) fn inside_error(action: &'static str, path: &Path, source: io::Error) -> RootfsError {
+    let mut shown = OsString::from("/");
+    shown.push(path.strip_prefix("/").unwrap_or(path));
+    io_error(action, Path::new(&shown), source)
 }

@@ -1,0 +1,337 @@
+//! Work on a name in an open directory: what every function of [`Tree`] comes down to.
+//!
+//! `name` is one component, or `.` for the directory itself.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+
+use super::{Descent, FileKind, Found, Tree, sys};
+
+const CAPABILITY: &str = "security.capability";
+const SET_IDS: u32 = 0o6000;
+
+/// Names in an open directory, in the kernel's order.
+pub fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
+    let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+    }
+    Ok(names)
+}
+
+pub fn read_link(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathBuf> {
+    let target = rustix::fs::readlinkat(directory, name, Vec::new())?;
+    Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
+}
+
+pub fn make_file(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o600))?.into())
+}
+
+pub fn set_modified(directory: BorrowedFd<'_>, name: &OsStr, (seconds, nanoseconds): (i64, u32)) -> io::Result<()> {
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// The kernel says no to whom the process is, or cannot express the value: what the table is for.
+fn is_refusal(error: Errno) -> bool {
+    matches!(error, Errno::PERM | Errno::INVAL | Errno::NOTSUP | Errno::ACCESS | Errno::NOSYS)
+}
+
+impl Tree {
+    /// Metadata with the table's answers; none where there is no such file.
+    pub(crate) fn stat_at(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Found>> {
+        let Some(mut found) = sys::stat(directory, name)? else { return Ok(None) };
+        self.merge(&mut found);
+        Ok(Some(found))
+    }
+
+    fn merge(&self, found: &mut Found) {
+        if let Some(table) = self.entries()
+            && let Some(entry) = table.get(found.key)
+        {
+            entry.apply(found);
+            if entry.has_owner() {
+                return;
+            }
+        }
+        if self.pretends_owners() {
+            (found.metadata.uid, found.metadata.gid) = (0, 0);
+        }
+    }
+
+    /// Every file is this process's; whose it is in the image only the table knows.
+    fn pretends_owners(&self) -> bool {
+        self.table.is_some() && !self.gives_files_away
+    }
+
+    fn existing(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Found> {
+        sys::stat(directory, name)?.ok_or_else(|| Errno::NOENT.into())
+    }
+
+    /// Opens a directory to list it; a link is not followed.
+    pub(crate) fn open_dir_at(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+            // A step can take its own directories' permissions away; they are ours all the same.
+            Err(Errno::ACCESS) => {
+                sys::change_mode(directory, name, self.existing(directory, name)?.metadata.mode | 0o700)?;
+                Ok(rustix::fs::openat(directory, name, flags, Mode::empty())?)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// Opens a regular file to read; a link is not followed.
+    pub(crate) fn open_file_at(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
+        let found = self.stat_at(directory, name)?.ok_or(Errno::NOENT)?;
+        match found.metadata.kind {
+            FileKind::File => {}
+            FileKind::Directory => return Err(Errno::ISDIR.into()),
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match rustix::fs::openat(directory, name, flags | OFlags::NOATIME, Mode::empty()) {
+            // Only the owner may leave the access time alone.
+            Err(Errno::PERM) => {}
+            Err(Errno::ACCESS) if self.table.is_some() => {
+                sys::change_mode(directory, name, self.existing(directory, name)?.metadata.mode | 0o400)?;
+            }
+            result => return Ok(result?.into()),
+        }
+        Ok(rustix::fs::openat(directory, name, flags, Mode::empty())?.into())
+    }
+
+    pub(crate) fn xattrs_at(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<(OsString, Vec<u8>)>> {
+        let found = self.existing(directory, name)?;
+        let wanted = |attribute: &[u8]| attribute == CAPABILITY.as_bytes() || attribute.starts_with(b"user.");
+        let mut attributes = sys::xattrs(directory, name, found.metadata.kind, wanted)?;
+        if let Some(table) = self.entries()
+            && let Some(entry) = table.get(found.key)
+        {
+            for (name, value) in entry.xattrs().filter(|(name, _)| wanted(name.as_bytes())) {
+                attributes.retain(|(known, _)| known != name);
+                attributes.push((name.clone(), value.clone()));
+            }
+        }
+        attributes.sort_unstable();
+        Ok(attributes)
+    }
+
+    pub(crate) fn make_dir_at(&self, directory: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<()> {
+        rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o700))?;
+        self.set_mode_at(directory, name, mode)
+    }
+
+    pub(crate) fn make_node_at(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &OsStr,
+        kind: FileKind,
+        device: (u32, u32),
+    ) -> io::Result<()> {
+        let file_type = match kind {
+            FileKind::Fifo => FileType::Fifo,
+            FileKind::Socket => FileType::Socket,
+            FileKind::CharDevice => FileType::CharacterDevice,
+            FileKind::BlockDevice => FileType::BlockDevice,
+            FileKind::File | FileKind::Directory | FileKind::Symlink => {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a kind of special file"));
+            }
+        };
+        let number = rustix::fs::makedev(device.0, device.1);
+        match rustix::fs::mknodat(directory, name, file_type, Mode::from_raw_mode(0o600), number) {
+            Err(error) if is_refusal(error) && self.table.is_some() => {
+                make_file(directory, name)?;
+                self.pretend(self.existing(directory, name)?.key, |entry| entry.pretend_node(kind, device))
+            }
+            result => Ok(result?),
+        }
+    }
+
+    pub(crate) fn set_owner_at(&self, directory: BorrowedFd<'_>, name: &OsStr, uid: u32, gid: u32) -> io::Result<()> {
+        if uid == u32::MAX || gid == u32::MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "4294967295 is not an id"));
+        }
+        if self.pretends_owners() {
+            return self.pretend_owner_at(directory, name, uid, gid);
+        }
+        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        match rustix::fs::chownat(directory, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(error) if is_refusal(error) && self.table.is_some() => self.pretend_owner_at(directory, name, uid, gid),
+            Err(error) => Err(error.into()),
+            Ok(()) if self.entries().is_none() => Ok(()),
+            Ok(()) => self.pretend(self.existing(directory, name)?.key, |entry| {
+                entry.forget_owner();
+                entry.forget_xattr(OsStr::new(CAPABILITY));
+            }),
+        }
+    }
+
+    /// Writes an owner down, with what the kernel would have done besides.
+    fn pretend_owner_at(&self, directory: BorrowedFd<'_>, name: &OsStr, uid: u32, gid: u32) -> io::Result<()> {
+        let real = self.existing(directory, name)?;
+        let owner = (real.metadata.uid, real.metadata.gid);
+        let is_default = self.pretends_owners() && (uid, gid) == (0, 0);
+        self.pretend(real.key, |entry| {
+            if is_default {
+                entry.forget_owner();
+            } else {
+                entry.pretend_owner((uid, gid), owner);
+            }
+            entry.forget_xattr(OsStr::new(CAPABILITY));
+        })?;
+        if real.metadata.kind != FileKind::File {
+            return Ok(());
+        }
+        let mode = self.stat_at(directory, name)?.map_or(0, |found| found.metadata.mode);
+        // Set-group-ID without group execution meant mandatory locking and is kept (man 2 chown).
+        let cleared = if mode & 0o010 == 0 { mode & !0o4000 } else { mode & !SET_IDS };
+        if cleared != mode {
+            self.set_mode_at(directory, name, cleared)?;
+        }
+        match sys::remove_xattr(directory, name, FileKind::File, OsStr::new(CAPABILITY)) {
+            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn set_mode_at(&self, directory: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<()> {
+        let mode = mode & 0o7777;
+        let keeps_access = self.pretends_owners();
+        // Most files: nothing that could be dropped, nothing to keep, nothing known.
+        if !keeps_access && mode & 0o7000 == 0 && self.entries().is_none() {
+            return match sys::change_mode(directory, name, mode) {
+                Err(error) if is_io_refusal(&error) && self.table.is_some() => {
+                    self.pretend_mode_at(directory, name, mode)
+                }
+                result => result,
+            };
+        }
+        let Some(found) = sys::stat(directory, name)? else { return Err(Errno::NOENT.into()) };
+        let needed = match found.metadata.kind {
+            FileKind::Symlink => return Ok(()),
+            FileKind::Directory => 0o700,
+            _ => 0o600,
+        };
+        match sys::change_mode(directory, name, if keeps_access { mode | needed } else { mode }) {
+            Err(error) if !is_io_refusal(&error) || self.table.is_none() => Err(error),
+            _ => self.pretend_mode_at(directory, name, mode),
+        }
+    }
+
+    /// Writes a mode down where the kernel has another.
+    fn pretend_mode_at(&self, directory: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<()> {
+        let real = self.existing(directory, name)?;
+        if real.metadata.kind == FileKind::Symlink {
+            return Ok(());
+        }
+        if real.metadata.mode == mode && self.entries().is_none() {
+            return Ok(());
+        }
+        self.pretend(real.key, |entry| entry.pretend_mode(mode, real.metadata.mode))
+    }
+
+    pub(crate) fn set_xattr_at(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &OsStr,
+        attribute: &OsStr,
+        value: &[u8],
+    ) -> io::Result<()> {
+        let found = self.existing(directory, name)?;
+        let may_pretend = self.table.is_some() && attribute.as_bytes().starts_with(b"security.");
+        match sys::set_xattr(directory, name, found.metadata.kind, attribute, value) {
+            Err(error) if is_refusal(error) && may_pretend => {
+                self.pretend(found.key, |entry| entry.pretend_xattr(attribute, value))
+            }
+            Err(error) => Err(error.into()),
+            Ok(()) if self.entries().is_none() => Ok(()),
+            Ok(()) => self.pretend(found.key, |entry| entry.forget_xattr(attribute)),
+        }
+    }
+
+    /// Removes a file or a whole directory; nothing to remove is no error.
+    pub(crate) fn remove_at(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        if name == "." {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the root cannot be removed"));
+        }
+        match self.remove_one(directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            Err(Errno::ISDIR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.empty(directory, name)?;
+        Ok(self.remove_one(directory, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Removes everything below a directory, with few descriptors and no recursion however deep it is.
+    fn empty(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        let mut descent = Descent::new(self.open_dir_at(directory, name)?)?;
+        let mut pending = vec![names(descent.current())?];
+        loop {
+            let Some(name) = pending.last_mut().and_then(Vec::pop) else {
+                pending.pop();
+                let Some(name) = descent.leave()? else { return Ok(()) };
+                self.remove_one(descent.current(), &name, AtFlags::REMOVEDIR)?;
+                continue;
+            };
+            match self.remove_one(descent.current(), &name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::ISDIR) => {
+                    let below = self.open_dir_at(descent.current(), &name)?;
+                    descent.enter(below, name)?;
+                    pending.push(names(descent.current())?);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Unlinks one name and drops the table's entry with the last link.
+    fn remove_one(&self, directory: BorrowedFd<'_>, name: &OsStr, flags: AtFlags) -> rustix::io::Result<()> {
+        let found = match self.entries() {
+            Some(_) => sys::stat(directory, name).ok().flatten(),
+            None => None,
+        };
+        match rustix::fs::unlinkat(directory, name, flags) {
+            // POSIX has EPERM for a directory, Linux EISDIR. An unwritable parent may be ours to change.
+            Err(Errno::ACCESS) if self.table.is_some() => {
+                let parent = self.existing(directory, OsStr::new(".")).map_err(to_errno)?;
+                sys::change_mode(directory, OsStr::new("."), parent.metadata.mode | 0o700).map_err(to_errno)?;
+                rustix::fs::unlinkat(directory, name, flags)?;
+            }
+            result => result?,
+        }
+        match found {
+            Some(found) if found.metadata.kind == FileKind::Directory || found.metadata.links <= 1 => {
+                self.pretend(found.key, |entry| *entry = super::table::Entry::default()).map_err(to_errno)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_io_refusal(error: &io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(is_refusal)
+}
+
+fn to_errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
