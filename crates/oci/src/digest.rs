@@ -108,11 +108,23 @@ impl ChainId {
     }
 }
 
-/// Hashes bytes as they come (sha256). Also a [`Write`] that never fails.
+/// Hashes bytes as they come (sha256 unless made by [`Hasher::like`]). Also a [`Write`] that never fails.
 #[derive(Clone, Default)]
 pub struct Hasher {
-    inner: sha2::Sha256,
+    inner: Algorithm,
     size_bytes: u64,
+}
+
+#[derive(Clone)]
+enum Algorithm {
+    Sha256(sha2::Sha256),
+    Sha512(Box<sha2::Sha512>),
+}
+
+impl Default for Algorithm {
+    fn default() -> Algorithm {
+        Algorithm::Sha256(sha2::Sha256::new())
+    }
 }
 
 impl Hasher {
@@ -120,8 +132,20 @@ impl Hasher {
         Hasher::default()
     }
 
+    /// A hasher of the algorithm of `digest`, to verify it.
+    pub fn like(digest: &Digest) -> Hasher {
+        let inner = match digest.algorithm() {
+            "sha512" => Algorithm::Sha512(Box::default()),
+            _ => Algorithm::default(),
+        };
+        Hasher { inner, size_bytes: 0 }
+    }
+
     pub fn update(&mut self, bytes: &[u8]) {
-        self.inner.update(bytes);
+        match &mut self.inner {
+            Algorithm::Sha256(inner) => inner.update(bytes),
+            Algorithm::Sha512(inner) => inner.update(bytes),
+        }
         self.size_bytes += bytes.len() as u64;
     }
 
@@ -130,14 +154,22 @@ impl Hasher {
     }
 
     pub fn finish(self) -> Digest {
-        let mut text = String::with_capacity(71);
-        text.push_str("sha256:");
-        for byte in self.inner.finalize() {
-            use fmt::Write as _;
-            let _ = write!(text, "{byte:02x}");
+        match self.inner {
+            Algorithm::Sha256(inner) => from_raw("sha256:", &inner.finalize()),
+            Algorithm::Sha512(inner) => from_raw("sha512:", &inner.finalize()),
         }
-        Digest(text.into())
     }
+}
+
+fn from_raw(prefix: &str, hash: &[u8]) -> Digest {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(prefix.len() + 2 * hash.len());
+    text.push_str(prefix);
+    for byte in hash {
+        text.push(char::from(HEX[usize::from(byte >> 4)]));
+        text.push(char::from(HEX[usize::from(byte & 15)]));
+    }
+    Digest(text.into())
 }
 
 impl Write for Hasher {

@@ -13,7 +13,7 @@ mod reference;
 pub use config::{ContainerConfig, Empty, Healthcheck, History, ImageConfig, RootFs};
 pub use digest::{ChainId, DiffId, Digest, Hasher};
 pub use manifest::{Descriptor, Index, Manifest};
-pub use media_type::Flavor;
+pub use media_type::{Compression, Flavor};
 pub use platform::Platform;
 pub use reference::Reference;
 

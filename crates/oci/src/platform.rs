@@ -46,7 +46,8 @@ impl Platform {
         let bad = |reason| OciError::Platform { text: text.to_owned(), reason };
         let parts: Vec<&str> = text.split('/').collect();
         if parts.iter().any(|p| {
-            p.is_empty() || !p.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'(' | b')'))
+            p.is_empty()
+                || !p.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'(' | b')'))
         }) {
             return Err(bad("expected `os/arch[/variant]`"));
         }

@@ -34,13 +34,16 @@ impl Reference {
         };
         let (registry, remainder) = match rest {
             Some(rest)
-                if first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase()) =>
+                if first.contains(['.', ':'])
+                    || first == "localhost"
+                    || first.bytes().any(|b| b.is_ascii_uppercase()) =>
             {
                 (first, rest)
             }
             _ => ("docker.io", name),
         };
-        let registry = if registry == "index.docker.io" || registry == "registry-1.docker.io" { "docker.io" } else { registry };
+        let registry =
+            if registry == "index.docker.io" || registry == "registry-1.docker.io" { "docker.io" } else { registry };
         if !is_registry(registry) {
             return Err(bad("invalid registry host"));
         }
@@ -114,9 +117,8 @@ fn is_component(text: &str) -> bool {
     if !alphanumeric(first) || !alphanumeric(last) {
         return false;
     }
-    text.split(|c: char| c.is_ascii() && alphanumeric(c as u8)).all(|separator| {
-        matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
-    })
+    text.split(|c: char| c.is_ascii() && alphanumeric(c as u8))
+        .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-'))
 }
 
 /// `[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}`.

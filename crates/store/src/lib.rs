@@ -3,12 +3,31 @@
 //! This floor owns the seams of everything that holds or takes blobs: [`BlobSource`], [`BlobSink`], [`ImageSource`],
 //! [`Exporter`]. Registries implement them one floor up.
 
+mod decode;
+mod export;
+mod gzip;
+mod image;
+mod layer;
+mod layout;
+mod tar;
+mod verify;
+mod write;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use oci::{Descriptor, Digest, DiffId, Flavor, ImageConfig, Platform, Reference};
+use oci::{Descriptor, DiffId, Digest, Flavor, ImageConfig, Platform, Reference};
+
+pub use decode::decode;
+pub use export::{ArchiveExporter, ArchiveFormat, Destination, LayoutExporter};
+pub use image::{
+    Document, Encoded, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, choose_platform, is_attestation, read_document,
+};
+pub use layout::{EntryName, Layout, LayoutSource};
+pub use verify::{Verified, read_blob};
+pub use write::{LayerCompression, LayerWriter};
 
 /// Opens blobs to read. The reader gives the bytes as stored (compressed); whoever reads verifies the digest.
 pub trait BlobSource: Send + Sync {
@@ -121,7 +140,12 @@ pub enum StoreError {
     Read(#[source] std::io::Error),
     /// What a registry answered; the message is complete (status, code, hint on credentials).
     #[error("{message}")]
-    Remote { message: String, hint: Option<String>, #[source] source: Option<Box<dyn std::error::Error + Send + Sync>> },
+    Remote {
+        message: String,
+        hint: Option<String>,
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
     #[error("cancelled")]
     Cancelled,
 }

@@ -1,0 +1,194 @@
+//! One gzip member, deflated in parallel. The bytes depend on the level and the data alone: not on the number of threads,
+//! nor on how the data were cut into writes.
+//!
+//! The plain bytes are cut every [`BLOCK_BYTES`]. Each block is deflated on its own with the last 32 KiB before it as
+//! dictionary and ends at a byte boundary (sync flush), so that the pieces in order are one deflate stream, as in pigz. A
+//! single member, because readers that stop at the first one exist (soci-snapshotter, Rust's plain `GzDecoder`).
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use flate2::{Compress, FlushCompress, Status};
+
+const BLOCK_BYTES: usize = 1 << 20;
+/// Deflate's window.
+const DICTIONARY_BYTES: usize = 32 * 1024;
+
+/// A [`Write`] that ends by [`ParallelGzip::finish`]; dropping it instead abandons the stream.
+pub(crate) struct ParallelGzip<W> {
+    out: W,
+    block: Vec<u8>,
+    previous: Option<Arc<Vec<u8>>>,
+    checksum: crc32fast::Hasher,
+    size_bytes: u64,
+    pool: Pool,
+    waiting: VecDeque<Receiver<io::Result<Vec<u8>>>>,
+}
+
+impl<W: Write> ParallelGzip<W> {
+    /// `level` is 0 to 9. At most `threads` threads are made, when there is work for them; with 1, none.
+    pub(crate) fn new(mut out: W, level: u32, threads: usize) -> io::Result<ParallelGzip<W>> {
+        // RFC 1952, 2.3: no name, no time, operating system «unknown»; extra flags 2 for the best level, 4 for the fastest.
+        let extra = match level {
+            9 => 2,
+            1 => 4,
+            _ => 0,
+        };
+        out.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, extra, 255])?;
+        Ok(ParallelGzip {
+            out,
+            block: Vec::with_capacity(BLOCK_BYTES),
+            previous: None,
+            checksum: crc32fast::Hasher::new(),
+            size_bytes: 0,
+            pool: Pool::new(level, threads),
+            waiting: VecDeque::new(),
+        })
+    }
+
+    pub(crate) fn finish(mut self) -> io::Result<W> {
+        self.submit(true)?;
+        while !self.waiting.is_empty() {
+            self.write_oldest()?;
+        }
+        let mut trailer = [0; 8];
+        trailer[..4].copy_from_slice(&self.checksum.finalize().to_le_bytes());
+        // RFC 1952: the size modulo 2^32.
+        trailer[4..].copy_from_slice(&(self.size_bytes as u32).to_le_bytes());
+        self.out.write_all(&trailer)?;
+        Ok(self.out)
+    }
+
+    fn submit(&mut self, last: bool) -> io::Result<()> {
+        let next = if last { Vec::new() } else { Vec::with_capacity(BLOCK_BYTES) };
+        let plain = Arc::new(std::mem::replace(&mut self.block, next));
+        let previous = self.previous.replace(Arc::clone(&plain));
+        let (done, result) = bounded(1);
+        self.pool.deflate(Job { plain, previous, last, done }, self.waiting.len());
+        self.waiting.push_back(result);
+        while self.waiting.len() > self.pool.threads + 1 {
+            self.write_oldest()?;
+        }
+        Ok(())
+    }
+
+    fn write_oldest(&mut self) -> io::Result<()> {
+        let Some(result) = self.waiting.pop_front() else { return Ok(()) };
+        let deflated = result.recv().map_err(|_| io::Error::other("a compression thread ended early"))??;
+        self.out.write_all(&deflated)
+    }
+}
+
+impl<W: Write> Write for ParallelGzip<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(BLOCK_BYTES - self.block.len());
+        let taken = &bytes[..count];
+        self.checksum.update(taken);
+        self.size_bytes += count as u64;
+        self.block.extend_from_slice(taken);
+        if self.block.len() == BLOCK_BYTES {
+            self.submit(false)?;
+        }
+        Ok(count)
+    }
+
+    /// Does nothing: where the stream is flushed must not depend on the caller.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Job {
+    plain: Arc<Vec<u8>>,
+    previous: Option<Arc<Vec<u8>>>,
+    last: bool,
+    done: Sender<io::Result<Vec<u8>>>,
+}
+
+impl Job {
+    fn run(self, compress: &mut Compress) {
+        let dictionary = match &self.previous {
+            Some(previous) => &previous[previous.len().saturating_sub(DICTIONARY_BYTES)..],
+            None => &[],
+        };
+        // The receiver is gone when the stream was abandoned.
+        let _ = self.done.send(deflate(compress, &self.plain, dictionary, self.last));
+    }
+}
+
+/// Threads that deflate, made when needed. A thread that cannot be made (a limit on processes) is done without.
+struct Pool {
+    threads: usize,
+    level: flate2::Compression,
+    jobs: Sender<Job>,
+    queue: Receiver<Job>,
+    workers: Vec<JoinHandle<()>>,
+    own: Option<Compress>,
+}
+
+impl Pool {
+    fn new(level: u32, threads: usize) -> Pool {
+        let (jobs, queue) = unbounded();
+        let level = flate2::Compression::new(level);
+        Pool { threads: threads.max(1), level, jobs, queue, workers: Vec::new(), own: None }
+    }
+
+    /// Deflates here, or hands over to a thread; `waiting` jobs are with the threads already.
+    fn deflate(&mut self, job: Job, waiting: usize) {
+        let here = self.threads == 1 || (job.last && waiting == 0);
+        if !here && self.workers.len() < self.threads && waiting >= self.workers.len() {
+            self.add_worker();
+        }
+        if here || self.workers.is_empty() {
+            let level = self.level;
+            job.run(self.own.get_or_insert_with(|| Compress::new(level, false)));
+        } else {
+            // Cannot fail: `self.queue` keeps the channel open.
+            let _ = self.jobs.send(job);
+        }
+    }
+
+    fn add_worker(&mut self) {
+        let (queue, level) = (self.queue.clone(), self.level);
+        let work = move || {
+            let mut compress = Compress::new(level, false);
+            queue.iter().for_each(|job: Job| job.run(&mut compress));
+        };
+        match std::thread::Builder::new().name("gzip".to_owned()).spawn(work) {
+            Ok(worker) => self.workers.push(worker),
+            Err(_) => self.threads = self.workers.len().max(1),
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        while self.queue.try_recv().is_ok() {}
+        self.jobs = bounded(0).0;
+        for worker in self.workers.drain(..) {
+            // A panic in a worker has been seen as a missing result already.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// One block as raw deflate data that ends at a byte boundary, or ends the stream when it is the `last`.
+fn deflate(compress: &mut Compress, plain: &[u8], dictionary: &[u8], last: bool) -> io::Result<Vec<u8>> {
+    compress.reset();
+    if !dictionary.is_empty() {
+        compress.set_dictionary(dictionary).map_err(io::Error::other)?;
+    }
+    // More than deflate's worst case (5 bytes per 16 KiB; 9 bits per byte at level 1), so that one call does it all: a
+    // second call could repeat the flush marker, and where it is needed must not depend on the allocator.
+    let mut out = Vec::with_capacity(plain.len() + plain.len() / 8 + 4096);
+    let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
+    let status = compress.compress_vec(plain, &mut out, flush).map_err(io::Error::other)?;
+    let complete = if last { status == Status::StreamEnd } else { out.len() < out.capacity() };
+    if !complete || compress.total_in() != plain.len() as u64 {
+        return Err(io::Error::other("a block did not fit its worst case"));
+    }
+    Ok(out)
+}
