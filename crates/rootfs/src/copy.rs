@@ -1,8 +1,25 @@
 //! COPY and ADD between trees, with BuildKit's rules (`solver/llbsolver/file`, `fsutil/copy`).
+//!
+//! The destination is resolved inside the rootfs, its last symbolic link included; what lands *below* it replaces links of that
+//! name and never writes through them. A source is resolved inside its own tree, as far as the filter lets it be seen.
+//! This module does not know Dockerfiles: expansion, `--chown` look-up and ADD's fetching are over before it is called.
 
+mod chmod;
+mod content;
+mod destination;
+mod source;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::{RootfsError, Tree};
+use crate::{FileKind, RootfsError, Tree};
+
+use destination::{Destination, Target};
+use walk::Copier;
 
 /// What of the source tree may be seen (`.dockerignore`, `--exclude`).
 pub trait Filter {
@@ -24,11 +41,31 @@ impl Filter for Everything {
     }
 }
 
-/// `--chmod`, parsed: an octal mode or symbolic clauses.
+/// `--chmod`: an octal mode (at most 0o7777) or symbolic clauses such as `u=rwX,go=rX`. Made by [`Mode::parse`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Mode {
     Octal(u32),
     Symbolic(String),
+}
+
+impl Mode {
+    /// Reads the value of `--chmod`.
+    ///
+    /// Digits are octal, anything else is symbolic as in BSD chmod(1) with an empty umask (BuildKit `dispatchCopy`,
+    /// `tonistiigi/dchapes-mode`).
+    ///
+    /// # Errors
+    /// [`CopyError::Refused`] for another digit, a mode beyond 07777 and broken clauses; the message shows the text.
+    pub fn parse(text: &str) -> Result<Mode, CopyError> {
+        if !text.starts_with(|first: char| first.is_ascii_digit()) {
+            chmod::Clauses::parse(text)?;
+            return Ok(Mode::Symbolic(text.to_owned()));
+        }
+        match u32::from_str_radix(text, 8) {
+            Ok(mode) if mode <= 0o7777 => Ok(Mode::Octal(mode)),
+            _ => refuse(format!("invalid chmod value `{text}`: it should be an octal number between 0 and 07777")),
+        }
+    }
 }
 
 /// How local archives are treated.
@@ -44,7 +81,8 @@ pub enum Archives {
 pub struct CopyOptions {
     /// Owner of everything written, implicit parents included; none: 0:0 for contexts, the source's for stages.
     pub owner: Option<(u32, u32)>,
-    /// With `owner` none: keep the source's owner (COPY --from) rather than 0:0.
+    /// Whether the source is a stage or an image (COPY --from): with `owner` none its owners are kept rather than becoming
+    /// 0:0, and file capabilities come along, which BuildKit loses when it receives a context.
     pub keep_owner: bool,
     pub mode: Option<Mode>,
     /// `--parents`
@@ -56,6 +94,7 @@ pub struct CopyOptions {
     pub made_modified: Option<i64>,
 }
 
+/// What was written: files, links and directories, those made on the way included; bytes of file content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Copied {
     pub entries: u64,
@@ -64,9 +103,15 @@ pub struct Copied {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// A literal source that is not there.
+    /// A literal source that is not there (`path` as it was written).
     #[error("`{}` does not exist", path.display())]
-    NotFound { path: PathBuf, excluded: bool },
+    NotFound {
+        path: PathBuf,
+        /// It is there, but the filter hides it.
+        excluded: bool,
+        /// The name in the same directory that looks most like it, as a path in the source tree.
+        suggestion: Option<PathBuf>,
+    },
     #[error("{message}")]
     Refused { message: String },
     #[error(transparent)]
@@ -75,6 +120,14 @@ pub enum CopyError {
 
 /// Copies `sources` (expanded text, may hold wildcards) of `from` to `destination` (absolute in the rootfs; a trailing `/`
 /// has its meaning) in `to`.
+///
+/// A wildcard that matches nothing is no error. Of a directory the contents are copied. Hard links stay links within one
+/// source. With [`Archives::Unpack`] a file that is an archive by its content is unpacked into the destination instead.
+///
+/// # Errors
+/// [`CopyError::NotFound`] for a literal source (or the literal beginning of a wildcard) that is not there;
+/// [`CopyError::Refused`] for a directory over a file, a file over a directory, a file in the way of a parent, a broken
+/// pattern, and several files for one name. What was copied before the error stays: discard the tree.
 pub fn copy(
     from: &Tree,
     filter: &dyn Filter,
@@ -83,12 +136,86 @@ pub fn copy(
     destination: &str,
     options: &CopyOptions,
 ) -> Result<Copied, CopyError> {
-    let _ = (from, filter, sources, to, destination, options);
-    unimplemented!()
+    let mut copier = Copier::new(from, filter, to, options)?;
+    let destination = Destination::parse(destination);
+    for source in sources {
+        copier.copy(source, &destination)?;
+    }
+    copier.finish()
+}
+
+/// Writes one new file, by the rules of [`copy`] for a file called `name`: into `destination` when that is a directory or ends
+/// in `/`, else as `destination`.
+///
+/// For here-documents (`mode` 0o644) and ADD of an address (0o600, `modified` its Last-Modified). Without an owner in
+/// `options` the file belongs to 0:0; `options.mode` is applied to `mode`; sources, exclusions and archives play no role.
+///
+/// # Errors
+/// As for [`copy`]; reading `content` fails as [`RootfsError::Io`] that names the file.
+pub fn write_file(
+    to: &Tree,
+    destination: &str,
+    name: &str,
+    content: &mut dyn Read,
+    mode: u32,
+    modified: Option<(i64, u32)>,
+    options: &CopyOptions,
+) -> Result<Copied, CopyError> {
+    let mut target = Target::new(to, options)?;
+    let path = target.place(&Destination::parse(destination), false, Some(name.as_ref()))?;
+    target.clear(&path)?;
+    target.write_content(&path, content)?;
+    let (uid, gid) = options.owner.unwrap_or((0, 0));
+    to.set_owner(&path, uid, gid)?;
+    to.set_mode(&path, target.mode_for(mode, FileKind::File))?;
+    if let Some(modified) = modified {
+        to.set_modified(&path, modified)?;
+    }
+    target.finish()
 }
 
 /// Makes `path` and its parents (WORKDIR): 0755, owned by `owner`; what exists is left alone, links are followed in the tree.
+///
+/// # Errors
+/// [`CopyError::Refused`] when something that is no directory is in the way.
 pub fn make_dirs(to: &Tree, path: &Path, owner: (u32, u32)) -> Result<(), CopyError> {
-    let _ = (to, path, owner);
-    unimplemented!()
+    make_dirs_at(to, path, owner, None)
+}
+
+/// [`make_dirs`] with the modification time (seconds) of what is made: `SOURCE_DATE_EPOCH`.
+pub fn make_dirs_at(to: &Tree, path: &Path, owner: (u32, u32), modified: Option<i64>) -> Result<(), CopyError> {
+    let options = CopyOptions {
+        owner: Some(owner),
+        keep_owner: false,
+        mode: None,
+        parents: false,
+        exclude: Default::default(),
+        archives: Archives::Copy,
+        made_modified: modified,
+    };
+    let mut target = Target::new(to, &options)?;
+    target.make_parents(&to.resolve(path, true)?)?;
+    target.finish().map(|_| ())
+}
+
+fn refuse<T>(message: String) -> Result<T, CopyError> {
+    Err(CopyError::Refused { message })
+}
+
+fn io_error(action: &'static str, path: &Path, source: std::io::Error) -> CopyError {
+    RootfsError::Io { action, path: path.to_owned(), source }.into()
+}
+
+/// `path` as Go's `filepath.Join("/", path)` makes it, without the `/`: no empty component, no `.`, and `..` stops at the root.
+fn clean(path: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut cleaned = PathBuf::new();
+    for component in path.split(|&byte| byte == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => drop(cleaned.pop()),
+            name => cleaned.push(std::ffi::OsStr::from_bytes(name)),
+        }
+    }
+    cleaned
 }

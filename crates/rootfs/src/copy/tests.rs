@@ -1,0 +1,711 @@
+//! Trees as text: one line per entry, `TYPE MODE UID:GID PATH [CONTENT]`, sorted by path.
+//!
+//! `f` file, `d` directory, `l` link (`-> TARGET` instead of content), `h` another name (`= FIRST NAME`), `p` fifo, `s` socket,
+//! `c` and `b` devices (`MAJOR:MINOR`). Times are [`OLD`] in what a test makes, [`SEEN`] is what it may compare.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+
+use dockerfile::ignore::Patterns;
+
+use super::*;
+use crate::Metadata;
+
+/// Modification time of everything that a test makes.
+const OLD: (i64, u32) = (1_000_000_000, 5);
+
+struct Room {
+    folder: tempfile::TempDir,
+}
+
+impl Room {
+    fn new() -> Room {
+        Room { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn tree(&self, name: &str, text: &str) -> Tree {
+        let table = self.folder.path().join(format!("{name}.table"));
+        let tree = Tree::create(&self.folder.path().join(name), Some(&table)).unwrap();
+        fill(&tree, text);
+        tree
+    }
+}
+
+fn fill(tree: &Tree, text: &str) {
+    let mut directories = Vec::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let mut words = line.splitn(5, ' ');
+        let (kind, mode, owner, path) =
+            (words.next().unwrap(), words.next().unwrap(), words.next().unwrap(), Path::new(words.next().unwrap()));
+        let rest = words.next().unwrap_or("");
+        match kind {
+            "d" => tree.make_dir(path, 0o755).unwrap(),
+            "f" => tree.make_file(path).unwrap().write_all(rest.as_bytes()).unwrap(),
+            "l" => tree.make_symlink(Path::new(rest.strip_prefix("-> ").unwrap()), path).unwrap(),
+            "h" => tree.make_link(Path::new(rest.strip_prefix("= ").unwrap()), path).unwrap(),
+            "p" => tree.make_node(path, FileKind::Fifo, (0, 0)).unwrap(),
+            "s" => tree.make_node(path, FileKind::Socket, (0, 0)).unwrap(),
+            _ => {
+                let (major, minor) = rest.split_once(':').unwrap();
+                let kind = if kind == "c" { FileKind::CharDevice } else { FileKind::BlockDevice };
+                tree.make_node(path, kind, (major.parse().unwrap(), minor.parse().unwrap())).unwrap();
+            }
+        }
+        let (uid, gid) = owner.split_once(':').unwrap();
+        tree.set_owner(path, uid.parse().unwrap(), gid.parse().unwrap()).unwrap();
+        tree.set_mode(path, u32::from_str_radix(mode, 8).unwrap()).unwrap();
+        tree.set_modified(path, OLD).unwrap();
+        if kind == "d" {
+            directories.push(path);
+        }
+    }
+    directories.iter().for_each(|path| tree.set_modified(path, OLD).unwrap());
+}
+
+fn walk(tree: &Tree, visit: &mut dyn FnMut(&Path, &Metadata)) {
+    let mut directories = vec![PathBuf::new()];
+    while let Some(directory) = directories.pop() {
+        for name in tree.read_dir(&directory).unwrap() {
+            let path = directory.join(name);
+            let metadata = tree.stat(&path).unwrap().unwrap();
+            visit(&path, &metadata);
+            if metadata.kind == FileKind::Directory {
+                directories.push(path);
+            }
+        }
+    }
+}
+
+fn show(tree: &Tree) -> String {
+    let mut lines = Vec::new();
+    let mut paths = Vec::new();
+    walk(tree, &mut |path, metadata| paths.push((path.to_owned(), metadata.clone())));
+    paths.sort_by(|left, right| left.0.as_os_str().cmp(right.0.as_os_str()));
+    let mut names: HashMap<u64, PathBuf> = HashMap::new();
+    for (path, metadata) in paths {
+        lines.push(line(tree, &path, &metadata, &mut names));
+    }
+    lines.join("\n")
+}
+
+fn line(tree: &Tree, path: &Path, metadata: &Metadata, names: &mut HashMap<u64, PathBuf>) -> String {
+    let (kind, rest) = match metadata.kind {
+        FileKind::Directory => ("d", String::new()),
+        FileKind::Symlink => ("l", format!("-> {}", tree.read_link(path).unwrap().display())),
+        FileKind::Fifo => ("p", String::new()),
+        FileKind::Socket => ("s", String::new()),
+        FileKind::CharDevice => ("c", format!("{}:{}", metadata.device.0, metadata.device.1)),
+        FileKind::BlockDevice => ("b", format!("{}:{}", metadata.device.0, metadata.device.1)),
+        FileKind::File => match names.get(&metadata.inode) {
+            Some(first) => ("h", format!("= {}", first.display())),
+            None => {
+                names.insert(metadata.inode, path.to_owned());
+                let mut content = String::new();
+                tree.open_file(path).unwrap().read_to_string(&mut content).unwrap();
+                ("f", content)
+            }
+        },
+    };
+    let mode = if metadata.kind == FileKind::Symlink { 0o777 } else { metadata.mode };
+    let mut line = format!("{kind} {mode:03o} {}:{} {}", metadata.uid, metadata.gid, path.display());
+    if !rest.is_empty() {
+        write!(line, " {rest}").unwrap();
+    }
+    line
+}
+
+struct Ignore(Patterns);
+
+impl Filter for Ignore {
+    fn excludes(&self, path: &Path) -> bool {
+        self.0.excludes(path.as_os_str().as_bytes())
+    }
+    fn may_include_below(&self, directory: &Path) -> bool {
+        self.0.may_include_below(directory.as_os_str().as_bytes())
+    }
+}
+
+fn options() -> CopyOptions {
+    CopyOptions {
+        owner: None,
+        keep_owner: false,
+        mode: None,
+        parents: false,
+        exclude: Patterns::default(),
+        archives: Archives::Copy,
+        made_modified: None,
+    }
+}
+
+/// `[COPY|ADD] [FLAGS] SOURCE... DESTINATION`; `--from` says that the source is a stage.
+fn parse(instruction: &str) -> (CopyOptions, Vec<String>, String) {
+    let mut options = options();
+    let (mut words, mut exclude) = (Vec::new(), Vec::new());
+    for word in instruction.split_whitespace() {
+        match word.split_once('=').unwrap_or((word, "")) {
+            ("COPY", _) => {}
+            ("ADD", _) => options.archives = Archives::Unpack,
+            ("--from", _) => options.keep_owner = true,
+            ("--parents", _) => options.parents = true,
+            ("--chmod", value) => options.mode = Some(Mode::parse(value).unwrap()),
+            ("--exclude", value) => exclude.push(value.to_owned()),
+            ("--chown", value) => {
+                let (uid, gid) = value.split_once(':').unwrap();
+                options.owner = Some((uid.parse().unwrap(), gid.parse().unwrap()));
+            }
+            _ => words.push(word.to_owned()),
+        }
+    }
+    options.exclude = Patterns::new(&exclude).unwrap();
+    let destination = words.pop().unwrap();
+    (options, words, destination)
+}
+
+fn run(from: &Tree, ignore: &[&str], to: &Tree, instruction: &str) -> Result<Copied, CopyError> {
+    let (options, sources, destination) = parse(instruction);
+    let patterns: Vec<String> = ignore.iter().map(|&line| line.to_owned()).collect();
+    let filter = Ignore(Patterns::new(&patterns).unwrap());
+    copy(from, &filter, &sources, to, &destination, &options)
+}
+
+struct Case {
+    title: &'static str,
+    from: &'static str,
+    ignore: &'static [&'static str],
+    to: &'static str,
+    run: &'static [&'static str],
+    /// What is new or different; a line with `-` before its path is gone.
+    after: &'static str,
+}
+
+const fn case(title: &'static str, from: &'static str, run: &'static [&'static str], after: &'static str) -> Case {
+    Case { title, from, ignore: &[], to: "", run, after }
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
+}
+
+fn check(cases: &[Case]) {
+    let mut faults = String::new();
+    for case in cases {
+        let room = Room::new();
+        let (from, to) = (room.tree("from", case.from), room.tree("to", case.to));
+        let before = show(&from);
+        let failed = case.run.iter().find_map(|it| run(&from, case.ignore, &to, it).err().map(|error| (it, error)));
+        if let Some((instruction, error)) = failed {
+            writeln!(faults, "{}: {instruction}: {error:?}", case.title).unwrap();
+            continue;
+        }
+        let (shown, expected) = (lines(&show(&to)), lines(case.after));
+        if shown != expected {
+            writeln!(faults, "{}\n  got      {shown:#?}\n  expected {expected:#?}", case.title).unwrap();
+        }
+        assert_eq!(show(&from), before, "{}: the source has changed", case.title);
+    }
+    assert!(faults.is_empty(), "{faults}");
+}
+
+const SMALL: &str = "
+    f 644 7:8 a.txt a
+    f 644 7:8 b.txt b
+    d 750 7:8 dir
+    d 700 7:8 dir/sub
+    f 600 7:8 dir/sub/y y
+    f 644 7:8 dir/x x";
+
+#[test]
+fn destinations() {
+    check(&[
+        case("a file to a path", SMALL, &["COPY a.txt /p/q/new"], "d 755 0:0 p\nd 755 0:0 p/q\nf 644 0:0 p/q/new a"),
+        case("a file to a directory that is made", SMALL, &["COPY a.txt /d/"], "d 755 0:0 d\nf 644 0:0 d/a.txt a"),
+        case("/. is a directory", SMALL, &["COPY a.txt /d/."], "d 755 0:0 d\nf 644 0:0 d/a.txt a"),
+        Case {
+            title: "an existing directory without a slash",
+            from: SMALL,
+            ignore: &[],
+            to: "d 1777 0:0 tmp",
+            run: &["COPY a.txt b.txt /tmp"],
+            after: "d 1777 0:0 tmp\nf 644 0:0 tmp/a.txt a\nf 644 0:0 tmp/b.txt b",
+        },
+        case(
+            "several sources: files by name, directories by contents",
+            SMALL,
+            &["COPY a.txt dir/sub /all/"],
+            "d 755 0:0 all\nf 644 0:0 all/a.txt a\nf 600 0:0 all/y y",
+        ),
+        case(
+            "a directory made for contents is 0755, those below keep their modes",
+            SMALL,
+            &["COPY dir /p/made"],
+            "d 755 0:0 p\nd 755 0:0 p/made\nd 700 0:0 p/made/sub\nf 600 0:0 p/made/sub/y y\nf 644 0:0 p/made/x x",
+        ),
+        case(
+            "sources and destinations are clamped",
+            SMALL,
+            &["COPY ../../dir/../../a.txt /../x/.././up"],
+            "f 644 0:0 up a",
+        ),
+        case("the root as a destination", SMALL, &["COPY dir/sub /"], "f 600 0:0 y y"),
+        Case {
+            title: "an existing directory keeps mode and owner, nested ones take the source's",
+            from: SMALL,
+            ignore: &[],
+            to: "d 700 5:6 t\nd 711 7:8 t/sub\nf 640 1:1 t/sub/keep k",
+            run: &["COPY dir /t"],
+            after: "d 700 5:6 t\nd 700 0:0 t/sub\nf 640 1:1 t/sub/keep k\nf 600 0:0 t/sub/y y\nf 644 0:0 t/x x",
+        },
+        Case {
+            title: "a file is replaced with mode and owner",
+            from: SMALL,
+            ignore: &[],
+            to: "f 600 1:1 f old",
+            run: &["COPY a.txt /f"],
+            after: "f 644 0:0 f a",
+        },
+        Case {
+            title: "another name of a replaced file stays",
+            from: SMALL,
+            ignore: &[],
+            to: "f 644 0:0 a old\nh 644 0:0 b = a",
+            run: &["COPY a.txt /a"],
+            after: "f 644 0:0 a a\nf 644 0:0 b old",
+        },
+        Case {
+            title: "a directory made in a set-group-ID directory inherits the group, not the bit",
+            from: SMALL,
+            ignore: &[],
+            to: "d 2775 0:50 shared",
+            run: &["COPY a.txt /shared/p/q/"],
+            after: "d 2775 0:50 shared\nd 755 0:50 shared/p\nd 755 0:0 shared/p/q\nf 644 0:0 shared/p/q/a.txt a",
+        },
+    ]);
+}
+
+#[test]
+fn links_in_the_destination() {
+    check(&[
+        Case {
+            title: "the destination is followed, also when it leads nowhere",
+            from: SMALL,
+            ignore: &[],
+            to: "l 777 0:0 dangling -> /nowhere/x\nl 777 0:0 dirlink -> nodir",
+            run: &["COPY a.txt /dangling", "COPY b.txt /dirlink/"],
+            after: "l 777 0:0 dangling -> /nowhere/x\nl 777 0:0 dirlink -> nodir\nd 755 0:0 nodir\nf 644 0:0 nodir/b.txt b
+                d 755 0:0 nowhere\nf 644 0:0 nowhere/x a",
+        },
+        Case {
+            title: "absolute and climbing links stay in the rootfs",
+            from: SMALL,
+            ignore: &[],
+            to: "d 755 0:0 c\nl 777 0:0 all -> /\nl 777 0:0 sled -> ../../../../c",
+            run: &["COPY a.txt /all/placed", "COPY b.txt /sled/", "COPY dir/sub /all/sled"],
+            after: "l 777 0:0 all -> /\nd 755 0:0 c\nf 644 0:0 c/b.txt b\nf 600 0:0 c/y y\nf 644 0:0 placed a
+                l 777 0:0 sled -> ../../../../c",
+        },
+        Case {
+            title: "what lands below a directory replaces links of that name",
+            from: "d 755 0:0 d\nf 644 0:0 d/f new\nl 777 0:0 d/l -> f\nd 755 0:0 d/s\nf 644 0:0 d/s/g g",
+            ignore: &[],
+            to: "d 755 0:0 e\nf 644 0:0 e/old old\nd 755 0:0 t\nl 777 0:0 t/f -> /e/old\nf 644 0:0 t/l file\nd 755 0:0 t/s
+                l 777 0:0 t/s/g -> /e\nl 777 0:0 t/y -> /e/old",
+            run: &["COPY d /t", "COPY d/f /t/"],
+            after: "d 755 0:0 e\nf 644 0:0 e/old old\nd 755 0:0 t\nf 644 0:0 t/f new\nl 777 0:0 t/l -> f\nd 755 0:0 t/s
+                f 644 0:0 t/s/g g\nl 777 0:0 t/y -> /e/old",
+        },
+    ]);
+}
+
+#[test]
+fn links_in_the_source() {
+    const TREE: &str = "
+        d 755 0:0 d
+        l 777 0:0 d/abs -> /etc/passwd
+        l 777 0:0 d/dangling -> nowhere
+        f 644 0:0 d/f f
+        l 777 0:0 dirlink -> d
+        l 777 0:0 link -> ../../real
+        f 644 0:0 real r";
+    check(&[
+        case(
+            "a link that is named is followed and gives its name",
+            TREE,
+            &["COPY link /x/"],
+            "d 755 0:0 x\nf 644 0:0 x/link r",
+        ),
+        case(
+            "links in a directory stay as they are",
+            TREE,
+            &["COPY dirlink /x"],
+            "d 755 0:0 x\nl 777 0:0 x/abs -> /etc/passwd\nl 777 0:0 x/dangling -> nowhere\nf 644 0:0 x/f f",
+        ),
+        case("a path through a link", TREE, &["COPY dirlink/f /g"], "f 644 0:0 g f"),
+        case(
+            "wildcards match links but do not look behind them",
+            TREE,
+            &["COPY l* dirl*/f /x/"],
+            "d 755 0:0 x\nf 644 0:0 x/link r",
+        ),
+        Case {
+            title: "a link to what is ignored leads nowhere, but is itself copied",
+            from: "f 644 0:0 real r\nl 777 0:0 link -> real",
+            ignore: &["real"],
+            to: "",
+            run: &["COPY . /"],
+            after: "l 777 0:0 link -> real",
+        },
+    ]);
+}
+
+#[test]
+fn wildcards() {
+    const TREE: &str = "
+        f 644 0:0 .hidden h
+        f 644 0:0 a.txt a
+        f 644 0:0 b.txt b
+        d 755 0:0 m
+        d 755 0:0 m/p
+        f 644 0:0 m/p/j 1
+        d 755 0:0 m/q
+        f 644 0:0 m/q/j 2";
+    check(&[
+        case(
+            "hidden files match",
+            TREE,
+            &["COPY * /x/"],
+            "d 755 0:0 x\nf 644 0:0 x/.hidden h\nf 644 0:0 x/a.txt a\nf 644 0:0 x/b.txt b
+            d 755 0:0 x/p\nf 644 0:0 x/p/j 1\nd 755 0:0 x/q\nf 644 0:0 x/q/j 2",
+        ),
+        case("no match is no error and makes nothing", TREE, &["COPY n*/x no? /e/"], ""),
+        case("no match beside others", TREE, &["COPY n* a.txt /e/"], "d 755 0:0 e\nf 644 0:0 e/a.txt a"),
+        case("in the middle, in order", TREE, &["COPY m/*/j /e/"], "d 755 0:0 e\nf 644 0:0 e/j 2"),
+        case("one match to a plain path", TREE, &["COPY a*.txt /e"], "f 644 0:0 e a"),
+        case("classes", TREE, &["COPY [^b].txt /e"], "f 644 0:0 e a"),
+        Case {
+            title: "ignored files do not match",
+            from: TREE,
+            ignore: &["b.txt"],
+            to: "",
+            run: &["COPY *.txt /e/"],
+            after: "d 755 0:0 e\nf 644 0:0 e/a.txt a",
+        },
+    ]);
+}
+
+#[test]
+fn owners_and_modes() {
+    const TREE: &str = "
+        d 700 3:4 t
+        f 755 3:4 t/exec e
+        l 777 3:4 t/link -> plain
+        f 640 3:4 t/plain p
+        f 4755 3:4 t/setuid s
+        d 1777 3:4 t/sticky";
+    check(&[
+        case(
+            "contexts give root, and keep bits",
+            TREE,
+            &["COPY t /x"],
+            "d 755 0:0 x\nf 755 0:0 x/exec e\nl 777 0:0 x/link -> plain\nf 640 0:0 x/plain p\nf 4755 0:0 x/setuid s\nd 1777 0:0 x/sticky",
+        ),
+        case(
+            "stages keep owners, but not for what is made",
+            TREE,
+            &["COPY --from t /x"],
+            "d 755 0:0 x\nf 755 3:4 x/exec e\nl 777 3:4 x/link -> plain\nf 640 3:4 x/plain p\nf 4755 3:4 x/setuid s\nd 1777 3:4 x/sticky",
+        ),
+        case(
+            "--chown for everything, parents and links too",
+            TREE,
+            &["COPY --chown=1:2 t /p/x"],
+            "d 755 1:2 p\nd 755 1:2 p/x\nf 755 1:2 p/x/exec e\nl 777 1:2 p/x/link -> plain\nf 640 1:2 p/x/plain p
+                f 4755 1:2 p/x/setuid s\nd 1777 1:2 p/x/sticky",
+        ),
+        case(
+            "--chmod octal, without the high bits on parents",
+            TREE,
+            &["COPY --chmod=2770 t /x"],
+            "d 770 0:0 x\nf 2770 0:0 x/exec e\nl 777 0:0 x/link -> plain\nf 2770 0:0 x/plain p\nf 2770 0:0 x/setuid s\nd 2770 0:0 x/sticky",
+        ),
+        case(
+            "--chmod that locks directories does not lock the copy out",
+            TREE,
+            &["COPY --chmod=0 t /p/x"],
+            "d 000 0:0 p\nd 000 0:0 p/x\nf 000 0:0 p/x/exec e\nl 777 0:0 p/x/link -> plain\nf 000 0:0 p/x/plain p
+                f 000 0:0 p/x/setuid s\nd 000 0:0 p/x/sticky",
+        ),
+        case(
+            "--chmod symbolic, each entry by its own mode",
+            TREE,
+            &["COPY --chmod=u=rwX,go=rX t /x"],
+            "d 755 0:0 x\nf 755 0:0 x/exec e\nl 777 0:0 x/link -> plain\nf 644 0:0 x/plain p\nf 755 0:0 x/setuid s\nd 1755 0:0 x/sticky",
+        ),
+    ]);
+}
+
+#[test]
+fn parents_and_exclusions() {
+    const TREE: &str = "
+        d 755 0:0 a
+        d 700 3:4 a/b
+        f 644 0:0 a/b/c.txt c
+        f 644 0:0 a/b/d.md d
+        d 755 0:0 a/e
+        f 644 0:0 a/e/c.txt e
+        f 644 0:0 top.txt t";
+    check(&[
+        case(
+            "directories on the way take the source's metadata",
+            TREE,
+            &["COPY --from --parents a/b/c.txt /x/"],
+            "d 755 0:0 x\nd 755 0:0 x/a\nd 700 3:4 x/a/b\nf 644 0:0 x/a/b/c.txt c",
+        ),
+        case("a pivot", TREE, &["COPY --parents a/./b /x/"], "d 755 0:0 x\nd 700 0:0 x/b\nf 644 0:0 x/b/c.txt c\nf 644 0:0 x/b/d.md d"),
+        case(
+            "** is any number of directories",
+            TREE,
+            &["COPY --parents **/*.txt /x/"],
+            "d 755 0:0 x\nd 755 0:0 x/a\nd 700 0:0 x/a/b\nf 644 0:0 x/a/b/c.txt c\nd 755 0:0 x/a/e\nf 644 0:0 x/a/e/c.txt e
+                f 644 0:0 x/top.txt t",
+        ),
+        case("a wildcard without match makes the destination", TREE, &["COPY --parents n*/x /x/"], "d 755 0:0 x"),
+        case("a wildcard below the pivot", TREE, &["COPY --parents a/./*/c.txt /x/"], "d 755 0:0 x\nd 700 0:0 x/b\nf 644 0:0 x/b/c.txt c
+            d 755 0:0 x/e\nf 644 0:0 x/e/c.txt e"),
+        Case {
+            title: "an existing directory on the way takes the mode alone",
+            from: TREE,
+            ignore: &[],
+            to: "d 755 0:0 x\nd 755 0:0 x/a\nd 755 9:9 x/a/b",
+            run: &["COPY --parents --chmod=640 --chown=1:1 a/b/c.txt /x/"],
+            after: "d 755 0:0 x\nd 755 0:0 x/a\nd 700 9:9 x/a/b\nf 640 1:1 x/a/b/c.txt c",
+        },
+        case("--exclude below the source", TREE, &["COPY --exclude=*.md a/b /x"], "d 755 0:0 x\nf 644 0:0 x/c.txt c"),
+        case("--exclude leaves named files alone", TREE, &["COPY --exclude=c.txt a/b/c.txt /x"], "f 644 0:0 x c"),
+        case(
+            "--exclude with an exception below",
+            TREE,
+            &["COPY --exclude=b --exclude=!b/d.md --exclude=e a /x"],
+            "d 755 0:0 x\nd 700 0:0 x/b\nf 644 0:0 x/b/d.md d",
+        ),
+        case("--exclude and --parents", TREE, &["COPY --parents --exclude=**/*.md a/b /x/"], "d 755 0:0 x\nd 755 0:0 x/a\nd 700 0:0 x/a/b
+            f 644 0:0 x/a/b/c.txt c"),
+        Case {
+            title: "an ignored directory comes with the exception in it",
+            from: TREE,
+            ignore: &["a", "!a/b/c.txt"],
+            to: "",
+            run: &["COPY . /x", "COPY a /y", "COPY a/b /z"],
+            after: "d 755 0:0 x\nd 755 0:0 x/a\nd 700 0:0 x/a/b\nf 644 0:0 x/a/b/c.txt c\nf 644 0:0 x/top.txt t
+                d 755 0:0 y\nd 700 0:0 y/b\nf 644 0:0 y/b/c.txt c\nd 755 0:0 z\nf 644 0:0 z/c.txt c",
+        },
+    ]);
+}
+
+#[test]
+fn files_of_every_kind() {
+    check(&[
+        case(
+            "fifos, devices and sockets",
+            "d 755 0:0 s\nb 660 0:6 s/block 7:1\np 640 0:0 s/fifo\nc 666 0:0 s/null 1:3\ns 755 0:0 s/socket",
+            &["COPY --from s /x"],
+            "d 755 0:0 x\nb 660 0:6 x/block 7:1\np 640 0:0 x/fifo\nc 666 0:0 x/null 1:3\nf 755 0:0 x/socket",
+        ),
+        case(
+            "names of one file within a source, not across sources",
+            "d 755 0:0 d\nf 640 5:5 d/a x\nh 640 5:5 d/b = d/a\nd 755 0:0 d/s\nh 640 5:5 d/s/c = d/a",
+            &["COPY --from d /x", "COPY --from d/a d/b /y/"],
+            "d 755 0:0 x\nf 640 5:5 x/a x\nh 640 5:5 x/b = x/a\nd 755 0:0 x/s\nh 640 5:5 x/s/c = x/a
+                d 755 0:0 y\nf 640 5:5 y/a x\nf 640 5:5 y/b x",
+        ),
+        case("empty things", "d 755 0:0 e\nf 644 0:0 f", &["COPY . /x"], "d 755 0:0 x\nd 755 0:0 x/e\nf 644 0:0 x/f"),
+        case(
+            "an archive is a file to COPY and no archive is a file to ADD",
+            SMALL,
+            &["ADD a.txt /x/"],
+            "d 755 0:0 x\nf 644 0:0 x/a.txt a",
+        ),
+    ]);
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_name() {
+    const TO: &str = "
+        d 755 0:0 d
+        f 644 0:0 file x
+        l 777 0:0 loop -> loop
+        d 755 0:0 t
+        l 777 0:0 t/sub -> /d";
+    // instruction, what the message has
+    let table: &[(&str, &[&str])] = &[
+        ("COPY a.txt missing.txt /x/", &["missing.txt", "does not exist"]),
+        ("COPY no/such /x", &["no/such", "does not exist"]),
+        ("COPY nodir/* /x", &["nodir", "does not exist"]),
+        ("COPY --parents dir/none/f /x/", &["dir/none/f", "does not exist"]),
+        ("COPY a.txt dir /x", &["cannot copy directory `dir`", "non-directory `/x`"]),
+        ("COPY dir /file", &["non-directory `/file`"]),
+        ("COPY a.txt /file/a", &["`/file` is not a directory"]),
+        ("COPY a.txt /file/", &["`/file` is not a directory"]),
+        ("COPY dir /t", &["non-directory `/t/sub`", "symbolic link"]),
+        ("COPY a.txt b.txt /new", &["several files", "`/new`", "directory"]),
+        ("COPY *.txt /new", &["several files", "`/new`", "directory"]),
+        ("COPY a.txt /loop/x", &["loop"]),
+    ];
+    for (instruction, parts) in table {
+        let room = Room::new();
+        let (from, to) = (room.tree("from", SMALL), room.tree("to", TO));
+        let error = run(&from, &[], &to, instruction).expect_err(instruction).to_string();
+        for part in *parts {
+            assert!(error.contains(part), "{instruction}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_file_over_a_directory_is_refused() {
+    let room = Room::new();
+    let from = room.tree("from", "d 755 0:0 d\nf 644 0:0 d/x x");
+    let to = room.tree("to", "d 755 0:0 t\nd 755 0:0 t/x");
+    let error = run(&from, &[], &to, "COPY d /t").unwrap_err().to_string();
+    assert_eq!(error, "cannot replace directory `/t/x` with a file");
+}
+
+#[test]
+fn links_that_lead_nowhere_or_in_circles_are_errors_as_sources() {
+    let room = Room::new();
+    let from = room.tree("from", "l 777 0:0 dangling -> nowhere\nl 777 0:0 a -> b\nl 777 0:0 b -> a");
+    let to = room.tree("to", "");
+    assert!(matches!(run(&from, &[], &to, "COPY dangling /x"), Err(CopyError::NotFound { .. })));
+    assert!(matches!(run(&from, &[], &to, "COPY a /x"), Err(CopyError::Rootfs(RootfsError::Io { .. }))));
+}
+
+#[test]
+fn a_missing_source_says_whether_it_is_hidden_and_what_is_like_it() {
+    let room = Room::new();
+    let from =
+        room.tree("from", "d 755 0:0 dist\nf 644 0:0 dist/app x\nf 644 0:0 package.json x\nf 644 0:0 README.md x");
+    let to = room.tree("to", "");
+    // source, hidden, suggestion
+    let table = [
+        ("dist", true, None),
+        ("dist/app", true, None),
+        ("packag.json", false, Some("package.json")),
+        ("readme.md", false, Some("README.md")),
+        ("quite-different", false, None),
+    ];
+    for (source, hidden, like) in table {
+        let error = run(&from, &["dist"], &to, &format!("COPY {source} /x")).unwrap_err();
+        let CopyError::NotFound { path, excluded, suggestion } = error else { panic!("{error}") };
+        assert_eq!((path, excluded), (PathBuf::from(source), hidden));
+        assert_eq!(suggestion, like.map(PathBuf::from), "{source}");
+    }
+}
+
+#[test]
+fn times_are_those_of_the_source_but_for_what_is_made() {
+    let room = Room::new();
+    let from = room.tree("from", "d 755 0:0 d\nf 644 0:0 d/f x\nl 777 0:0 d/l -> f\nd 755 0:0 d/s\nf 644 0:0 d/s/g x");
+    let to = room.tree("to", "");
+    let (mut options, sources, destination) = parse("COPY d /made/by/copy");
+    options.made_modified = Some(77);
+    copy(&from, &Everything, &sources, &to, &destination, &options).unwrap();
+    (options, ..) = parse("COPY --parents /");
+    options.made_modified = Some(77);
+    copy(&from, &Everything, &["d/s/g".to_owned()], &to, "/p/", &options).unwrap();
+    let times = |path: &str| to.stat(Path::new(path)).unwrap().unwrap().modified;
+    for path in ["made/by/copy/f", "made/by/copy/l", "made/by/copy/s", "made/by/copy/s/g", "p/d/s/g"] {
+        assert_eq!(times(path), OLD, "{path}");
+    }
+    for path in ["made", "made/by", "p", "p/d", "p/d/s"] {
+        assert_eq!(times(path), (77, 0), "{path}");
+    }
+}
+
+#[test]
+fn attributes_come_along_from_stages_and_capabilities_not_from_contexts() {
+    let room = Room::new();
+    let from = room.tree("from", "f 755 0:0 f x");
+    const CAPABILITY: &[u8] = &[1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    from.set_xattr(Path::new("f"), FILE_CAPABILITY.as_ref(), CAPABILITY).unwrap();
+    let to = room.tree("to", "");
+    run(&from, &[], &to, "COPY --from --chown=1:2 f /stage").unwrap();
+    run(&from, &[], &to, "COPY --from --chmod=700 f /moded").unwrap();
+    run(&from, &[], &to, "COPY f /context").unwrap();
+    let kept = vec![(FILE_CAPABILITY.into(), CAPABILITY.to_vec())];
+    assert_eq!(to.xattrs(Path::new("stage")).unwrap(), kept);
+    assert_eq!(to.xattrs(Path::new("moded")).unwrap(), kept);
+    assert_eq!(to.xattrs(Path::new("context")).unwrap(), []);
+}
+const FILE_CAPABILITY: &str = "security.capability";
+
+#[test]
+fn names_of_any_bytes() {
+    let room = Room::new();
+    let (from, to) = (room.tree("from", "d 755 0:0 d"), room.tree("to", ""));
+    let odd = Path::new(std::ffi::OsStr::from_bytes(b"d/\xff\xfe name\n"));
+    from.make_file(odd).unwrap().write_all(b"odd").unwrap();
+    run(&from, &[], &to, "COPY d /d").unwrap();
+    run(&from, &[], &to, "COPY d/* /e/").unwrap();
+    assert!(to.stat(odd).unwrap().is_some());
+    assert_eq!(to.read_dir(Path::new("e")).unwrap(), [odd.file_name().unwrap()]);
+}
+
+#[test]
+fn deep_trees_do_not_end_the_stack() {
+    let room = Room::new();
+    let (from, to) = (room.tree("from", "d 755 0:0 d"), room.tree("to", ""));
+    let mut path = PathBuf::from("d");
+    for _ in 0..1500 {
+        path.push("n");
+        from.make_dir(&path, 0o755).unwrap();
+    }
+    run(&from, &[], &to, "COPY d /d").unwrap();
+    assert!(to.stat(&path).unwrap().is_some());
+}
+
+#[test]
+fn written_files_follow_the_same_rules() {
+    let room = Room::new();
+    let to = room.tree("to", "d 755 0:0 e\nl 777 0:0 e/doc -> /nowhere\nl 777 0:0 l -> new");
+    let write = |destination: &str, flags: &str, modified| {
+        let (options, ..) = parse(&format!("{flags} /"));
+        write_file(&to, destination, "doc", &mut "text".as_bytes(), 0o600, modified, &options)
+    };
+    write("/a/b", "", Some((5, 0))).unwrap();
+    write("/e", "--chown=1:2", None).unwrap();
+    write("/l", "--chmod=u=rw,g=u", None).unwrap();
+    assert_eq!(write("/m/", "--chmod=750", None).unwrap(), Copied { entries: 2, size_bytes: 4 });
+    let expected = "d 755 0:0 a\nf 600 0:0 a/b text\nd 755 0:0 e\nf 600 1:2 e/doc text\nl 777 0:0 l -> new
+        d 750 0:0 m\nf 750 0:0 m/doc text\nf 660 0:0 new text";
+    assert_eq!(lines(&show(&to)), lines(expected));
+    assert_eq!(to.stat(Path::new("a/b")).unwrap().unwrap().modified, (5, 0));
+    assert!(write("/a/b/c", "", None).unwrap_err().to_string().contains("`/a/b` is not a directory"));
+}
+
+#[test]
+fn working_directories() {
+    let room = Room::new();
+    let to = room.tree("to", "d 700 1:1 d\nl 777 0:0 link -> /real\nf 644 0:0 f x\nl 777 0:0 far -> missing/deep");
+    for path in ["/d", "/d/in/side", "/link/sub", "/far/", "/"] {
+        make_dirs(&to, Path::new(path), (5, 6)).unwrap();
+    }
+    make_dirs_at(&to, Path::new("/epoch"), (0, 0), Some(9)).unwrap();
+    let expected = "d 700 1:1 d\nd 755 5:6 d/in\nd 755 5:6 d/in/side\nd 755 0:0 epoch\nf 644 0:0 f x
+        l 777 0:0 far -> missing/deep\nl 777 0:0 link -> /real\nd 755 5:6 missing\nd 755 5:6 missing/deep
+        d 755 5:6 real\nd 755 5:6 real/sub";
+    assert_eq!(lines(&show(&to)), lines(expected));
+    assert_eq!(to.stat(Path::new("epoch")).unwrap().unwrap().modified, (9, 0));
+    let error = make_dirs(&to, Path::new("/f/x"), (0, 0)).unwrap_err().to_string();
+    assert!(error.contains("`/f` is not a directory"), "{error}");
+}
+
+#[test]
+fn modes_that_are_none() {
+    for text in ["888", "10000", "7x", "u=q", ""] {
+        let error = Mode::parse(text).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{text}`")) && error.contains("chmod"), "{error}");
+    }
+    assert_eq!(Mode::parse("00644").unwrap(), Mode::Octal(0o644));
+    assert_eq!(Mode::parse("7777").unwrap(), Mode::Octal(0o7777));
+}

@@ -1,0 +1,407 @@
+//! The copying itself: one source after the other, directories walked with a stack of their own.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use dockerfile::glob;
+use dockerfile::ignore::Patterns;
+
+use crate::{FileKind, Metadata, Tree, archive};
+
+use super::content::ContentCopier;
+use super::destination::{Destination, Target};
+use super::source::{Pattern, Source};
+use super::{Archives, Copied, CopyError, CopyOptions, Filter, clean, io_error, refuse};
+
+const FILE_CAPABILITY: &str = "security.capability";
+
+/// One COPY or ADD in progress.
+pub(super) struct Copier<'a> {
+    source: Source<'a>,
+    target: Target<'a>,
+    content: ContentCopier,
+    /// With `--parents`: what below the pivot is wanted.
+    include: Option<Include>,
+    /// Device and inode of a source file with several names, and the first name it got. One source long, as in BuildKit.
+    links: HashMap<(u64, u64), PathBuf>,
+    /// The file that an earlier source was written to, when the destination itself is that file.
+    written: Option<PathBuf>,
+    /// Directories that are being walked, the outermost first.
+    open: Vec<Open>,
+}
+
+/// An entry of the source and where it goes.
+struct Entry {
+    from: PathBuf,
+    /// Path below the source that is being copied: what `--exclude` and `--parents` patterns are matched with.
+    relative: PathBuf,
+    to: PathBuf,
+}
+
+/// A directory that is being walked.
+struct Open {
+    entry: Entry,
+    metadata: Metadata,
+    names: std::vec::IntoIter<OsString>,
+    state: State,
+    /// Made by this walk: nothing can be in the way in it.
+    fresh: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The source itself. The destination keeps mode and owner, but takes the time. BuildKit `overwriteTargetMetadata`.
+    Top,
+    /// Made or found; takes the source's metadata when its children are done.
+    Whole,
+    /// Left out itself, made as soon as something in it is taken. `whole`: it is the filter that leaves it out, so that, once
+    /// made, it is a directory like any other (the builder would have received it).
+    Waiting { whole: bool },
+    /// Was waiting for patterns, has been made.
+    Made,
+    /// Was waiting for patterns, was there.
+    Found,
+}
+
+/// `--parents`: the path below the pivot as a pattern.
+struct Include {
+    patterns: Patterns,
+    components: Vec<OsString>,
+    /// How many entries it has let in.
+    taken: u64,
+}
+
+/// What is to become of an entry.
+struct Choice {
+    taken: bool,
+    /// For a directory that is not taken: something in it may be.
+    below: bool,
+    /// Only the filter speaks against it.
+    whole: bool,
+}
+
+impl<'a> Copier<'a> {
+    pub(super) fn new(
+        from: &'a Tree,
+        filter: &'a dyn Filter,
+        to: &'a Tree,
+        options: &'a CopyOptions,
+    ) -> Result<Copier<'a>, CopyError> {
+        Ok(Copier {
+            source: Source { tree: from, filter },
+            target: Target::new(to, options)?,
+            content: ContentCopier::new(),
+            include: None,
+            links: HashMap::new(),
+            written: None,
+            open: Vec::new(),
+        })
+    }
+
+    pub(super) fn finish(self) -> Result<Copied, CopyError> {
+        self.target.finish()
+    }
+
+    /// Copies one source as written.
+    pub(super) fn copy(&mut self, text: &str, destination: &Destination) -> Result<(), CopyError> {
+        if !self.target.options.parents {
+            return self.copy_matches(&Pattern::parse(text.as_bytes()), text, destination);
+        }
+        // What is left of the first `/./` is cut off. BuildKit `dispatchCopy`.
+        let (pivot, kept) = text.split_once("/./").unwrap_or(("", text));
+        self.include = Include::parse(kept)?;
+        self.copy_matches(&Pattern::parse(pivot.as_bytes()), text, destination)?;
+        let literal = !glob::has_wildcard(text.as_bytes());
+        match self.include.take() {
+            Some(include) if literal && include.taken == 0 => {
+                Err(self.source.not_found(&clean(pivot.as_bytes()).join(clean(kept.as_bytes())), text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn copy_matches(&mut self, pattern: &Pattern, text: &str, destination: &Destination) -> Result<(), CopyError> {
+        if pattern.wild.is_empty() {
+            return self.copy_one(&pattern.literal, text, destination);
+        }
+        let base = self.source.resolve(&pattern.literal, true)?;
+        match self.source.visible(&base)? {
+            // BuildKit fails on a missing literal directory before a wildcard, too (moby/buildkit#2933).
+            None => return Err(self.source.not_found(&pattern.literal, &pattern.literal.to_string_lossy())),
+            Some(metadata) if metadata.kind != FileKind::Directory => return Ok(()),
+            Some(_) => {}
+        }
+        let source = Source { tree: self.source.tree, filter: self.source.filter };
+        source.each_match(&base, &pattern.wild, &mut |path| self.copy_one(path, &path.to_string_lossy(), destination))
+    }
+
+    /// Copies `path`, which has no wildcards; it is followed when it is a link, but gives its own name.
+    fn copy_one(&mut self, path: &Path, text: &str, destination: &Destination) -> Result<(), CopyError> {
+        let from = self.source.resolve(path, true)?;
+        let Some(metadata) = self.source.visible(&from)? else { return Err(self.source.not_found(path, text)) };
+        if metadata.kind == FileKind::File && self.unpack(&from, destination)? {
+            return Ok(());
+        }
+        self.links.clear();
+        let directory = metadata.kind == FileKind::Directory;
+        let to = self.target.place(destination, directory, path.file_name())?;
+        let entry = Entry { from, relative: PathBuf::new(), to };
+        if directory {
+            return self.copy_tree(entry, metadata);
+        }
+        self.refuse_second_file(&entry.to, destination)?;
+        self.copy_file_like(&entry, &metadata, false)
+    }
+
+    /// BuildKit lets a second file replace the first one without a word; the Dockerfile reference asks for a directory.
+    fn refuse_second_file(&mut self, to: &Path, destination: &Destination) -> Result<(), CopyError> {
+        let itself = to.file_name() == destination.path.file_name() && !destination.directory;
+        if itself && self.written.as_deref() == Some(to) {
+            return refuse(format!(
+                "cannot copy several files to `/{}`: the destination must be a directory and end with `/`",
+                destination.path.display()
+            ));
+        }
+        self.written = itself.then(|| to.to_owned());
+        Ok(())
+    }
+
+    /// Unpacks `from` into the destination if archives are wanted and it is one. BuildKit `unpack`.
+    fn unpack(&mut self, from: &Path, destination: &Destination) -> Result<bool, CopyError> {
+        if self.target.options.archives == Archives::Copy {
+            return Ok(false);
+        }
+        if archive::open_archive(self.source.tree.open_file(from)?)?.is_none() {
+            return Ok(false);
+        }
+        let into = self.target.tree.resolve(&destination.path, true)?;
+        self.target.make_parents(&into)?;
+        refuse(format!("cannot unpack archive `{}` into `/{}`", from.display(), into.display()))
+    }
+
+    /// Copies what is in the directory `entry` into its target, which exists.
+    fn copy_tree(&mut self, entry: Entry, metadata: Metadata) -> Result<(), CopyError> {
+        self.make_directory(&entry, false)?;
+        self.enter(entry, metadata, State::Top, false)?;
+        while let Some(directory) = self.open.last_mut() {
+            let fresh = directory.fresh;
+            match directory.names.next() {
+                Some(name) => {
+                    let entry = directory.entry.child(&name);
+                    self.visit(entry, fresh)?;
+                }
+                None => self.leave()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn visit(&mut self, entry: Entry, fresh: bool) -> Result<(), CopyError> {
+        let choice = self.choose(&entry);
+        if !choice.taken && !choice.below {
+            return Ok(());
+        }
+        let Some(metadata) = self.source.tree.stat(&entry.from)? else { return Ok(()) };
+        let directory = metadata.kind == FileKind::Directory;
+        if choice.taken {
+            self.make_waiting()?;
+            self.include.iter_mut().for_each(|include| include.taken += 1);
+        }
+        match (choice.taken, directory) {
+            (true, true) => {
+                let fresh = self.make_directory(&entry, fresh)?;
+                self.enter(entry, metadata, State::Whole, fresh)
+            }
+            (true, false) => self.copy_file_like(&entry, &metadata, fresh),
+            (false, true) => self.enter(entry, metadata, State::Waiting { whole: choice.whole }, false),
+            (false, false) => Ok(()),
+        }
+    }
+
+    fn choose(&self, entry: &Entry) -> Choice {
+        let relative = entry.relative.as_os_str().as_bytes();
+        let exclude = &self.target.options.exclude;
+        let hidden = self.source.excludes(&entry.from);
+        let excluded = exclude.excludes(relative);
+        let included = self.include.as_ref().is_none_or(|include| include.patterns.excludes(relative));
+        Choice {
+            taken: !hidden && !excluded && included,
+            below: (!hidden || self.source.filter.may_include_below(&entry.from))
+                && (!excluded || exclude.may_include_below(relative))
+                && (included || self.include.as_ref().is_some_and(|include| include.may_match_below(&entry.relative))),
+            whole: !excluded && included,
+        }
+    }
+
+    fn enter(&mut self, entry: Entry, metadata: Metadata, state: State, fresh: bool) -> Result<(), CopyError> {
+        let names = self.source.tree.read_dir(&entry.from)?.into_iter();
+        self.open.push(Open { entry, metadata, names, state, fresh });
+        Ok(())
+    }
+
+    /// The innermost directory is done: its metadata comes last, since its children change its time.
+    fn leave(&mut self) -> Result<(), CopyError> {
+        let Some(Open { entry, metadata, state, .. }) = self.open.pop() else { return Ok(()) };
+        match state {
+            State::Top if entry.from.as_os_str().is_empty() => Ok(()),
+            State::Top => Ok(self.target.tree.set_modified(&entry.to, metadata.modified)?),
+            State::Whole => {
+                self.take_metadata(&entry, &metadata)?;
+                Ok(self.target.tree.set_modified(&entry.to, metadata.modified)?)
+            }
+            State::Waiting { .. } => Ok(()),
+            // Such a directory does not take the time of its source (BuildKit `createParentDirs`).
+            State::Made => {
+                self.take_metadata(&entry, &metadata)?;
+                self.target.set_made_modified(&entry.to)
+            }
+            // BuildKit `copyDirectoryOnly`: the mode of the source, whatever --chmod says.
+            State::Found => Ok(self.target.tree.set_mode(&entry.to, metadata.mode)?),
+        }
+    }
+
+    /// Makes the directories that waited for something in them to be taken: the innermost ones without a gap.
+    fn make_waiting(&mut self) -> Result<(), CopyError> {
+        let waiting =
+            self.open.iter().rposition(|it| !matches!(it.state, State::Waiting { .. })).map_or(0, |at| at + 1);
+        for at in waiting..self.open.len() {
+            let made = self.make_directory(&self.open[at].entry, false)?;
+            let directory = &mut self.open[at];
+            directory.fresh = made;
+            directory.state = match directory.state {
+                State::Waiting { whole: true } => State::Whole,
+                _ if made => State::Made,
+                _ => State::Found,
+            };
+        }
+        Ok(())
+    }
+
+    /// Whether the directory had to be made.
+    fn make_directory(&self, entry: &Entry, fresh: bool) -> Result<bool, CopyError> {
+        if entry.to.as_os_str().is_empty() {
+            return Ok(false);
+        }
+        let existing = if fresh { None } else { self.target.tree.stat(&entry.to)? };
+        match existing.map(|metadata| metadata.kind) {
+            None => {
+                self.target.tree.make_dir(&entry.to, 0o755)?;
+                Ok(true)
+            }
+            Some(FileKind::Directory) => Ok(false),
+            Some(kind) => {
+                let what = if kind == FileKind::Symlink { "a symbolic link" } else { "not a directory" };
+                let (from, to) = (entry.from.display(), entry.to.display());
+                refuse(format!("cannot copy directory `{from}` to non-directory `/{to}`: it is {what}"))
+            }
+        }
+    }
+
+    /// Copies anything but a directory.
+    fn copy_file_like(&mut self, entry: &Entry, metadata: &Metadata, fresh: bool) -> Result<(), CopyError> {
+        if !fresh {
+            self.target.clear(&entry.to)?;
+        }
+        let (tree, to) = (self.target.tree, &entry.to);
+        match metadata.kind {
+            FileKind::File if self.link(entry, metadata)? => return Ok(()),
+            FileKind::File => self.copy_content(entry)?,
+            FileKind::Symlink => tree.make_symlink(&self.source.tree.read_link(&entry.from)?, to)?,
+            // A socket is nothing without its server: BuildKit's mknod makes it an empty file.
+            FileKind::Socket => drop(tree.make_file(to)?),
+            kind => tree.make_node(to, kind, metadata.device)?,
+        }
+        self.take_metadata(entry, metadata)?;
+        Ok(tree.set_modified(to, metadata.modified)?)
+    }
+
+    /// Makes the entry another name of a file that has been copied already; that one has its metadata.
+    fn link(&mut self, entry: &Entry, metadata: &Metadata) -> Result<bool, CopyError> {
+        if metadata.links < 2 {
+            return Ok(false);
+        }
+        let key = (metadata.device_id, metadata.inode);
+        let Some(existing) = self.links.get(&key) else {
+            self.links.insert(key, entry.to.clone());
+            return Ok(false);
+        };
+        self.target.tree.make_link(existing, &entry.to)?;
+        self.target.copied.entries += 1;
+        Ok(true)
+    }
+
+    fn copy_content(&mut self, entry: &Entry) -> Result<(), CopyError> {
+        let from = self.source.tree.open_file(&entry.from)?;
+        let to = self.target.tree.make_file(&entry.to)?;
+        let copied = self.content.copy(&from, &to).map_err(|error| io_error("copy", &entry.from, error))?;
+        self.target.copied.size_bytes += copied;
+        Ok(())
+    }
+
+    /// All but the times. Owner first, since that clears set-id bits and capabilities.
+    fn take_metadata(&mut self, entry: &Entry, metadata: &Metadata) -> Result<(), CopyError> {
+        let (tree, to) = (self.target.tree, &entry.to);
+        let (uid, gid) = self.target.owner_for(metadata);
+        tree.set_owner(to, uid, gid)?;
+        if metadata.kind != FileKind::Symlink {
+            tree.set_mode(to, self.target.mode_for(metadata.mode, metadata.kind))?;
+        }
+        self.target.copied.entries += 1;
+        self.copy_attributes(entry)
+    }
+
+    fn copy_attributes(&self, entry: &Entry) -> Result<(), CopyError> {
+        for (name, value) in self.source.tree.xattrs(&entry.from)? {
+            let capability = name == FILE_CAPABILITY;
+            if capability && !self.target.options.keep_owner {
+                continue;
+            }
+            let result = self.target.tree.set_xattr(&entry.to, &name, &value);
+            // `user.*` is not stored everywhere and reaches no layer; BuildKit logs and goes on.
+            if capability {
+                result?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn child(&self, name: &OsString) -> Entry {
+        Entry { from: self.from.join(name), relative: self.relative.join(name), to: self.to.join(name) }
+    }
+}
+
+impl Include {
+    /// None for the pivot directory as a whole.
+    fn parse(text: &str) -> Result<Option<Include>, CopyError> {
+        let cleaned = clean(text.as_bytes());
+        if cleaned.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        let pattern = cleaned.to_string_lossy().into_owned();
+        match Patterns::new(std::slice::from_ref(&pattern)) {
+            Ok(patterns) => {
+                Ok(Some(Include { patterns, components: cleaned.iter().map(Into::into).collect(), taken: 0 }))
+            }
+            Err(_) => refuse(format!("invalid source pattern `{text}`")),
+        }
+    }
+
+    /// Whether a match below the directory `relative` is possible; may say yes too often, not too rarely.
+    fn may_match_below(&self, relative: &Path) -> bool {
+        let mut wanted = self.components.iter();
+        for name in relative {
+            match wanted.next() {
+                None => return false,
+                Some(pattern) if pattern.as_bytes().windows(2).any(|two| two == b"**") => return true,
+                Some(pattern) if pattern.as_bytes().iter().any(|byte| b"*?[\\".contains(byte)) => {}
+                Some(pattern) if pattern != name => return false,
+                Some(_) => {}
+            }
+        }
+        wanted.next().is_some()
+    }
+}
