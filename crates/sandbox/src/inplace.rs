@@ -1,1 +1,1 @@
-//! inplace
+//! In place.

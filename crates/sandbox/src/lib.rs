@@ -10,9 +10,15 @@ use std::path::PathBuf;
 use rootfs::{RootfsError, Tree};
 use serde::{Deserialize, Serialize};
 
+mod files;
+mod helper;
 pub mod inplace;
 pub mod namespace;
 pub mod probe;
+mod start;
+mod stubs;
+mod sys;
+mod wire;
 
 /// What to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,7 +27,8 @@ pub struct Process {
     pub args: Vec<OsString>,
     /// The whole environment, `NAME=value`; nothing of ours is added.
     pub env: Vec<OsString>,
-    /// Absolute in the rootfs.
+    /// Absolute in the rootfs; made (0755) where it is missing.
+    #[serde(with = "wire")]
     pub cwd: PathBuf,
     pub uid: u32,
     pub gid: u32,
@@ -44,6 +51,7 @@ pub enum Network {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Mount {
     /// Absolute in the rootfs.
+    #[serde(with = "wire")]
     pub target: PathBuf,
     pub source: MountSource,
 }
@@ -51,7 +59,11 @@ pub struct Mount {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum MountSource {
     /// A directory or file of the host. Writes go there unless `read_only`.
-    Bind { path: PathBuf, read_only: bool },
+    Bind {
+        #[serde(with = "wire")]
+        path: PathBuf,
+        read_only: bool,
+    },
     Tmpfs { size_bytes: Option<u64> },
     /// A file with this content that is nowhere else (secrets); kept in memory where the back-end can.
     File { content: Vec<u8>, mode: u32, uid: u32, gid: u32 },
@@ -95,8 +107,9 @@ pub trait Sandbox: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// The program itself could not be started: not found, not executable, no interpreter, cwd is no directory.
+    /// `code` is the exit status that a shell gives for it: 127 not found, 126 found but not to be executed.
     #[error("could not start `{program}`: {reason}")]
-    Start { program: String, reason: String },
+    Start { program: String, reason: String, code: i32 },
     #[error("{action}")]
     Setup { action: String, source: std::io::Error },
     #[error("mount at `{}`: {reason}", target.display())]

@@ -1,8 +1,19 @@
 //! Which back-end works here, found by trying each in a forked child.
 
-use std::path::Path;
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 
-use crate::{Sandbox, SandboxError};
+use rustix::mount::MountFlags;
+use rustix::process::WaitOptions;
+use rustix::thread::UnshareFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::helper::{self, Report as Failure};
+use crate::namespace::user::{self, Way};
+use crate::namespace::{self, Inside, Namespace};
+use crate::sys::{self, Forked};
+use crate::{Network, Process, Sandbox, SandboxError};
 
 /// The outcome of one probe.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -23,19 +34,190 @@ pub struct Report {
     pub chosen: Option<&'static str>,
 }
 
+/// Runs the part of a re-exec'd child when the process was started as one, and never returns then. First thing in `main`.
+pub fn dispatch_child() {
+    if std::env::args_os().next().is_some_and(|name| name == helper::NAME) {
+        helper::main();
+    }
+}
+
 /// Probes every back-end. Call before any thread exists. `work` is where stages will lie.
 pub fn probe(work: &Path) -> Report {
-    let _ = work;
-    unimplemented!()
+    let candidates = candidates(work);
+    Report {
+        chosen: candidates.iter().find(|candidate| candidate.finding.works).map(|candidate| candidate.finding.backend),
+        findings: candidates.into_iter().map(|candidate| candidate.finding).collect(),
+    }
 }
 
 /// Enters what the chosen back-end needs of the whole builder process (a user and mount namespace for `namespace` without
 /// real root) and returns the back-end. `name`: `auto` or a back-end's name. Call before any thread exists.
 pub fn enter(name: &str, work: &Path) -> Result<Box<dyn Sandbox>, SandboxError> {
-    let _ = (name, work);
-    unimplemented!()
+    let mut reasons = Vec::new();
+    for candidate in candidates(work) {
+        if name != "auto" && name != candidate.finding.backend {
+            continue;
+        }
+        match candidate.chosen {
+            Some(chosen) => return become_fit_for(chosen, work),
+            None => reasons.extend(candidate.finding.tried.last().map(|last| format!("  {}: {last}", candidate.finding.backend))),
+        }
+    }
+    Err(SandboxError::NoBackend { reasons: reasons.join("\n") })
 }
 
-/// Runs the part of a re-exec'd child when the process was started as one, and never returns then. First thing in `main`.
-pub fn dispatch_child() {
+struct Candidate {
+    finding: Finding,
+    chosen: Option<Chosen>,
+}
+
+enum Chosen {
+    Namespace { way: Way, fresh_proc: bool },
+}
+
+/// Every back-end in the order in which `auto` prefers them.
+fn candidates(work: &Path) -> Vec<Candidate> {
+    vec![try_namespace(work)]
+}
+
+fn become_fit_for(chosen: Chosen, work: &Path) -> Result<Box<dyn Sandbox>, SandboxError> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let sandbox: Box<dyn Sandbox> = match chosen {
+        Chosen::Namespace { way, fresh_proc } => {
+            user::enter(&way, work).map_err(|(action, source)| SandboxError::Setup { action, source })?;
+            Box::new(Namespace { fresh_proc })
+        }
+    };
+    // Nobody of the same user reads our memory, environment or descriptors.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(|error| {
+        SandboxError::Setup { action: "prctl(PR_SET_DUMPABLE)".into(), source: error.into() }
+    })?;
+    Ok(sandbox)
+}
+
+// -------------------------------------------------------------------------------------------------------------- namespace
+
+/// What an attempt in a child found out.
+#[derive(Default, Serialize, Deserialize)]
+struct Attempt {
+    works: bool,
+    fresh_proc: bool,
+    tried: Vec<String>,
+}
+
+fn try_namespace(work: &Path) -> Candidate {
+    let (ways, mut tried) = user::ways();
+    let mut chosen = None;
+    for way in ways {
+        let attempt = in_child(|attempt| attempt_namespace(&way, work, attempt));
+        tried.extend(attempt.tried);
+        if attempt.works {
+            chosen = Some(Chosen::Namespace { way, fresh_proc: attempt.fresh_proc });
+            break;
+        }
+    }
+    let needs = "user namespaces with 65,536 ids and mounts in them (seccomp `Unconfined`, no AppArmor profile that denies \
+                 mounts, and CAP_SETUID, CAP_SETGID and CAP_SETFCAP, or newuidmap with ranges in /etc/subuid and \
+                 /etc/subgid), or CAP_SYS_ADMIN";
+    let works = chosen.is_some();
+    Candidate {
+        finding: Finding { backend: "namespace", works, tried, needs: (!works).then(|| needs.to_owned()) },
+        chosen,
+    }
+}
+
+/// Does something in a forked child and gets its account of it.
+fn in_child(act: impl FnOnce(&mut Attempt)) -> Attempt {
+    let failed = |error: io::Error| Attempt { tried: vec![format!("fork: {error}")], ..Attempt::default() };
+    let (mut account, told) = match io::pipe() {
+        Ok(pipe) => pipe,
+        Err(error) => return failed(error),
+    };
+    match sys::fork() {
+        Err(error) => failed(error),
+        Ok(Forked::Child) => {
+            let mut attempt = Attempt::default();
+            act(&mut attempt);
+            let _ = serde_json::to_vec(&attempt).map(|text| (&told).write_all(&text));
+            sys::exit_now(0)
+        }
+        Ok(Forked::Parent(child)) => {
+            drop(told);
+            let mut text = Vec::new();
+            let _ = account.read_to_end(&mut text);
+            let _ = rustix::process::waitpid(Some(child), WaitOptions::empty());
+            serde_json::from_slice(&text).unwrap_or_else(|_| failed(io::Error::other("the child gave no account")))
+        }
+    }
+}
+
+/// Does all that a run does, with an empty tmpfs over `work` as the rootfs.
+fn attempt_namespace(way: &Way, work: &Path, attempt: &mut Attempt) {
+    let name = match way {
+        Way::Admin => "CAP_SYS_ADMIN",
+        Way::Identity => "user namespace, every id mapped to itself",
+        Way::Range { .. } => "user namespace, a range of ids without 0",
+        Way::Granted { .. } => "user namespace, ids mapped by newuidmap",
+    };
+    match user::enter(way, work) {
+        Ok(()) => attempt.tried.push(format!("{name}: ok")),
+        Err((call, error)) => return attempt.tried.push(format!("{name}: {}", because(&call, &error))),
+    }
+    attempt.fresh_proc = in_child(|attempt| attempt.works = mounts_proc(work).is_ok()).works;
+    attempt.tried.push(match attempt.fresh_proc {
+        true => "pid namespace with a fresh proc: ok".into(),
+        false => "pid namespace with a fresh proc: refused (parts of /proc are masked); processes are the builder's".into(),
+    });
+    match arranges(work) {
+        Ok(()) => {
+            attempt.tried.push("mounts and a root of their own: ok".into());
+            attempt.works = true;
+        }
+        Err(failure) => attempt.tried.push(format!("mounts and a root of their own: {}", told(&failure))),
+    }
+}
+
+fn because(call: &str, error: &io::Error) -> String {
+    format!("{call}: {}", error.to_string().to_lowercase())
+}
+
+fn told(failure: &Failure) -> String {
+    match failure {
+        Failure::Setup { action, errno } => because(action, &io::Error::from_raw_os_error(*errno)),
+        Failure::Mount { target, reason } => format!("mount at `{}`: {reason}", target.display()),
+        Failure::Start { .. } | Failure::Ended(_) => String::new(),
+    }
+}
+
+fn mounts_proc(work: &Path) -> io::Result<()> {
+    sys::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWPID)?;
+    let attempt = in_child(|attempt| {
+        attempt.works = rustix::mount::mount("proc", work, "proc", MountFlags::empty(), c"").is_ok();
+    });
+    if attempt.works { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
+}
+
+fn arranges(work: &Path) -> Result<(), Failure> {
+    let inside = Inside {
+        root: fs::canonicalize(work).unwrap_or_else(|_| work.to_owned()),
+        mounts: Vec::new(),
+        hosts: Vec::new(),
+        resolv_conf: Vec::new(),
+        pid_namespace: false,
+    };
+    namespace::leave_namespaces(&inside, Network::Host)?;
+    let plain = |error: rustix::io::Errno| Failure::setup("could not mount a tmpfs", error);
+    rustix::mount::mount("tmpfs", &inside.root, "tmpfs", MountFlags::empty(), c"mode=0755").map_err(plain)?;
+    let nothing = Process {
+        args: Vec::new(),
+        env: Vec::new(),
+        cwd: PathBuf::from("/"),
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        network: Network::Host,
+        hostname: "probe".into(),
+        extra_hosts: Vec::new(),
+    };
+    namespace::arrange(&inside, &nothing)
 }

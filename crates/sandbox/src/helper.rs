@@ -1,0 +1,363 @@
+//! The process between the builder and the step: our own program, started again under another name.
+//!
+//! The builder has threads, and a process with threads can neither fork safely nor enter a user namespace; the fresh one has
+//! one. It gets its orders and gives its report over a socket that is its standard input:
+//!
+//! ```text
+//! builder ─ helper ─ init ─ step
+//! ```
+//!
+//! The helper watches the socket and kills everything when the builder lets go of it (cancelled, or killed itself). Init makes
+//! the place, starts the step, reaps what is orphaned, and reports; in a pid namespace it is process 1.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use serde::{Deserialize, Serialize};
+
+use crate::sys::{self, Forked};
+use crate::{Exit, Process, SandboxError, Stream, namespace, start};
+
+/// Name of a process that is a helper (`argv[0]`).
+pub const NAME: &str = "zuwai-run";
+
+/// What the helper is to do.
+#[derive(Serialize, Deserialize)]
+pub struct Spec {
+    pub process: Process,
+    pub place: Place,
+}
+
+/// Where the step runs.
+#[derive(Serialize, Deserialize)]
+pub enum Place {
+    /// In namespaces of its own.
+    Namespace(namespace::Inside),
+    /// Right here: `/` is the rootfs already.
+    Here,
+}
+
+/// What became of it.
+#[derive(Serialize, Deserialize)]
+pub enum Report {
+    Ended(Exit),
+    Start { program: String, reason: String, code: i32 },
+    Mount { target: OsString, reason: String },
+    Setup { action: String, errno: i32 },
+}
+
+impl Report {
+    pub fn setup(action: impl Into<String>, error: impl Into<io::Error>) -> Report {
+        Report::Setup { action: action.into(), errno: error.into().raw_os_error().unwrap_or(libc::EIO) }
+    }
+
+    fn into_result(self) -> Result<Exit, SandboxError> {
+        match self {
+            Report::Ended(exit) => Ok(exit),
+            Report::Start { program, reason, code } => Err(SandboxError::Start { program, reason, code }),
+            Report::Mount { target, reason } => Err(SandboxError::Mount { target: PathBuf::from(target), reason }),
+            Report::Setup { action, errno } => {
+                Err(SandboxError::Setup { action, source: io::Error::from_raw_os_error(errno) })
+            }
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- builder
+
+/// How often `cancelled` is asked while nothing is printed.
+const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+/// Starts a helper for `spec` and waits until it and everything below it is gone.
+pub fn run(
+    spec: &Spec,
+    output: &mut dyn FnMut(Stream, &[u8]),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Exit, SandboxError> {
+    let (ours, theirs) = UnixStream::pair().map_err(|source| setup("could not make a socket pair", source))?;
+    let mut child = spawn(theirs)?;
+    let result = orders(spec, &ours).and_then(|()| pump(&mut child, &ours, output, cancelled));
+    // Lets go of the socket, which makes the helper kill what there may still be.
+    let _ = ours.shutdown(std::net::Shutdown::Both);
+    child.wait().map_err(|source| setup("could not wait for the helper process", source))?;
+    let report = result?;
+    if cancelled() && !matches!(report, Some(Report::Ended(Exit::Code(_)))) {
+        return Err(SandboxError::Cancelled);
+    }
+    let report = report.ok_or_else(|| {
+        setup("the helper process ended without a report", io::Error::from(io::ErrorKind::UnexpectedEof))
+    })?;
+    report.into_result()
+}
+
+fn setup(action: impl Into<String>, source: io::Error) -> SandboxError {
+    SandboxError::Setup { action: action.into(), source }
+}
+
+fn spawn(socket: UnixStream) -> Result<Child, SandboxError> {
+    // /proc/self/exe is this very program even when its file has been moved or replaced.
+    Command::new("/proc/self/exe")
+        .arg0(NAME)
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(socket)))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| setup("could not start a helper process from `/proc/self/exe`", source))
+}
+
+fn orders(spec: &Spec, mut socket: &UnixStream) -> Result<(), SandboxError> {
+    let text = serde_json::to_vec(spec).map_err(|error| setup("could not write down what to run", error.into()))?;
+    let length = (text.len() as u64).to_le_bytes();
+    socket
+        .write_all(&length)
+        .and_then(|()| socket.write_all(&text))
+        .map_err(|source| setup("could not tell the helper process what to run", source))
+}
+
+/// Passes output on until the helper is gone or the build is cancelled; gives the report if there is one.
+fn pump(
+    child: &mut Child,
+    socket: &UnixStream,
+    output: &mut dyn FnMut(Stream, &[u8]),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Option<Report>, SandboxError> {
+    let failed = |source: rustix::io::Errno| setup("could not read the output of the step", source.into());
+    let mut pipes = [
+        child.stdout.take().map(|pipe| (Stream::Stdout, OwnedFd::from(pipe))),
+        child.stderr.take().map(|pipe| (Stream::Stderr, OwnedFd::from(pipe))),
+    ];
+    for (_, pipe) in pipes.iter().flatten() {
+        rustix::io::ioctl_fionbio(pipe, true).map_err(failed)?;
+    }
+    let mut buffer = vec![0; 1 << 16];
+    let mut report = Vec::new();
+    let mut done = false;
+    while !done && !cancelled() {
+        wait_readable(&pipes, socket).map_err(failed)?;
+        // First the socket: what is in the pipes when it has ended is all that will ever be.
+        done = read_report(socket, &mut report).map_err(failed)?;
+        for slot in &mut pipes {
+            pass_on(slot, &mut buffer, done, output).map_err(failed)?;
+        }
+    }
+    Ok(serde_json::from_slice(&report).ok())
+}
+
+fn wait_readable(pipes: &[Option<(Stream, OwnedFd)>; 2], socket: &UnixStream) -> rustix::io::Result<()> {
+    let mut polled = vec![PollFd::new(socket, PollFlags::IN)];
+    polled.extend(pipes.iter().flatten().map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN)));
+    match rustix::event::poll(&mut polled, Some(&POLL)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads what there is of the report; true at its end, which is when the helper is gone.
+fn read_report(socket: &UnixStream, report: &mut Vec<u8>) -> rustix::io::Result<bool> {
+    let mut buffer = [0; 4096];
+    loop {
+        match rustix::net::recv(socket, &mut buffer, rustix::net::RecvFlags::DONTWAIT) {
+            Ok((0, _)) | Err(rustix::io::Errno::CONNRESET) => return Ok(true),
+            Ok((count, _)) => report.extend_from_slice(&buffer[..count]),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Passes on one buffer of a pipe, or with `to_the_end` all there is; the slot is emptied at the pipe's end.
+fn pass_on(
+    slot: &mut Option<(Stream, OwnedFd)>,
+    buffer: &mut [u8],
+    to_the_end: bool,
+    output: &mut dyn FnMut(Stream, &[u8]),
+) -> rustix::io::Result<()> {
+    while let Some((stream, pipe)) = slot {
+        match rustix::io::read(pipe, &mut *buffer) {
+            Ok(0) => *slot = None,
+            Ok(count) => output(*stream, &buffer[..count]),
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(rustix::io::Errno::AGAIN) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        if !to_the_end {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+// ----------------------------------------------------------------------------------------------------------------- helper
+
+/// The life of a process that was started as a helper.
+pub fn main() -> ! {
+    if let Ok((socket, spec)) = take_orders() {
+        helper(socket, spec);
+    }
+    sys::exit_now(1)
+}
+
+/// Takes the socket off standard input and reads the orders.
+fn take_orders() -> io::Result<(UnixStream, Spec)> {
+    // The orders may hold secrets: no core file, no /proc/PID/mem or environ for others of the same user.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 3)?);
+    // Those who share our process group, or are stopped with it, get Ctrl-C from a terminal.
+    let _ = rustix::process::setsid();
+    let mut length = [0; 8];
+    (&socket).read_exact(&mut length)?;
+    let mut text = Vec::new();
+    (&socket).take(u64::from_le_bytes(length)).read_to_end(&mut text)?;
+    Ok((socket, serde_json::from_slice(&text)?))
+}
+
+fn helper(socket: UnixStream, spec: Spec) -> ! {
+    let own_pids = matches!(&spec.place, Place::Namespace(inside) if inside.pid_namespace);
+    if let Err(report) = watch_over(&socket, &spec, own_pids) {
+        tell(&socket, &report);
+    }
+    sys::exit_now(0)
+}
+
+fn watch_over(socket: &UnixStream, spec: &Spec, own_pids: bool) -> Result<(), Report> {
+    let plain = |error: io::Error| Report::setup("could not start an init process for the step", error);
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| plain(error.into()))?;
+    if let Place::Namespace(inside) = &spec.place {
+        namespace::leave_namespaces(inside, spec.process.network)?;
+    }
+    let (ended, alive) = io::pipe().map_err(plain)?;
+    match sys::fork().map_err(plain)? {
+        Forked::Child => {
+            drop(ended);
+            init(socket, spec, alive, own_pids)
+        }
+        Forked::Parent(init) => {
+            drop(alive);
+            await_end(socket, &ended);
+            if own_pids {
+                let _ = rustix::process::kill_process(init, Signal::KILL);
+            }
+            kill_descendants()
+        }
+    }
+}
+
+/// Returns when init is gone or the builder has let go of the socket.
+fn await_end(socket: &UnixStream, ended: &PipeReader) {
+    let mut polled = [PollFd::new(socket, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
+    while let Ok(0) | Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut polled, None) {}
+}
+
+/// Kills and reaps every process below this one, also those that come into being meanwhile.
+fn kill_descendants() -> Result<(), Report> {
+    loop {
+        let mut refused = None;
+        for child in children() {
+            if let Err(error) = rustix::process::kill_process(child, Signal::KILL)
+                && error == rustix::io::Errno::PERM
+            {
+                refused = Some((child, error));
+            }
+        }
+        if let Some((child, error)) = refused {
+            let action = format!("could not kill process {} that the step left behind", child.as_raw_nonzero());
+            return Err(Report::setup(action, error));
+        }
+        // One that is dead hands its children to us: look again after each.
+        match rustix::process::wait(WaitOptions::empty()) {
+            Err(rustix::io::Errno::CHILD) => return Ok(()),
+            Err(_) | Ok(_) => {}
+        }
+    }
+}
+
+/// Child processes of this one. The file needs CONFIG_PROC_CHILDREN; without it every process is asked for its parent.
+fn children() -> Vec<Pid> {
+    let own = rustix::process::getpid().as_raw_nonzero();
+    match fs::read_to_string(format!("/proc/self/task/{own}/children")) {
+        Ok(text) => text.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect(),
+        Err(_) => {
+            let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+            let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+            pids.filter(|pid| parent_of(*pid) == Some(own.get())).filter_map(Pid::from_raw).collect()
+        }
+    }
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything; state and parent come after it.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+fn tell(mut socket: &UnixStream, report: &Report) {
+    if let Ok(text) = serde_json::to_vec(report) {
+        let _ = socket.write_all(&text);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------------- init
+
+fn init(socket: &UnixStream, spec: &Spec, alive: PipeWriter, own_pids: bool) -> ! {
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let mut report = step(spec).unwrap_or_else(|report| report);
+    if !own_pids && let Err(left) = kill_descendants() {
+        report = left;
+    }
+    tell(socket, &report);
+    drop(alive);
+    sys::exit_now(0)
+}
+
+/// Makes the place, runs the step in it, and says how it ended.
+fn step(spec: &Spec) -> Result<Report, Report> {
+    let plain = |error: io::Error| Report::setup("could not start the step", error);
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| plain(error.into()))?;
+    if let Place::Namespace(inside) = &spec.place {
+        namespace::arrange(inside, &spec.process)?;
+    }
+    let (mut failure, told) = io::pipe().map_err(plain)?;
+    match sys::fork().map_err(plain)? {
+        Forked::Child => {
+            drop(failure);
+            let report = start::become_program(&spec.process);
+            let _ = serde_json::to_vec(&report).map(|text| (&told).write_all(&text));
+            sys::exit_now(127)
+        }
+        Forked::Parent(child) => {
+            drop(told);
+            // Closed by execve, so the end of file means that the program runs.
+            let mut text = Vec::new();
+            failure.read_to_end(&mut text).map_err(plain)?;
+            let ended = Report::Ended(reap_until(child).map_err(|error| plain(error.into()))?);
+            Ok(if text.is_empty() { ended } else { serde_json::from_slice(&text).unwrap_or(ended) })
+        }
+    }
+}
+
+/// Reaps whatever ends, until it is `child`.
+fn reap_until(child: Pid) -> rustix::io::Result<Exit> {
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == child => return Ok(exit_of(status)),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn exit_of(status: WaitStatus) -> Exit {
+    match status.terminating_signal() {
+        Some(signal) => Exit::Signal(signal),
+        None => Exit::Code(status.exit_status().unwrap_or(255)),
+    }
+}

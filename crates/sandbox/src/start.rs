@@ -1,0 +1,154 @@
+//! The last steps before the program: directory, rights, ids, and finding it.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::Path;
+
+use rustix::fs::{Access, AtFlags, Mode};
+use rustix::process::{Gid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::helper::Report;
+use crate::{Process, sys};
+
+/// Docker's default capabilities (moby `daemon/pkg/oci/caps/defaults.go`), which BuildKit gives to a step as well.
+pub const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::AUDIT_WRITE);
+
+/// What BuildKit searches when the environment has no PATH (`util/system/path.go`).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Turns this process into the step's program; returns only why not.
+pub fn become_program(process: &Process) -> Report {
+    match prepare(process).and_then(|()| exec(process)) {
+        Ok(never) => match never {},
+        Err(report) => report,
+    }
+}
+
+fn prepare(process: &Process) -> Result<(), Report> {
+    let _ = rustix::process::setsid();
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    null_input().map_err(|error| Report::setup("could not open `/dev/null` for the step", error))?;
+    enter_directory(process)?;
+    sys::no_core_files();
+    sys::leave_session_keyring();
+    drop_rights(process).map_err(|error| {
+        Report::setup(format!("could not become user {}:{} for the step", process.uid, process.gid), error)
+    })?;
+    sys::reset_signals();
+    sys::close_rest_on_exec();
+    Ok(())
+}
+
+fn null_input() -> io::Result<()> {
+    let null = fs::File::open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdin(null)?)
+}
+
+/// Makes the working directory where it is missing, as runc does, and goes there.
+fn enter_directory(process: &Process) -> Result<(), Report> {
+    let cwd = Path::new("/").join(&process.cwd);
+    fs::create_dir_all(&cwd).and_then(|()| Ok(rustix::process::chdir(&cwd)?)).map_err(|error| Report::Start {
+        program: program_of(process),
+        reason: format!("working directory `{}`: {}", cwd.display(), plain(&error)),
+        code: 126,
+    })
+}
+
+fn drop_rights(process: &Process) -> io::Result<()> {
+    let _ = rustix::thread::clear_ambient_capability_set();
+    for bit in 0..64 {
+        let one = CapabilitySet::from_bits_retain(1 << bit);
+        if !CAPABILITIES.contains(one) {
+            // Unknown to this kernel, or no CAP_SETPCAP: then the container's bounding set holds.
+            let _ = rustix::thread::remove_capability_from_bounding_set(one);
+        }
+    }
+    let groups: Vec<Gid> = process.groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    rustix::thread::set_thread_groups(&groups)?;
+    let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    if process.uid == 0 {
+        let have = rustix::thread::capabilities(None)?;
+        let keep = have.permitted & CAPABILITIES;
+        let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
+        rustix::thread::set_capabilities(None, sets)?;
+    }
+    Ok(())
+}
+
+fn exec(process: &Process) -> Result<std::convert::Infallible, Report> {
+    let fail = |reason: String, code| Report::Start { program: program_of(process), reason, code };
+    let strings = |list: &[OsString]| -> Result<Vec<CString>, Report> {
+        let all = list.iter().map(|text| CString::new(text.as_bytes()));
+        all.collect::<Result<_, _>>().map_err(|_| fail("an argument or variable holds a NUL byte".into(), 126))
+    };
+    let (args, env) = (strings(&process.args)?, strings(&process.env)?);
+    let name = process.args.first().ok_or_else(|| fail("no program given".into(), 127))?;
+    let program = find(name, &process.env).map_err(|(reason, code)| fail(reason, code))?;
+    let error = sys::execve(&program, &args, &env);
+    Err(match error.raw_os_error() {
+        // The file is there, as `find` saw: the missing thing is the interpreter of a script or the dynamic linker.
+        Some(libc::ENOENT) => fail("no such file or directory (its interpreter or dynamic linker is missing)".into(), 127),
+        Some(libc::ENOEXEC) => fail("exec format error".into(), 126),
+        _ => fail(plain(&error), 126),
+    })
+}
+
+/// The program's file: `name` itself when it has a `/`, else the first executable file of that name in PATH. Texts and order
+/// of the errors are those of runc (Go `os/exec.LookPath`).
+fn find(name: &OsStr, env: &[OsString]) -> Result<OsString, (String, i32)> {
+    if name.as_bytes().contains(&b'/') {
+        return match executable(name) {
+            Ok(()) => Ok(name.to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err((plain(&error), 127)),
+            Err(error) => Err((plain(&error), 126)),
+        };
+    }
+    let path = env.iter().find_map(|variable| variable.as_bytes().strip_prefix(b"PATH="));
+    let path = path.unwrap_or(DEFAULT_PATH.as_bytes());
+    let found = path.split(|byte| *byte == b':').map(|directory| candidate(directory, name)).find(|file| {
+        executable(file).is_ok()
+    });
+    found.ok_or_else(|| ("executable file not found in $PATH".into(), 127))
+}
+
+fn candidate(directory: &[u8], name: &OsStr) -> OsString {
+    let directory = if directory.is_empty() { b"." } else { directory };
+    OsString::from_vec([directory, b"/", name.as_bytes()].concat())
+}
+
+fn executable(file: &OsStr) -> io::Result<()> {
+    if fs::metadata(file)?.is_dir() {
+        return Err(io::Error::from_raw_os_error(libc::EISDIR));
+    }
+    // Real and effective user are the step's by now.
+    Ok(rustix::fs::accessat(rustix::fs::CWD, file, Access::EXEC_OK, AtFlags::empty())?)
+}
+
+fn program_of(process: &Process) -> String {
+    process.args.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The text of an error as strerror has it, without std's `(os error N)`.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    text.to_lowercase()
+}
