@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use rootfs::{RootfsError, Tree};
 use serde::{Deserialize, Serialize};
 
+pub mod contract;
 mod files;
 mod helper;
 pub mod inplace;
@@ -64,9 +65,16 @@ pub enum MountSource {
         path: PathBuf,
         read_only: bool,
     },
-    Tmpfs { size_bytes: Option<u64> },
+    Tmpfs {
+        size_bytes: Option<u64>,
+    },
     /// A file with this content that is nowhere else (secrets); kept in memory where the back-end can.
-    File { content: Vec<u8>, mode: u32, uid: u32, gid: u32 },
+    File {
+        content: Vec<u8>,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
 }
 
 /// How a process ended.

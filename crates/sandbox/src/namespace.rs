@@ -81,7 +81,9 @@ fn check(mount: &Mount) -> Result<(), SandboxError> {
         return refuse("the target cannot be inside `/proc`".into());
     }
     match &mount.source {
-        MountSource::Bind { path, .. } if !path.exists() => refuse(format!("source `{}` does not exist", path.display())),
+        MountSource::Bind { path, .. } if !path.exists() => {
+            refuse(format!("source `{}` does not exist", path.display()))
+        }
         _ => Ok(()),
     }
 }

@@ -60,7 +60,8 @@ pub fn enter(name: &str, work: &Path) -> Result<Box<dyn Sandbox>, SandboxError> 
         }
         match candidate.chosen {
             Some(chosen) => return become_fit_for(chosen, work),
-            None => reasons.extend(candidate.finding.tried.last().map(|last| format!("  {}: {last}", candidate.finding.backend))),
+            None => reasons
+                .extend(candidate.finding.tried.last().map(|last| format!("  {}: {last}", candidate.finding.backend))),
         }
     }
     Err(SandboxError::NoBackend { reasons: reasons.join("\n") })
@@ -89,9 +90,8 @@ fn become_fit_for(chosen: Chosen, work: &Path) -> Result<Box<dyn Sandbox>, Sandb
         }
     };
     // Nobody of the same user reads our memory, environment or descriptors.
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(|error| {
-        SandboxError::Setup { action: "prctl(PR_SET_DUMPABLE)".into(), source: error.into() }
-    })?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|error| SandboxError::Setup { action: "prctl(PR_SET_DUMPABLE)".into(), source: error.into() })?;
     Ok(sandbox)
 }
 
@@ -166,7 +166,9 @@ fn attempt_namespace(way: &Way, work: &Path, attempt: &mut Attempt) {
     attempt.fresh_proc = in_child(|attempt| attempt.works = mounts_proc(work).is_ok()).works;
     attempt.tried.push(match attempt.fresh_proc {
         true => "pid namespace with a fresh proc: ok".into(),
-        false => "pid namespace with a fresh proc: refused (parts of /proc are masked); processes are the builder's".into(),
+        false => {
+            "pid namespace with a fresh proc: refused (parts of /proc are masked); processes are the builder's".into()
+        }
     });
     match arranges(work) {
         Ok(()) => {

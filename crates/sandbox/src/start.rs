@@ -105,7 +105,9 @@ fn exec(process: &Process) -> Result<std::convert::Infallible, Report> {
     let error = sys::execve(&program, &args, &env);
     Err(match error.raw_os_error() {
         // The file is there, as `find` saw: the missing thing is the interpreter of a script or the dynamic linker.
-        Some(libc::ENOENT) => fail("no such file or directory (its interpreter or dynamic linker is missing)".into(), 127),
+        Some(libc::ENOENT) => {
+            fail("no such file or directory (its interpreter or dynamic linker is missing)".into(), 127)
+        }
         Some(libc::ENOEXEC) => fail("exec format error".into(), 126),
         _ => fail(plain(&error), 126),
     })
@@ -123,9 +125,10 @@ fn find(name: &OsStr, env: &[OsString]) -> Result<OsString, (String, i32)> {
     }
     let path = env.iter().find_map(|variable| variable.as_bytes().strip_prefix(b"PATH="));
     let path = path.unwrap_or(DEFAULT_PATH.as_bytes());
-    let found = path.split(|byte| *byte == b':').map(|directory| candidate(directory, name)).find(|file| {
-        executable(file).is_ok()
-    });
+    let found = path
+        .split(|byte| *byte == b':')
+        .map(|directory| candidate(directory, name))
+        .find(|file| executable(file).is_ok());
     found.ok_or_else(|| ("executable file not found in $PATH".into(), 127))
 }
 

@@ -108,7 +108,14 @@ pub fn set_mount_attributes(at: BorrowedFd<'_>, set: u64, recursive: bool) -> io
     let flags = libc::AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty NUL-terminated string, the structure has the size that is given and outlives the call.
     let done = unsafe {
-        libc::syscall(SYS_MOUNT_SETATTR, at.as_raw_fd(), c"".as_ptr(), flags, &raw const attributes, size_of::<MountAttr>())
+        libc::syscall(
+            SYS_MOUNT_SETATTR,
+            at.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<MountAttr>(),
+        )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -101,8 +101,8 @@ fn restrict(at: BorrowedFd<'_>, attributes: u64, recursive: bool) -> io::Result<
 
 fn remount(at: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
     // The values of the statvfs flags are those of the mount flags; what is set and locked has to be asked for again.
-    const KEPT: u64 = libc::ST_RDONLY | libc::ST_NOSUID | libc::ST_NODEV | libc::ST_NOEXEC | libc::ST_NOATIME
-        | libc::ST_NODIRATIME | libc::ST_RELATIME;
+    const KEPT: u64 =
+        libc::ST_RDONLY | libc::ST_NOSUID | libc::ST_NODEV | libc::ST_NOEXEC | libc::ST_NOATIME | libc::ST_NODIRATIME;
     let now = rustix::fs::fstatvfs(at)?.f_flag.bits() & KEPT;
     let flags = MountFlags::from_bits_retain((now | attributes) as u32) | MountFlags::BIND;
     Ok(rustix::mount::mount_remount(descriptor(at), flags, c"")?)
@@ -127,7 +127,9 @@ impl Root {
     fn open(path: &Path) -> Result<Root, Report> {
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(path, directory, Mode::empty());
-        opened.map(Root).map_err(|error| Report::setup(format!("could not open the rootfs `{}`", path.display()), error))
+        opened
+            .map(Root)
+            .map_err(|error| Report::setup(format!("could not open the rootfs `{}`", path.display()), error))
     }
 
     /// Opens what is at `path` in the rootfs, symbolic links followed.
@@ -273,7 +275,8 @@ fn device_files(root: &Root) -> Result<(), Report> {
 fn device(root: &Root, dev: BorrowedFd<'_>, name: &str, number: Dev) -> Result<(), Report> {
     let node = Mode::from_raw_mode(0o666);
     let made = rustix::fs::mknodat(dev, name, FileType::CharacterDevice, node, number);
-    if made.is_ok() && rustix::fs::openat(dev, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).is_ok_or_no_tty() {
+    if made.is_ok() && rustix::fs::openat(dev, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).is_ok_or_no_tty()
+    {
         return Ok(());
     }
     let path = Path::new("/dev").join(name);
@@ -326,7 +329,8 @@ fn hide(root: &Root) -> Result<(), Report> {
         let Ok(at) = root.open_at(Path::new(path)) else { continue };
         let fail = |error: io::Error| Report::setup(format!("could not hide `{path}`"), error);
         if FileType::from_raw_mode(rustix::fs::fstat(&at).map_err(|error| fail(error.into()))?.st_mode).is_dir() {
-            mount_new("tmpfs", at.as_fd(), QUIET | MountFlags::RDONLY, "size=0k").map_err(|error| fail(error.into()))?;
+            mount_new("tmpfs", at.as_fd(), QUIET | MountFlags::RDONLY, "size=0k")
+                .map_err(|error| fail(error.into()))?;
         } else {
             rustix::mount::mount_bind("/dev/null", descriptor(at.as_fd())).map_err(|error| fail(error.into()))?;
         }

@@ -90,9 +90,8 @@ fn granted_in(file: &str, uid: u32) -> Result<Vec<(u32, u32)>, String> {
 /// Lines `owner:start:count` where the owner is the number or the name (subuid(5)).
 fn ranges_of(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
     let fields = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let own = fields.filter(|fields| fields.first().is_some_and(|owner| {
-        owner.parse() == Ok(uid) || Some(*owner) == name
-    }));
+    let own =
+        fields.filter(|fields| fields.first().is_some_and(|owner| owner.parse() == Ok(uid) || Some(*owner) == name));
     own.filter_map(|fields| Some((fields.get(1)?.parse().ok()?, fields.get(2)?.trim().parse().ok()?))).collect()
 }
 
@@ -138,7 +137,10 @@ pub fn enter(way: &Way, work: &Path) -> Result<(), (String, io::Error)> {
     if *way == Way::Admin {
         return Ok(());
     }
-    let at = |call: &str| { let call = call.to_owned(); move |error: io::Error| (call, error) };
+    let at = |call: &str| {
+        let call = call.to_owned();
+        move |error: io::Error| (call, error)
+    };
     let maps = maps(way).map_err(at("read of /proc/self/uid_map"))?;
     if let Way::Range { first, .. } = way {
         chown(work, Some(*first), Some(*first)).map_err(at("chown of the work directory"))?;
@@ -205,7 +207,8 @@ fn raise_permitted() -> rustix::io::Result<()> {
 
 fn write_map(target: Pid, file: &str, map: &Map) -> Result<(), String> {
     let lines: String = map.iter().map(|(inside, outside, count)| format!("{inside} {outside} {count}\n")).collect();
-    fs::write(format!("/proc/{}/{file}", target.as_raw_nonzero()), lines).map_err(|error| format!("write of {file}: {error}"))
+    fs::write(format!("/proc/{}/{file}", target.as_raw_nonzero()), lines)
+        .map_err(|error| format!("write of {file}: {error}"))
 }
 
 fn run_map_tool(tool: &str, target: Pid, map: &Map) -> Result<(), String> {

@@ -1,0 +1,58 @@
+//! Runs the contract suite with one back-end: `contract BACKEND BUSYBOX WORK [PART-OF-A-NAME]`, or `contract probe WORK`.
+//!
+//! Built static, it can be put into any of the environments in `cages/`.
+
+#![expect(clippy::print_stdout, reason = "its output is for the person who runs it")]
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use zuwai_sandbox::contract::{Abilities, check_all};
+use zuwai_sandbox::probe;
+
+fn main() -> ExitCode {
+    probe::dispatch_child();
+    let args: Vec<String> = std::env::args().collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [_, "probe", work] => report(Path::new(work)),
+        [_, backend, busybox, work] => suite(backend, Path::new(busybox), Path::new(work), ""),
+        [_, backend, busybox, work, part] => suite(backend, Path::new(busybox), Path::new(work), part),
+        _ => {
+            println!("usage: contract BACKEND BUSYBOX WORK [PART-OF-A-NAME] | contract probe WORK");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn report(work: &Path) -> ExitCode {
+    let report = probe::probe(work);
+    for finding in &report.findings {
+        println!("{}: {}", finding.backend, if finding.works { "works" } else { "does not work" });
+        for line in finding.tried.iter().chain(&finding.needs) {
+            println!("  {line}");
+        }
+    }
+    println!("chosen: {:?}", report.chosen);
+    ExitCode::from(u8::from(report.chosen.is_none()))
+}
+
+fn suite(backend: &str, busybox: &Path, work: &Path, part: &str) -> ExitCode {
+    let sandbox = match probe::enter(backend, work) {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            println!("could not enter `{backend}`: {error}: {:?}", std::error::Error::source(&error));
+            return ExitCode::from(6);
+        }
+    };
+    println!("back-end: {}", sandbox.name());
+    let outcomes = check_all(&*sandbox, Abilities::of(sandbox.name()), busybox, work, part);
+    for (name, outcome) in &outcomes {
+        match outcome {
+            Ok(()) => println!("ok    {name}"),
+            Err(reason) => println!("WRONG {name}: {reason}"),
+        }
+    }
+    let wrong = outcomes.iter().filter(|(_, outcome)| outcome.is_err()).count();
+    println!("{} of {} right", outcomes.len() - wrong, outcomes.len());
+    ExitCode::from(u8::from(wrong > 0))
+}
