@@ -7,6 +7,7 @@ mod config;
 mod digest;
 mod manifest;
 pub mod media_type;
+mod null;
 mod platform;
 mod reference;
 

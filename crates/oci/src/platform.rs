@@ -1,14 +1,17 @@
-//! `os/arch[/variant]`, normalised as containerd's `platforms` package does.
+//! `os/arch[/variant]`, normalised and matched as containerd's `platforms` package does (`database.go`, `compare.go`).
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::OciError;
+use crate::null::null_is_default;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Platform {
+    #[serde(default, deserialize_with = "null_is_default")]
     pub architecture: String,
+    #[serde(default, deserialize_with = "null_is_default")]
     pub os: String,
     #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
@@ -22,12 +25,15 @@ impl Platform {
     /// The platform this program was compiled for.
     pub fn host() -> Platform {
         let architecture = match std::env::consts::ARCH {
+            "x86" => "386",
             "x86_64" => "amd64",
             "aarch64" => "arm64",
-            "powerpc64" => "ppc64le",
+            "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
+            "powerpc64" => "ppc64",
+            "loongarch64" => "loong64",
             other => other,
         };
-        Platform::new("linux", architecture, None)
+        Platform::new("linux", architecture, (architecture == "arm").then_some("v7"))
     }
 
     pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Platform {
@@ -40,51 +46,48 @@ impl Platform {
         }
     }
 
-    /// Parses `os`, `arch`, `os/arch` or `os/arch/variant` (`linux/x86_64` becomes `linux/amd64`, `arm64/v8` drops its
-    /// default variant, `arm` gets `v7`).
+    /// Parses `os`, `arch`, `os/arch` or `os/arch/variant`, and normalises the result.
+    ///
+    /// ```
+    /// use zuwai_oci::Platform;
+    /// for (text, platform) in [("linux/x86_64", "linux/amd64"), ("linux/arm64/v8", "linux/arm64"), ("arm", "linux/arm/v7")] {
+    ///     assert_eq!(Platform::parse(text)?.to_string(), platform);
+    /// }
+    /// # Ok::<(), zuwai_oci::OciError>(())
+    /// ```
     pub fn parse(text: &str) -> Result<Platform, OciError> {
-        let bad = |reason| OciError::Platform { text: text.to_owned(), reason };
-        let parts: Vec<&str> = text.split('/').collect();
-        if parts.iter().any(|p| {
-            p.is_empty()
-                || !p.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'(' | b')'))
-        }) {
+        let bad = |reason| OciError::Platform { text: text.chars().take(200).collect(), reason };
+        let lower = text.to_ascii_lowercase();
+        let parts: Vec<&str> = lower.split('/').collect();
+        if !parts.iter().all(|part| is_part(part)) {
             return Err(bad("expected `os/arch[/variant]`"));
         }
-        let lower: Vec<String> = parts.iter().map(|p| p.to_ascii_lowercase()).collect();
-        match lower.as_slice() {
-            [one] => {
-                let (arch, variant) = normalize_arch(one, None);
-                if KNOWN_ARCH.contains(&arch.as_str()) {
-                    Ok(Platform::new("linux", &arch, variant.as_deref()))
-                } else if KNOWN_OS.contains(&one.as_str()) {
-                    Ok(Platform { os: one.clone(), ..Platform::host() })
-                } else {
-                    Err(bad("unknown operating system or architecture"))
-                }
-            }
-            [os, arch] => {
-                let (arch, variant) = normalize_arch(arch, None);
-                Ok(Platform::new(normalize_os(os), &arch, variant.as_deref()))
-            }
-            [os, arch, variant] => {
-                let (arch, variant) = normalize_arch(arch, Some(variant));
-                Ok(Platform::new(normalize_os(os), &arch, variant.as_deref()))
-            }
+        match *parts.as_slice() {
+            [one] => one_part(one).ok_or_else(|| bad("unknown operating system or architecture")),
+            [os, arch] => Ok(normalized(os, arch, None)),
+            [os, arch, variant] => Ok(normalized(os, arch, Some(variant))),
             _ => Err(bad("too many `/`")),
         }
     }
 
     /// How well an image for `self` serves a request for `wanted`: none = not at all, else lower is better.
     ///
-    /// An arm image of a lower variant runs on a higher one (v6 serves v7); amd64 without variant serves amd64/v2 and up.
+    /// An image serves the machines that run it: a lower variant serves a higher one, 386 serves amd64, 32-bit arm serves
+    /// arm64. containerd `platforms.Only`, which BuildKit chooses base images with.
+    ///
+    /// ```
+    /// use zuwai_oci::Platform;
+    /// let rank = |image: &str, wanted: &str| {
+    ///     Platform::parse(image).unwrap().rank_for(&Platform::parse(wanted).unwrap())
+    /// };
+    /// assert_eq!(rank("linux/arm/v7", "linux/arm/v7"), Some(0));
+    /// assert_eq!(rank("linux/arm/v6", "linux/arm/v7"), Some(1));
+    /// assert_eq!(rank("linux/arm/v7", "linux/arm/v6"), None);
+    /// assert_eq!(rank("linux/386", "linux/amd64"), Some(1));
+    /// ```
     pub fn rank_for(&self, wanted: &Platform) -> Option<u32> {
-        if self.os != wanted.os || self.architecture_normal().0 != wanted.architecture_normal().0 {
-            return None;
-        }
-        let own = variant_number(&self.architecture_normal().0, self.architecture_normal().1.as_deref());
-        let asked = variant_number(&wanted.architecture_normal().0, wanted.architecture_normal().1.as_deref());
-        if own > asked {
+        let (own_os, wanted_os) = (self.os.to_ascii_lowercase(), wanted.os.to_ascii_lowercase());
+        if normalize_os(&own_os) != normalize_os(&wanted_os) {
             return None;
         }
         if let (Some(own), Some(asked)) = (&self.os_version, &wanted.os_version)
@@ -92,12 +95,53 @@ impl Platform {
         {
             return None;
         }
-        Some(asked - own)
+        let own = self.machine();
+        let rank = runs_on(&wanted.machine()).iter().position(|machine| *machine == own)?;
+        u32::try_from(rank).ok()
     }
 
-    fn architecture_normal(&self) -> (String, Option<String>) {
-        normalize_arch(&self.architecture, self.variant.as_deref())
+    /// Normalised architecture and variant.
+    fn machine(&self) -> Machine {
+        let variant = self.variant.as_ref().map(|variant| variant.to_ascii_lowercase());
+        normalize_arch(&self.architecture.to_ascii_lowercase(), variant.as_deref())
     }
+}
+
+type Machine = (String, Option<String>);
+
+/// The machines whose programs run on a machine, best first.
+fn runs_on((arch, variant): &Machine) -> Vec<Machine> {
+    let variant = variant.as_deref();
+    let machine = |arch: &str, variant: &str| normalize_arch(arch, Some(variant));
+    let mut all = vec![(arch.clone(), variant.map(str::to_owned))];
+    match (arch.as_str(), variant_number(variant)) {
+        ("amd64", number) => {
+            let below = number.map_or(1..1, |(major, _)| 1..major);
+            all.extend(below.rev().map(|major| machine("amd64", &format!("v{major}"))));
+            all.push(("386".to_owned(), None));
+        }
+        ("arm", Some((major, _))) => all.extend((5..major).rev().map(|major| machine("arm", &format!("v{major}")))),
+        ("arm64", number) => {
+            all.extend(
+                arm64_below(number.unwrap_or((8, 0)))
+                    .map(|(major, minor)| machine("arm64", &format!("v{major}.{minor}"))),
+            );
+            all.extend((5..=8).rev().map(|major| machine("arm", &format!("v{major}"))));
+        }
+        _ => {}
+    }
+    all
+}
+
+/// The 64-bit versions that an ARM version includes, without itself. v9.x has what v8.(x+5) has, up to v8.9.
+fn arm64_below((major, minor): (u8, u8)) -> impl Iterator<Item = (u8, u8)> {
+    let nines = if major == 9 { minor } else { 0 };
+    let eights = match major {
+        8 => minor,
+        9 => minor.saturating_add(5).min(9) + 1,
+        _ => 0,
+    };
+    (0..nines).rev().map(|minor| (9, minor)).chain((0..eights).rev().map(|minor| (8, minor)))
 }
 
 impl fmt::Display for Platform {
@@ -110,11 +154,29 @@ impl fmt::Display for Platform {
     }
 }
 
-const KNOWN_OS: &[&str] = &["linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "wasi"];
+const KNOWN_OS: &[&str] = &["linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "wasip1"];
 const KNOWN_ARCH: &[&str] = &[
     "386", "amd64", "arm", "arm64", "loong64", "mips", "mipsle", "mips64", "mips64le", "ppc64", "ppc64le", "riscv64",
     "s390x", "wasm",
 ];
+
+fn is_part(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+}
+
+fn one_part(text: &str) -> Option<Platform> {
+    let (arch, variant) = normalize_arch(text, None);
+    if KNOWN_ARCH.contains(&arch.as_str()) {
+        return Some(Platform::new("linux", &arch, variant.as_deref()));
+    }
+    let os = normalize_os(text);
+    KNOWN_OS.contains(&os).then(|| Platform { os: os.to_owned(), ..Platform::host() })
+}
+
+fn normalized(os: &str, arch: &str, variant: Option<&str>) -> Platform {
+    let (arch, variant) = normalize_arch(arch, variant);
+    Platform::new(normalize_os(os), &arch, variant.as_deref())
+}
 
 fn normalize_os(os: &str) -> &str {
     match os {
@@ -123,13 +185,14 @@ fn normalize_os(os: &str) -> &str {
     }
 }
 
-fn normalize_arch(arch: &str, variant: Option<&str>) -> (String, Option<String>) {
+fn normalize_arch(arch: &str, variant: Option<&str>) -> Machine {
     let variant = variant.filter(|v| !v.is_empty());
     let (arch, variant) = match (arch, variant) {
         ("i386", _) => ("386", None),
         ("x86_64" | "x86-64" | "amd64", Some("v1")) => ("amd64", None),
         ("x86_64" | "x86-64" | "amd64", v) => ("amd64", v),
-        ("aarch64" | "arm64", Some("8" | "v8") | None) => ("arm64", None),
+        ("aarch64" | "arm64", Some("8" | "v8" | "v8.0") | None) => ("arm64", None),
+        ("aarch64" | "arm64", Some("9" | "9.0" | "v9.0")) => ("arm64", Some("v9")),
         ("aarch64" | "arm64", v) => ("arm64", v),
         ("armhf", _) => ("arm", Some("v7")),
         ("armel", _) => ("arm", Some("v6")),
@@ -142,12 +205,9 @@ fn normalize_arch(arch: &str, variant: Option<&str>) -> (String, Option<String>)
     (arch.to_owned(), variant.map(str::to_owned))
 }
 
-fn variant_number(arch: &str, variant: Option<&str>) -> u32 {
-    let parsed = variant.and_then(|v| v.trim_start_matches('v').split('.').next()?.parse().ok());
-    parsed.unwrap_or(match arch {
-        "arm64" => 8,
-        "arm" => 7,
-        "amd64" => 1,
-        _ => 0,
-    })
+/// `v8.2` as (8, 2).
+fn variant_number(variant: Option<&str>) -> Option<(u8, u8)> {
+    let text = variant?.strip_prefix('v')?;
+    let (major, minor) = text.split_once('.').unwrap_or((text, "0"));
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }

@@ -19,57 +19,34 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// Parses what people write after FROM or `--tag`. Nothing of the text is changed but the defaults that are added.
+    ///
+    /// # Errors
+    /// [`OciError::Reference`] with what is wrong, as distribution/reference `ParseDockerRef` would refuse it.
     pub fn parse(text: &str) -> Result<Reference, OciError> {
         let bad = |reason| OciError::Reference { text: text.chars().take(300).collect(), reason };
         if text.is_empty() {
             return Err(bad("it is empty"));
         }
+        if text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(bad("a bare image ID is no repository name"));
+        }
         let (name, digest) = match text.split_once('@') {
             Some((name, digest)) => (name, Some(Digest::parse(digest).map_err(|_| bad("invalid digest after `@`"))?)),
             None => (text, None),
         };
-        let (first, rest) = match name.split_once('/') {
-            Some((first, rest)) => (first, Some(rest)),
-            None => (name, None),
-        };
-        let (registry, remainder) = match rest {
-            Some(rest)
-                if first.contains(['.', ':'])
-                    || first == "localhost"
-                    || first.bytes().any(|b| b.is_ascii_uppercase()) =>
-            {
-                (first, rest)
-            }
-            _ => ("docker.io", name),
-        };
-        let registry =
-            if registry == "index.docker.io" || registry == "registry-1.docker.io" { "docker.io" } else { registry };
+        let (registry, remainder) = split_registry(name);
         if !is_registry(registry) {
             return Err(bad("invalid registry host"));
         }
-        let (repository, tag) = match remainder.split_once(':') {
-            Some((repository, tag)) => (repository, Some(tag)),
+        let (path, tag) = match remainder.split_once(':') {
+            Some((path, tag)) => (path, Some(tag)),
             None => (remainder, None),
         };
-        if let Some(tag) = tag
-            && !is_tag(tag)
-        {
+        if !tag.is_none_or(is_tag) {
             return Err(bad("invalid tag"));
         }
-        if repository.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(bad("repository name must be lower case"));
-        }
-        if repository.is_empty() || !repository.split('/').all(is_component) {
-            return Err(bad("invalid repository name"));
-        }
-        let repository = if registry == "docker.io" && !repository.contains('/') {
-            format!("library/{repository}")
-        } else {
-            repository.to_owned()
-        };
-        if registry.len() + repository.len() + 1 > 255 {
-            return Err(bad("repository name is longer than 255 characters"));
-        }
+        let repository = checked_repository(registry, path).map_err(bad)?;
         Ok(Reference { registry: registry.to_owned(), repository, tag: tag.map(str::to_owned), digest })
     }
 
@@ -83,11 +60,12 @@ impl Reference {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// As people write it: `docker.io/library/` is left out.
+    /// As people write it: Docker Hub's `docker.io/library/` is left out, unless the rest would read as another registry.
     pub fn familiar(&self) -> String {
         let full = self.to_string();
-        let short = full.strip_prefix("docker.io/").unwrap_or(&full);
-        short.strip_prefix("library/").unwrap_or(short).to_owned()
+        let Some(path) = full.strip_prefix("docker.io/") else { return full };
+        let short = path.strip_prefix("library/").filter(|rest| !rest.contains('/')).unwrap_or(path);
+        if split_registry(short).0 == "docker.io" { short.to_owned() } else { full }
     }
 }
 
@@ -107,6 +85,35 @@ impl fmt::Display for Reference {
             }
         }
     }
+}
+
+/// Registry host and the rest of a name without digest.
+fn split_registry(name: &str) -> (&str, &str) {
+    let is_host = |first: &str| {
+        first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase())
+    };
+    match name.split_once('/') {
+        // Docker Hub's old and its API name.
+        Some(("index.docker.io" | "registry-1.docker.io", rest)) => ("docker.io", rest),
+        Some((first, rest)) if is_host(first) => (first, rest),
+        _ => ("docker.io", name),
+    }
+}
+
+fn checked_repository(registry: &str, path: &str) -> Result<String, &'static str> {
+    if path.bytes().any(|b| b.is_ascii_uppercase()) {
+        return Err("repository name must be lower case");
+    }
+    if !path.split('/').all(is_component) {
+        return Err("invalid repository name");
+    }
+    let official = registry == "docker.io" && !path.contains('/');
+    let repository = if official { format!("library/{path}") } else { path.to_owned() };
+    // The host does not count (distribution/reference 0.6, `RepositoryNameTotalLengthMax`).
+    if repository.len() > 255 {
+        return Err("repository name is longer than 255 characters");
+    }
+    Ok(repository)
 }
 
 /// `[a-z0-9]+` runs joined by `.`, `_`, `__` or any number of `-`.
