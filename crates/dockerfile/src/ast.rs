@@ -29,7 +29,10 @@ pub struct Dockerfile {
     /// `ARG`s before the first `FROM`.
     pub global_args: Vec<Instruction>,
     pub stages: Vec<Stage>,
-    /// Findings of the parser-level build checks (BuildKit rule names), in source order.
+    /// Options of `# check=`; the defaults when there is none.
+    pub checks: crate::lint::Checks,
+    /// Findings of the parser-level build checks (BuildKit rule names), in source order. What `checks` skips is left out.
+    /// Some hold only for stages that are built: see [`Dockerfile::warnings_for`].
     pub warnings: Vec<crate::Diagnostic>,
 }
 
@@ -60,6 +63,8 @@ pub struct Instruction {
     pub span: Span,
     /// Source text after joining continuation lines (comments dropped), without here-document bodies.
     pub original: String,
+    /// Comment lines directly above. They may hold a `check=skip=…` for this instruction: [`crate::lint::Checks::with_comment`].
+    pub comment: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -70,10 +75,16 @@ pub enum Kind {
     Copy(Copy),
     Entrypoint(Command),
     /// Pairs in order. `legacy`: the form `ENV name value`.
-    Env { pairs: Vec<(Word, Word)>, legacy: bool },
+    Env {
+        pairs: Vec<(Word, Word)>,
+        legacy: bool,
+    },
     Expose(Vec<Word>),
     Healthcheck(Healthcheck),
-    Label { pairs: Vec<(Word, Word)>, legacy: bool },
+    Label {
+        pairs: Vec<(Word, Word)>,
+        legacy: bool,
+    },
     Maintainer(String),
     Onbuild(Onbuild),
     Run(Run),
@@ -134,7 +145,10 @@ pub struct Heredoc {
     pub expand: bool,
     /// `<<-`
     pub chomp: bool,
+    /// The body, from its first line to the end of its last, without the delimiter.
     pub span: Span,
+    /// The body with its tabs, where `<<-` stripped some: what a shell must be given that strips them itself.
+    pub raw: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -200,10 +214,31 @@ pub struct Mount {
 #[derive(Clone, Debug)]
 pub enum MountKind {
     Bind,
-    Cache { id: Option<Word>, sharing: Sharing, mode: Option<u32>, uid: Option<u32>, gid: Option<u32> },
-    Tmpfs { size_bytes: Option<u64> },
-    Secret { id: Option<Word>, env: Option<Word>, required: bool, mode: Option<u32>, uid: Option<u32>, gid: Option<u32> },
-    Ssh { id: Option<Word>, required: bool, mode: Option<u32>, uid: Option<u32>, gid: Option<u32> },
+    Cache {
+        id: Option<Word>,
+        sharing: Sharing,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    },
+    Tmpfs {
+        size_bytes: Option<u64>,
+    },
+    Secret {
+        id: Option<Word>,
+        env: Option<Word>,
+        required: bool,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    },
+    Ssh {
+        id: Option<Word>,
+        required: bool,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -211,4 +246,107 @@ pub enum Sharing {
     Shared,
     Private,
     Locked,
+}
+
+/// What a RUN is to start, here-documents resolved.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Program {
+    /// Arguments of a program, without a shell.
+    Exec(Vec<String>),
+    /// One text for the stage's shell.
+    Shell(String),
+    /// A script with a `#!` line: a file of this name and content with mode 0755, started by the stage's shell. BuildKit puts it
+    /// into a read-only mount at `/dev/pipes`.
+    Script { name: String, content: String },
+}
+
+impl Run {
+    /// What to start. `RUN <<EOF` alone means its body; other here-documents go to the shell behind the command that uses them.
+    pub fn program(&self) -> Program {
+        let text = match &self.command {
+            Command::Exec(arguments) => return Program::Exec(arguments.clone()),
+            Command::Shell(text) => text,
+        };
+        match self.heredocs.first() {
+            None => Program::Shell(text.clone()),
+            Some(heredoc) if crate::heredoc::marker(text).is_some() => heredoc.program(),
+            Some(_) => Program::Shell(with_bodies(text, &self.heredocs)),
+        }
+    }
+}
+
+impl Heredoc {
+    fn program(&self) -> Program {
+        let content = self.content.clone();
+        match content.starts_with("#!") {
+            true => Program::Script { name: self.name.clone(), content },
+            false => Program::Shell(content),
+        }
+    }
+
+    /// The body as it stands in the source, tabs included.
+    pub fn raw(&self) -> &str {
+        self.raw.as_deref().unwrap_or(&self.content)
+    }
+
+    /// The first line of the body, for showing: `RUN <<EOF (apt-get update...)`.
+    pub fn summary(&self) -> String {
+        let body = self.content.trim();
+        match body.split_once('\n') {
+            Some((first, _)) => format!("{}...", first.trim_end_matches('\r')),
+            None => body.to_owned(),
+        }
+    }
+}
+
+/// A command line with the bodies of its here-documents behind it, as a shell reads it.
+pub(crate) fn with_bodies(line: &str, heredocs: &[Heredoc]) -> String {
+    let mut text = line.to_owned();
+    for heredoc in heredocs {
+        text.push('\n');
+        text.push_str(heredoc.raw());
+        text.push_str(&heredoc.name);
+    }
+    text
+}
+
+impl Kind {
+    /// The instruction's name in upper case.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::Add(_) => "ADD",
+            Kind::Arg(_) => "ARG",
+            Kind::Cmd(_) => "CMD",
+            Kind::Copy(_) => "COPY",
+            Kind::Entrypoint(_) => "ENTRYPOINT",
+            Kind::Env { .. } => "ENV",
+            Kind::Expose(_) => "EXPOSE",
+            Kind::Healthcheck(_) => "HEALTHCHECK",
+            Kind::Label { .. } => "LABEL",
+            Kind::Maintainer(_) => "MAINTAINER",
+            Kind::Onbuild(_) => "ONBUILD",
+            Kind::Run(_) => "RUN",
+            Kind::Shell(_) => "SHELL",
+            Kind::Stopsignal(_) => "STOPSIGNAL",
+            Kind::User(_) => "USER",
+            Kind::Volume(_) => "VOLUME",
+            Kind::Workdir(_) => "WORKDIR",
+        }
+    }
+}
+
+impl Dockerfile {
+    /// The warnings that hold when `built` are the stages (by index) that are built: some of BuildKit's rules look only at those.
+    pub fn warnings_for(&self, built: &[usize]) -> Vec<&crate::Diagnostic> {
+        let holds = |warning: &&crate::Diagnostic| {
+            let everywhere = !warning.rule.is_some_and(crate::lint::only_in_built_stages);
+            everywhere || self.stage_at(warning.span.start).is_none_or(|stage| built.contains(&stage))
+        };
+        self.warnings.iter().filter(holds).collect()
+    }
+
+    /// The index of the stage that holds a byte offset of the source.
+    pub fn stage_at(&self, offset: usize) -> Option<usize> {
+        self.stages.iter().rposition(|stage| stage.from.span.start <= offset)
+    }
 }

@@ -14,12 +14,29 @@ pub struct Diagnostic {
     pub hint: Option<String>,
 }
 
+impl Diagnostic {
+    pub(crate) fn error(message: impl Into<String>, span: Span) -> Diagnostic {
+        Diagnostic { rule: None, message: message.into(), span, hint: None }
+    }
+
+    pub(crate) fn with_hint(self, hint: impl Into<String>) -> Diagnostic {
+        Diagnostic { hint: Some(hint.into()), ..self }
+    }
+}
+
 /// A Dockerfile that cannot be parsed. `source` is the text that the span points into.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{}", diagnostic.message)]
 pub struct ParseError {
     pub diagnostic: Diagnostic,
     pub source_text: String,
+}
+
+impl ParseError {
+    /// The 1-based line that the error is about.
+    pub fn line(&self) -> usize {
+        line_of(&self.source_text, self.diagnostic.span.start)
+    }
 }
 
 /// The 1-based line of a byte offset in `source`.

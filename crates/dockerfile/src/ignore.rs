@@ -1,8 +1,15 @@
 //! `.dockerignore` and `--exclude`: moby's `patternmatcher` rules.
+//!
+//! A pattern also holds for everything below what it names. Patterns are matched with the path and with each of its
+//! parents in one pass, so that the cost per file is linear in the length of its path.
+
+use crate::glob;
 
 /// An ordered list of patterns; the last match wins, `!` re-includes.
 #[derive(Clone, Debug, Default)]
-pub struct Patterns {}
+pub struct Patterns {
+    patterns: Vec<Pattern>,
+}
 
 /// Why a pattern list was refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -13,39 +20,329 @@ pub struct IgnoreError {
     pub pattern: String,
 }
 
+#[derive(Clone, Debug)]
+struct Pattern {
+    line: usize,
+    /// As written, without white space around it.
+    text: String,
+    negated: bool,
+    matcher: Matcher,
+}
+
+/// moby distinguishes these four, and they differ in more than speed: `**foo` is a suffix of bytes, `**foo*` is not.
+#[derive(Clone, Debug)]
+enum Matcher {
+    Exact(Vec<u8>),
+    Prefix(Vec<u8>),
+    /// A suffix of the path, or with a leading `/` also the whole path.
+    Suffix(Vec<u8>),
+    Tokens(Vec<Token>),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Token {
+    Literal(char),
+    /// `?`
+    AnyChar,
+    /// `*`: any text without `/`.
+    AnyName,
+    /// `**/`: nothing, or any text that ends in `/`.
+    AnyParents,
+    /// `**` at the end: any text.
+    AnyText,
+    Class {
+        negated: bool,
+        ranges: Vec<(char, char)>,
+    },
+}
+
 impl Patterns {
     /// Reads an ignore file: BOM, comments in column 1, blanks, cleaning and the leading `/` as moby's `ignorefile` does.
     pub fn parse(text: &[u8]) -> Result<Patterns, IgnoreError> {
-        let _ = text;
-        Ok(Patterns {})
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        let mut patterns = Vec::new();
+        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+            if line.first() == Some(&b'#') {
+                continue;
+            }
+            let line = String::from_utf8_lossy(line);
+            patterns.extend(Pattern::new(index + 1, line.trim(), true)?);
+        }
+        Ok(Patterns { patterns })
     }
 
     /// Takes patterns as they are.
     pub fn new(patterns: &[String]) -> Result<Patterns, IgnoreError> {
-        let _ = patterns;
-        Ok(Patterns {})
+        let mut list = Vec::new();
+        for (index, pattern) in patterns.iter().enumerate() {
+            list.extend(Pattern::new(index + 1, pattern.trim(), false)?);
+        }
+        Ok(Patterns { patterns: list })
     }
 
     pub fn is_empty(&self) -> bool {
-        true
+        self.patterns.is_empty()
+    }
+
+    /// Whether there is a `!` pattern.
+    pub fn has_exceptions(&self) -> bool {
+        self.patterns.iter().any(|pattern| pattern.negated)
     }
 
     /// Whether `path` (relative, `/`-separated, no leading `/`) is excluded, by itself or through a parent
-    /// (moby `MatchesOrParentMatches`).
+    /// (moby `MatchesOrParentMatches`). The root (`` or `.`) never is.
     pub fn excludes(&self, path: &[u8]) -> bool {
-        let _ = path;
-        false
+        self.last_match(path).is_some_and(|pattern| !pattern.negated)
     }
 
     /// Whether a directory that is excluded must still be walked because a `!` pattern may re-include something below.
     pub fn may_include_below(&self, directory: &[u8]) -> bool {
-        let _ = directory;
-        false
+        let mut start = trimmed(directory).to_vec();
+        start.push(b'/');
+        self.patterns.iter().any(|pattern| pattern.negated && pattern.matcher.may_match_below(&start))
     }
 
     /// The line and text of the pattern that excludes `path`, for hints.
     pub fn excluded_by(&self, path: &[u8]) -> Option<(usize, &str)> {
-        let _ = path;
-        None
+        let pattern = self.last_match(path).filter(|pattern| !pattern.negated)?;
+        Some((pattern.line, &pattern.text))
+    }
+
+    fn last_match(&self, path: &[u8]) -> Option<&Pattern> {
+        let path = trimmed(path);
+        if path.is_empty() || path == b"." {
+            return None;
+        }
+        self.patterns.iter().rev().find(|pattern| pattern.matcher.matches_path_or_parent(path))
+    }
+}
+
+fn trimmed(path: &[u8]) -> &[u8] {
+    let mut path = path.strip_prefix(b"./").unwrap_or(path);
+    while let Some(shorter) = path.strip_suffix(b"/") {
+        path = shorter;
+    }
+    path
+}
+
+impl Pattern {
+    /// `None` for an empty line. `from_root`: a leading `/` means the root of the context.
+    fn new(line: usize, written: &str, from_root: bool) -> Result<Option<Pattern>, IgnoreError> {
+        if written.is_empty() {
+            return Ok(None);
+        }
+        let refused = || IgnoreError { line, pattern: written.to_owned() };
+        let (negated, text) = match written.strip_prefix('!') {
+            Some(rest) => (true, rest.trim()),
+            None => (false, written),
+        };
+        if text.is_empty() {
+            return Err(refused());
+        }
+        let cleaned = clean(text);
+        let cleaned = match cleaned.strip_prefix('/') {
+            Some(rest) if from_root && !rest.is_empty() => rest,
+            _ => &cleaned,
+        };
+        glob::Glob::new(cleaned.as_bytes()).map_err(|_| refused())?;
+        let matcher = Matcher::new(cleaned).ok_or_else(refused)?;
+        Ok(Some(Pattern { line, text: written.to_owned(), negated, matcher }))
+    }
+}
+
+/// Go's `path.Clean`: no `.`, no doubled `/`, no `..` that can be resolved, no trailing `/`.
+fn clean(path: &str) -> String {
+    let rooted = path.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => drop(parts.pop()),
+            ".." if rooted => {}
+            part => parts.push(part),
+        }
+    }
+    let joined = parts.join("/");
+    match (rooted, joined.is_empty()) {
+        (true, _) => format!("/{joined}"),
+        (false, true) => ".".to_owned(),
+        (false, false) => joined,
+    }
+}
+
+impl Matcher {
+    /// `None` when the pattern is malformed.
+    fn new(pattern: &str) -> Option<Matcher> {
+        if let Some(rest) = pattern.strip_prefix("**")
+            && !rest.strip_prefix('/').unwrap_or(rest).contains(['*', '?', '[', ']', '\\'])
+        {
+            return Some(Matcher::Suffix(rest.into()));
+        }
+        if let Some(rest) = pattern.strip_suffix("**")
+            && !rest.contains(['*', '?', '[', ']', '\\'])
+        {
+            return Some(Matcher::Prefix(rest.into()));
+        }
+        if !pattern.contains(['*', '?', '[', ']', '\\']) {
+            return Some(Matcher::Exact(pattern.into()));
+        }
+        Some(Matcher::Tokens(tokens(pattern)?))
+    }
+
+    fn matches_path_or_parent(&self, path: &[u8]) -> bool {
+        match self {
+            Matcher::Exact(exact) => prefixes(path).any(|prefix| prefix == exact),
+            Matcher::Prefix(start) => path.starts_with(start),
+            Matcher::Suffix(end) => prefixes(path)
+                .any(|prefix| prefix.ends_with(end) || end.strip_prefix(b"/").is_some_and(|whole| prefix == whole)),
+            Matcher::Tokens(tokens) => run(tokens, path).matched,
+        }
+    }
+
+    /// Whether there can be a match that begins with `start` (which ends in `/`) and goes on.
+    fn may_match_below(&self, start: &[u8]) -> bool {
+        match self {
+            Matcher::Exact(exact) => exact.starts_with(start),
+            Matcher::Prefix(prefix) => prefix.starts_with(start) || start.starts_with(prefix),
+            Matcher::Suffix(_) => true,
+            Matcher::Tokens(tokens) => run(tokens, start).can_go_on,
+        }
+    }
+}
+
+/// The parents of `path`, from the outermost, and `path` itself.
+fn prefixes(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let parents = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at]);
+    parents.chain([path])
+}
+
+fn tokens(pattern: &str) -> Option<Vec<Token>> {
+    let mut tokens = Vec::new();
+    let mut chars = pattern.chars().peekable();
+    while let Some(c) = chars.next() {
+        tokens.push(match c {
+            '*' if chars.next_if_eq(&'*').is_some() => {
+                chars.next_if_eq(&'/');
+                if chars.peek().is_none() { Token::AnyText } else { Token::AnyParents }
+            }
+            '*' => Token::AnyName,
+            '?' => Token::AnyChar,
+            '\\' => Token::Literal(chars.next()?),
+            '[' => class(&mut chars)?,
+            c => Token::Literal(c),
+        });
+    }
+    Some(tokens)
+}
+
+/// What follows `[`, up to and with the `]`.
+fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<Token> {
+    let negated = chars.next_if_eq(&'^').is_some();
+    let mut ranges = Vec::new();
+    loop {
+        let low = match chars.next()? {
+            ']' if !ranges.is_empty() => return Some(Token::Class { negated, ranges }),
+            '\\' => chars.next()?,
+            c => c,
+        };
+        let mut high = low;
+        if chars.next_if_eq(&'-').is_some() {
+            high = match chars.next()? {
+                '\\' => chars.next()?,
+                c => c,
+            };
+        }
+        ranges.push((low, high));
+    }
+}
+
+/// What matching tokens from the start of a text came to.
+struct Outcome {
+    /// The text matched as a whole or up to a `/`.
+    matched: bool,
+    /// A longer text might match.
+    can_go_on: bool,
+}
+
+fn run(tokens: &[Token], text: &[u8]) -> Outcome {
+    let mut states = States::new(tokens.len());
+    states.enter(tokens, 0);
+    let mut rest = text;
+    while let Some((c, length)) = glob::first_char(rest) {
+        if c == '/' && states.is_final() && rest.len() < text.len() {
+            return Outcome { matched: true, can_go_on: true };
+        }
+        states.advance(tokens, c);
+        if states.active.is_empty() {
+            return Outcome { matched: false, can_go_on: false };
+        }
+        rest = &rest[length..];
+    }
+    let can_go_on = states.active.iter().any(|state| *state < tokens.len());
+    Outcome { matched: states.is_final(), can_go_on }
+}
+
+/// The states of the matcher that a text has led to: how many tokens are done.
+struct States {
+    active: Vec<usize>,
+    previous: Vec<usize>,
+    /// For each state the round in which it was entered last.
+    entered: Vec<usize>,
+    round: usize,
+}
+
+impl States {
+    fn new(tokens: usize) -> States {
+        States { active: Vec::new(), previous: Vec::new(), entered: vec![0; tokens + 1], round: 1 }
+    }
+
+    fn is_final(&self) -> bool {
+        self.entered[self.entered.len() - 1] == self.round
+    }
+
+    fn advance(&mut self, tokens: &[Token], c: char) {
+        std::mem::swap(&mut self.active, &mut self.previous);
+        self.active.clear();
+        self.round += 1;
+        for index in 0..self.previous.len() {
+            let state = self.previous[index];
+            match tokens.get(state) {
+                Some(Token::Literal(literal)) if *literal == c => self.enter(tokens, state + 1),
+                Some(Token::AnyChar) if c != '/' => self.enter(tokens, state + 1),
+                Some(Token::AnyName) if c != '/' => self.enter(tokens, state),
+                Some(Token::AnyText) => self.enter(tokens, state),
+                Some(Token::AnyParents) => self.stay_in_parents(tokens, state, c),
+                Some(Token::Class { negated, ranges }) => {
+                    if ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated {
+                        self.enter(tokens, state + 1);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Within `**/` the next token may begin only after a `/`.
+    fn stay_in_parents(&mut self, tokens: &[Token], state: usize, c: char) {
+        self.mark(state);
+        if c == '/' {
+            self.enter(tokens, state + 1);
+        }
+    }
+
+    /// Marks a state, and those behind it that need no character.
+    fn enter(&mut self, tokens: &[Token], mut state: usize) {
+        self.mark(state);
+        while let Some(Token::AnyName | Token::AnyText | Token::AnyParents) = tokens.get(state) {
+            state += 1;
+            self.mark(state);
+        }
+    }
+
+    fn mark(&mut self, state: usize) {
+        if self.entered[state] != self.round {
+            self.entered[state] = self.round;
+            self.active.push(state);
+        }
     }
 }

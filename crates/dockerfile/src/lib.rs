@@ -4,12 +4,26 @@
 //! build, see [`expand`]), names are not resolved, nothing is read from disk. Every node has its byte range.
 
 pub mod ast;
+mod directives;
 pub mod error;
 pub mod expand;
 pub mod glob;
+mod heredoc;
 pub mod ignore;
+mod instruction;
+mod json;
+mod lex;
+pub mod lint;
+mod mount;
 mod parse;
+mod source;
+mod suggest;
+mod values;
 
 pub use ast::*;
 pub use error::{Diagnostic, ParseError};
 pub use parse::{parse, parse_onbuild};
+
+/// The longest Dockerfile that is read. Longer ones are no Dockerfiles (BuildKit stops at 16 MiB as well, the limit of one
+/// message from its client).
+pub const MAX_SOURCE_BYTES: usize = 16 << 20;

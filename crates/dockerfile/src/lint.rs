@@ -1,0 +1,492 @@
+//! BuildKit's build checks: their names, their texts, and those that can be made from the text alone.
+//!
+//! Rules that need values (undefined variables, base images, the ignore file) are reported by the planner; it takes names and
+//! texts from [`Finding`], so that all of them live here.
+
+use std::collections::HashMap;
+
+use crate::{Command, Diagnostic, Dockerfile, From, Instruction, Kind, Span, Word, expand};
+
+/// The options of a `# check=` directive or of the build argument `BUILDKIT_DOCKERFILE_CHECK`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Checks {
+    pub skip_all: bool,
+    pub skip: Vec<String>,
+    pub experimental_all: bool,
+    pub experimental: Vec<String>,
+    /// A finding fails the build.
+    pub error: bool,
+}
+
+impl Checks {
+    /// Parses `skip=A,B;error=true;experimental=all`. The parts may come in any order; an empty text has none.
+    ///
+    /// # Errors
+    /// A message that names the unknown option or the value that is no boolean.
+    pub fn parse(text: &str) -> Result<Checks, String> {
+        let mut checks = Checks::default();
+        if text.trim().is_empty() {
+            return Ok(checks);
+        }
+        for part in text.trim().splitn(3, ';') {
+            let (key, value) = part.split_once('=').ok_or_else(|| format!("invalid check option `{part}`"))?;
+            let value = value.trim();
+            let rules = || value.split(',').map(|rule| rule.trim().to_owned()).collect();
+            match key.trim() {
+                "skip" if value == "all" => checks.skip_all = true,
+                "skip" => checks.skip = rules(),
+                "experimental" if value == "all" => checks.experimental_all = true,
+                "experimental" => checks.experimental = rules(),
+                "error" => {
+                    let message = || format!("invalid check option `{part}`: `error` is `true` or `false`");
+                    checks.error = crate::values::boolean(value).ok_or_else(message)?;
+                }
+                other => return Err(format!("invalid check option `{other}`")),
+            }
+        }
+        Ok(checks)
+    }
+
+    /// These options and those of a `check=` line in the comment above an instruction, for that instruction.
+    pub fn with_comment(&self, comment: Option<&str>) -> Checks {
+        let mut merged = self.clone();
+        let option = |line: &str| {
+            let (name, value) = line.split_once('=')?;
+            let value = value.trim().split(' ').next()?.to_owned();
+            name.trim_end().eq_ignore_ascii_case("check").then_some(value)
+        };
+        let Some(text) = comment.and_then(|comment| comment.lines().find_map(option)) else { return merged };
+        let Ok(own) = Checks::parse(&text) else { return merged };
+        merged.skip_all |= own.skip_all;
+        merged.skip.extend(own.skip);
+        merged.experimental_all |= own.experimental_all;
+        merged.experimental.extend(own.experimental);
+        merged
+    }
+
+    /// Whether findings of a rule are wanted.
+    pub fn reports(&self, rule: &str) -> bool {
+        if rule == "InvalidDefinitionDescription" {
+            self.experimental_all || self.experimental.iter().any(|wanted| wanted == rule)
+        } else {
+            !self.skip_all && !self.skip.iter().any(|skipped| skipped == rule)
+        }
+    }
+}
+
+/// Whether BuildKit looks for violations of a rule only in stages that are built.
+pub fn only_in_built_stages(rule: &str) -> bool {
+    matches!(
+        rule,
+        "JSONArgsRecommended"
+            | "MultipleInstructionsDisallowed"
+            | "LegacyKeyValueFormat"
+            | "ExposeProtoCasing"
+            | "ExposeInvalidFormat"
+            | "WorkdirRelativePath"
+    )
+}
+
+/// A violated rule with what its text names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Finding<'a> {
+    StageNameCasing {
+        name: &'a str,
+    },
+    FromAsCasing {
+        from: &'a str,
+        as_word: &'a str,
+    },
+    NoEmptyContinuation,
+    ConsistentInstructionCasing {
+        instruction: &'a str,
+        majority: &'a str,
+    },
+    DuplicateStageName {
+        name: &'a str,
+    },
+    ReservedStageName {
+        name: &'a str,
+    },
+    JsonArgsRecommended {
+        instruction: &'a str,
+    },
+    MaintainerDeprecated,
+    UndefinedArgInFrom {
+        name: &'a str,
+        nearest: Option<&'a str>,
+    },
+    WorkdirRelativePath {
+        path: &'a str,
+    },
+    UndefinedVar {
+        name: &'a str,
+        nearest: Option<&'a str>,
+    },
+    MultipleInstructionsDisallowed {
+        instruction: &'a str,
+    },
+    LegacyKeyValueFormat {
+        instruction: &'a str,
+    },
+    InvalidBaseImagePlatform {
+        image: &'a str,
+        expected: &'a str,
+        actual: &'a str,
+    },
+    RedundantTargetPlatform {
+        written: &'a str,
+    },
+    SecretsUsedInArgOrEnv {
+        instruction: &'a str,
+        name: &'a str,
+    },
+    InvalidDefaultArgInFrom {
+        image: &'a str,
+    },
+    FromPlatformFlagConstDisallowed {
+        platform: &'a str,
+    },
+    /// `instruction`: `Copy` or `Add`.
+    CopyIgnoredFile {
+        instruction: &'a str,
+        path: &'a str,
+    },
+    InvalidDefinitionDescription {
+        instruction: &'a str,
+        name: &'a str,
+    },
+    ExposeProtoCasing {
+        port: &'a str,
+    },
+    ExposeInvalidFormat {
+        port: &'a str,
+    },
+}
+
+impl Finding<'_> {
+    /// BuildKit's name of the rule.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Finding::StageNameCasing { .. } => "StageNameCasing",
+            Finding::FromAsCasing { .. } => "FromAsCasing",
+            Finding::NoEmptyContinuation => "NoEmptyContinuation",
+            Finding::ConsistentInstructionCasing { .. } => "ConsistentInstructionCasing",
+            Finding::DuplicateStageName { .. } => "DuplicateStageName",
+            Finding::ReservedStageName { .. } => "ReservedStageName",
+            Finding::JsonArgsRecommended { .. } => "JSONArgsRecommended",
+            Finding::MaintainerDeprecated => "MaintainerDeprecated",
+            Finding::UndefinedArgInFrom { .. } => "UndefinedArgInFrom",
+            Finding::WorkdirRelativePath { .. } => "WorkdirRelativePath",
+            Finding::UndefinedVar { .. } => "UndefinedVar",
+            Finding::MultipleInstructionsDisallowed { .. } => "MultipleInstructionsDisallowed",
+            Finding::LegacyKeyValueFormat { .. } => "LegacyKeyValueFormat",
+            Finding::InvalidBaseImagePlatform { .. } => "InvalidBaseImagePlatform",
+            Finding::RedundantTargetPlatform { .. } => "RedundantTargetPlatform",
+            Finding::SecretsUsedInArgOrEnv { .. } => "SecretsUsedInArgOrEnv",
+            Finding::InvalidDefaultArgInFrom { .. } => "InvalidDefaultArgInFrom",
+            Finding::FromPlatformFlagConstDisallowed { .. } => "FromPlatformFlagConstDisallowed",
+            Finding::CopyIgnoredFile { .. } => "CopyIgnoredFile",
+            Finding::InvalidDefinitionDescription { .. } => "InvalidDefinitionDescription",
+            Finding::ExposeProtoCasing { .. } => "ExposeProtoCasing",
+            Finding::ExposeInvalidFormat { .. } => "ExposeInvalidFormat",
+        }
+    }
+
+    /// BuildKit's text, word for word: tools look for it.
+    pub fn message(&self) -> String {
+        let suggestion = |nearest: &Option<&str>, dollar: &str| match nearest {
+            Some(nearest) => format!(" (did you mean {dollar}{nearest}?)"),
+            None => String::new(),
+        };
+        match self {
+            Finding::StageNameCasing { name } => format!("Stage name '{name}' should be lowercase"),
+            Finding::FromAsCasing { from, as_word } => {
+                format!("'{as_word}' and '{from}' keywords' casing do not match")
+            }
+            Finding::NoEmptyContinuation => "Empty continuation line".to_owned(),
+            Finding::ConsistentInstructionCasing { instruction, majority } => {
+                format!("Command '{instruction}' should match the case of the command majority ({majority})")
+            }
+            Finding::DuplicateStageName { name } => {
+                format!("Duplicate stage name \"{name}\", stage names should be unique")
+            }
+            Finding::ReservedStageName { name } => {
+                format!("Stage name should not use the same name as reserved stage \"{name}\"")
+            }
+            Finding::JsonArgsRecommended { instruction } => format!(
+                "JSON arguments recommended for {instruction} to prevent unintended behavior related to OS signals"
+            ),
+            Finding::MaintainerDeprecated => "Maintainer instruction is deprecated in favor of using label".to_owned(),
+            Finding::UndefinedArgInFrom { name, nearest } => {
+                format!("FROM argument '{name}' is not declared{}", suggestion(nearest, ""))
+            }
+            Finding::WorkdirRelativePath { path } => {
+                format!("Relative workdir \"{path}\" can have unexpected results if the base image changes")
+            }
+            Finding::UndefinedVar { name, nearest } => {
+                format!("Usage of undefined variable '${name}'{}", suggestion(nearest, "$"))
+            }
+            Finding::MultipleInstructionsDisallowed { instruction } => format!(
+                "Multiple {instruction} instructions should not be used in the same stage because only the last one will be used"
+            ),
+            Finding::LegacyKeyValueFormat { instruction } => format!(
+                "\"{instruction} key=value\" should be used instead of legacy \"{instruction} key value\" format"
+            ),
+            Finding::InvalidBaseImagePlatform { image, expected, actual } => format!(
+                "Base image {image} was pulled with platform \"{actual}\", expected \"{expected}\" for current build"
+            ),
+            Finding::RedundantTargetPlatform { written } => {
+                format!("Setting platform to predefined {written} in FROM is redundant as this is the default behavior")
+            }
+            Finding::SecretsUsedInArgOrEnv { instruction, name } => {
+                format!("Do not use ARG or ENV instructions for sensitive data ({instruction} \"{name}\")")
+            }
+            Finding::InvalidDefaultArgInFrom { image } => {
+                format!("Default value for ARG {image} results in empty or invalid base image name")
+            }
+            Finding::FromPlatformFlagConstDisallowed { platform } => {
+                format!("FROM --platform flag should not use constant value \"{platform}\"")
+            }
+            Finding::CopyIgnoredFile { instruction, path } => {
+                format!("Attempting to {instruction} file \"{path}\" that is excluded by .dockerignore")
+            }
+            Finding::InvalidDefinitionDescription { instruction, name } => {
+                format!("Comment for {instruction} should follow the format: `# {name} <description>`")
+            }
+            Finding::ExposeProtoCasing { port } => {
+                format!("Defined protocol '{port}' in EXPOSE instruction should be lowercase")
+            }
+            Finding::ExposeInvalidFormat { port } => {
+                format!("EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'")
+            }
+        }
+    }
+
+    /// The finding at a place.
+    pub fn at(&self, span: Span) -> Diagnostic {
+        Diagnostic { rule: Some(self.rule()), message: self.message(), span, hint: None }
+    }
+}
+
+/// The name among `known` that is nearest to an undefined `name`, for [`Finding::UndefinedVar`] and
+/// [`Finding::UndefinedArgInFrom`].
+pub fn nearest_name<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    crate::suggest::nearest(name, known)
+}
+
+/// How names were written, which the syntax tree does not tell.
+pub(crate) struct Written {
+    pub name: String,
+    pub span: Span,
+    pub comment: Option<String>,
+}
+
+/// Collects findings of one file.
+pub(crate) struct Linter<'c> {
+    pub checks: &'c Checks,
+    pub findings: Vec<Diagnostic>,
+}
+
+impl Linter<'_> {
+    pub fn report(&mut self, finding: Finding<'_>, span: &Span) {
+        if self.checks.reports(finding.rule()) {
+            self.findings.push(finding.at(span.clone()));
+        }
+    }
+
+    pub fn report_with_comment(&mut self, finding: Finding<'_>, span: &Span, comment: Option<&str>) {
+        if self.checks.with_comment(comment).reports(finding.rule()) {
+            self.findings.push(finding.at(span.clone()));
+        }
+    }
+
+    /// The rules that look at the file as a whole.
+    pub fn check(&mut self, file: &Dockerfile, written: &[Written]) {
+        self.check_stage_names(file);
+        self.check_casing(written);
+        let mut states: Vec<StageState> = Vec::new();
+        let mut names = HashMap::new();
+        for (index, stage) in file.stages.iter().enumerate() {
+            self.check_platform(&stage.from, file.escape);
+            let parent = names.get(&stage.from.image.text.to_lowercase()).map(|parent: &usize| &states[*parent]);
+            let mut state = parent.map(StageState::of_child).unwrap_or_default();
+            for instruction in &stage.instructions {
+                self.check_instruction(instruction, &mut state, file.escape);
+            }
+            states.push(state);
+            if let Some(name) = &stage.from.name {
+                names.insert(name.text.clone(), index);
+            }
+        }
+    }
+
+    fn check_stage_names(&mut self, file: &Dockerfile) {
+        let mut seen: Vec<&str> = Vec::new();
+        for from in file.stages.iter().map(|stage| &stage.from) {
+            let Some(name) = &from.name else { continue };
+            if name.text == "scratch" || name.text == "context" {
+                self.report(Finding::ReservedStageName { name: &name.text }, &from.span);
+            }
+            if seen.contains(&name.text.as_str()) {
+                self.report(Finding::DuplicateStageName { name: &name.text }, &from.span);
+            }
+            seen.push(&name.text);
+        }
+    }
+
+    fn check_casing(&mut self, written: &[Written]) {
+        let lower = written.iter().filter(|written| is_lower(&written.name)).count();
+        let upper = written.iter().filter(|written| is_upper(&written.name)).count();
+        let majority = if lower > upper { "lowercase" } else { "uppercase" };
+        for Written { name, span, .. } in written {
+            let fits = if lower > upper { is_lower(name) } else { is_upper(name) };
+            if !fits {
+                self.report(Finding::ConsistentInstructionCasing { instruction: name, majority }, span);
+            }
+        }
+    }
+
+    fn check_platform(&mut self, from: &From, escape: char) {
+        let Some(platform) = from.platform.as_ref().and_then(|platform| literal(platform, escape)) else { return };
+        let Some((os, architecture)) = platform_parts(&platform) else { return };
+        let name = from.name.as_ref().map_or("", |name| name.text.as_str());
+        let in_name = |part: Option<String>| part.is_some_and(|part| name.contains(&part));
+        if !in_name(os) && !in_name(architecture) {
+            let finding = Finding::FromPlatformFlagConstDisallowed { platform: &platform };
+            self.report_with_comment(finding, &from.span, from.comment.as_deref());
+        }
+    }
+
+    fn check_instruction(&mut self, instruction: &Instruction, state: &mut StageState, escape: char) {
+        let Instruction { kind, span, comment, .. } = instruction;
+        let comment = comment.as_deref();
+        let name = instruction.kind.name();
+        match kind {
+            Kind::Cmd(command) => {
+                self.check_used_once(name, instruction, &mut state.cmd);
+                self.check_json(name, command, instruction, state);
+            }
+            Kind::Entrypoint(command) => {
+                self.check_used_once(name, instruction, &mut state.entrypoint);
+                self.check_json(name, command, instruction, state);
+            }
+            Kind::Healthcheck(_) => self.check_used_once(name, instruction, &mut state.healthcheck),
+            Kind::Shell(_) => state.has_shell = true,
+            Kind::Env { legacy: true, .. } | Kind::Label { legacy: true, .. } => {
+                self.report_with_comment(Finding::LegacyKeyValueFormat { instruction: name }, span, comment);
+            }
+            Kind::Workdir(path) => self.check_workdir(path, instruction, state, escape),
+            Kind::Expose(ports) => ports.iter().for_each(|port| self.check_port(port, comment, escape)),
+            Kind::Add(_)
+            | Kind::Arg(_)
+            | Kind::Copy(_)
+            | Kind::Env { legacy: false, .. }
+            | Kind::Label { legacy: false, .. }
+            | Kind::Maintainer(_)
+            | Kind::Onbuild(_)
+            | Kind::Run(_)
+            | Kind::Stopsignal(_)
+            | Kind::User(_)
+            | Kind::Volume(_) => {}
+        }
+    }
+
+    /// The earlier instruction is reported, because it is the one without effect.
+    fn check_used_once(&mut self, name: &str, instruction: &Instruction, earlier: &mut Option<Span>) {
+        if let Some(earlier) = earlier.replace(instruction.span.clone()) {
+            let finding = Finding::MultipleInstructionsDisallowed { instruction: name };
+            self.report_with_comment(finding, &earlier, instruction.comment.as_deref());
+        }
+    }
+
+    fn check_json(&mut self, name: &str, command: &Command, instruction: &Instruction, state: &StageState) {
+        if matches!(command, Command::Shell(_)) && !state.has_shell {
+            let finding = Finding::JsonArgsRecommended { instruction: name };
+            self.report_with_comment(finding, &instruction.span, instruction.comment.as_deref());
+        }
+    }
+
+    /// Only the first WORKDIR is looked at: with it absolute, all are.
+    fn check_workdir(&mut self, path: &Word, instruction: &Instruction, state: &mut StageState, escape: char) {
+        if std::mem::replace(&mut state.has_workdir, true) {
+            return;
+        }
+        let Some(path) = literal(path, escape).filter(|path| !path.starts_with('/')) else { return };
+        let finding = Finding::WorkdirRelativePath { path: &path };
+        self.report_with_comment(finding, &instruction.span, instruction.comment.as_deref());
+    }
+
+    fn check_port(&mut self, port: &Word, comment: Option<&str>, escape: char) {
+        let Some(text) = literal(port, escape) else { return };
+        let container_part = text.rsplit(':').next().unwrap_or_default();
+        let protocol = container_part.split_once('/').map_or("", |(_, protocol)| protocol);
+        if protocol != protocol.to_lowercase() {
+            self.report_with_comment(Finding::ExposeProtoCasing { port: &text }, &port.span, comment);
+        }
+        if text.split_once(':').is_some_and(|(host, _)| !host.is_empty()) {
+            self.report_with_comment(Finding::ExposeInvalidFormat { port: &text }, &port.span, comment);
+        }
+    }
+}
+
+/// What the rules remember of a stage.
+#[derive(Default)]
+struct StageState {
+    has_shell: bool,
+    has_workdir: bool,
+    cmd: Option<Span>,
+    entrypoint: Option<Span>,
+    healthcheck: Option<Span>,
+}
+
+impl StageState {
+    /// What a stage inherits from the stage that it is built from.
+    fn of_child(&self) -> StageState {
+        StageState { has_shell: self.has_shell, has_workdir: self.has_workdir, ..StageState::default() }
+    }
+}
+
+/// The text of a word without variables; its value is not known otherwise.
+fn literal(word: &Word, escape: char) -> Option<String> {
+    let expanded = expand::word(&word.text, escape, &|_: &str| None).ok()?;
+    expanded.unset.is_empty().then_some(expanded.text)
+}
+
+pub(crate) fn is_lower(name: &str) -> bool {
+    name == name.to_lowercase()
+}
+
+pub(crate) fn is_upper(name: &str) -> bool {
+    name == name.to_uppercase()
+}
+
+/// Operating system and architecture of a platform specifier, as far as it names them; `None` when it is malformed.
+fn platform_parts(platform: &str) -> Option<(Option<String>, Option<String>)> {
+    let parts: Vec<String> = platform.split('/').map(str::to_lowercase).collect();
+    let is_valid = |part: &String| {
+        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+    };
+    if parts.len() > 3 || !parts.iter().all(is_valid) {
+        return None;
+    }
+    let is_os = |part: &str| matches!(part, "linux" | "windows" | "darwin" | "freebsd" | "wasi");
+    match &parts[..] {
+        [one] if is_os(one) => Some((Some(one.clone()), None)),
+        [one] => Some((None, Some(architecture(one)))),
+        [os, rest @ ..] => Some((Some(os.clone()), rest.first().map(|name| architecture(name)))),
+        [] => None,
+    }
+}
+
+/// containerd/platforms `normalizeArch`.
+fn architecture(name: &str) -> String {
+    match name {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        "armhf" | "armel" => "arm",
+        "i386" => "386",
+        other => other,
+    }
+    .to_owned()
+}
