@@ -1,1 +1,47 @@
-//! build
+//! The road of a build: plan, execute, assemble, export.
+//!
+//! [`build`] is its table of contents. Back-ends (isolation, registries, contexts) come in as values of [`Request`]; what
+//! happens goes out as [`Event`]s. Nothing here reads flags or the environment, and nothing prints.
+
+mod assemble;
+mod env;
+mod error;
+mod event;
+mod execute;
+mod layers;
+mod mount;
+pub mod plan;
+mod request;
+mod user;
+
+pub use error::{BuildError, Place};
+pub use event::{Event, Observer, StepId};
+pub use plan::{Plan, plan};
+pub use request::{CacheRoot, Labels, NamedContext, Request, RootfsOutput, Secret};
+
+use oci::Digest;
+
+/// What a finished build gives back.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The manifest's digest as each exporter wrote it, in the order of [`Request::exporters`].
+    pub digests: Vec<Digest>,
+    /// The manifest's digest in the image's own flavour.
+    pub digest: Digest,
+    /// The config's digest, which Docker calls the image ID.
+    pub image_id: Digest,
+}
+
+/// Builds `request` and writes the image wherever its exporters lead.
+///
+/// # Errors
+/// The first thing that went wrong, with its place in the Dockerfile where it has one. Nothing is tagged then, and the work
+/// directory holds nothing that anybody needs.
+pub fn build(request: &Request) -> Result<Built, BuildError> {
+    let plan = plan(request)?;
+    request.observer.event(&Event::Planned { steps: plan.steps() });
+    let layers = layers::Pool::start(request)?;
+    let stages = execute::execute(&plan, request, &layers)?;
+    let image = assemble::assemble(&plan, request, &stages)?;
+    assemble::export(&image, request, &stages)
+}

@@ -1,1 +1,67 @@
-fn main() {}
+//! zuwai on the command line: flags to values, values to a build, events to a screen, errors to exit codes.
+
+mod args;
+mod command;
+mod exit;
+mod labels;
+mod progress;
+mod report;
+mod settings;
+mod signals;
+mod wire;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+
+/// musl's own allocator is several times slower under threads.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // A child that was started to set up a sandbox never comes back from here; it has to stay without threads.
+    sandbox::probe::dispatch_child();
+    let (words, manner) = words(std::env::args_os().collect());
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
+    };
+    let result = match cli.command {
+        Command::Build(build) => command::build(*build, manner),
+        Command::Doctor(doctor) => command::doctor(&doctor),
+        Command::Version => command::version(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report::print(&failure);
+            exit::code(&failure, manner)
+        }
+    }
+}
+
+/// Whose habits are followed where docker's and kaniko's differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// `zuwai build`.
+    Zuwai,
+    /// Started as `executor`: a failing RUN gives its own exit code, everything else that fails 1.
+    Kaniko,
+}
+
+/// Started as `executor`, the sub-command may be left out.
+fn words(mut words: Vec<OsString>) -> (Vec<OsString>, Manner) {
+    let name = words.first().map(std::path::Path::new).and_then(|p| p.file_name()).unwrap_or_default();
+    if name != "executor" {
+        return (words, Manner::Zuwai);
+    }
+    let has_command = words.get(1).is_some_and(|w| ["build", "doctor", "version", "-h", "--help"].iter().any(|c| w == c));
+    if !has_command {
+        words.insert(1, "build".into());
+    }
+    (words, Manner::Kaniko)
+}

@@ -1,0 +1,115 @@
+//! Layers and config to an image, and the image to its destinations.
+
+use oci::{Flavor, History};
+use store::Image;
+
+use crate::execute::Stages;
+use crate::plan::{Base, Plan, Stage};
+use crate::{BuildError, Built, Event, Request, RootfsOutput};
+
+/// The finished image. Waits for layers that are still being compressed.
+pub fn assemble(plan: &Plan, request: &Request, stages: &Stages) -> Result<Image, BuildError> {
+    let target = plan.stage(plan.target);
+    let mut layers = Vec::new();
+    for handle in stages.layers(plan.target) {
+        layers.push(handle.wait()?);
+    }
+    let mut config = target.config.clone();
+    let now = timestamp(request.source_date_epoch);
+    config.rootfs.diff_ids = layers.iter().map(|l| l.diff_id.clone()).collect();
+    config.created = Some(now.clone());
+    for entry in &mut config.history[own_history(plan, target)..] {
+        entry.created = Some(now.clone());
+    }
+    drop_surplus_history(&mut config.history, layers.len());
+    let flavor = request.flavor.unwrap_or_else(|| base_flavor(plan, target));
+    Ok(Image { config, layers, flavor, annotations: request.annotations.clone(), digest: None })
+}
+
+/// Writes the image to every destination, and the files where they were asked for.
+pub fn export(image: &Image, request: &Request, stages: &Stages) -> Result<Built, BuildError> {
+    if let Some(output) = &request.rootfs_output {
+        export_rootfs(output, request, stages)?;
+    }
+    let mut digests = Vec::new();
+    for exporter in &request.exporters {
+        let to = exporter.describe();
+        request.observer.event(&Event::Exporting { to: &to });
+        let digest = exporter.export(image).map_err(|source| BuildError::Store {
+            action: format!("could not export to {to}"),
+            place: None,
+            source,
+        })?;
+        digests.push(digest);
+    }
+    let encoded = image.encode();
+    Ok(Built {
+        digest: digests.first().cloned().unwrap_or(encoded.manifest_descriptor.digest),
+        digests,
+        image_id: encoded.config_descriptor.digest,
+    })
+}
+
+fn export_rootfs(output: &RootfsOutput, request: &Request, stages: &Stages) -> Result<(), BuildError> {
+    let tree = stages.target_tree()?;
+    let failed = |action: String| {
+        move |source| BuildError::Rootfs { action, place: None, source }
+    };
+    match output {
+        RootfsOutput::Directory(path) => {
+            let action = format!("could not write files to `{}`", path.display());
+            let to = if path.is_dir() { rootfs::Tree::open(path, None) } else { rootfs::Tree::create(path, None) };
+            let to = to.map_err(failed(action.clone()))?;
+            rootfs::commit::clone_tree(&tree, &to).map_err(failed(action))
+        }
+        RootfsOutput::Tar(writer) => {
+            let mut writer = writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let record = request.work.join("output.record");
+            let options = rootfs::commit::CommitOptions::default();
+            rootfs::commit::commit(&tree, None, &record, &options, &mut **writer)
+                .map_err(failed("could not write the files as a tar".to_owned()))?;
+            writer.flush().map_err(BuildError::io("could not write the files as a tar"))
+        }
+    }
+}
+
+/// Media types of the base image, as kaniko does; OCI's on nothing.
+fn base_flavor(plan: &Plan, stage: &Stage) -> Flavor {
+    match &stage.base {
+        Base::Image(base) => base.image.flavor,
+        Base::Stage(parent) => base_flavor(plan, plan.stage(*parent)),
+        Base::Scratch | Base::Directory(_) => Flavor::Oci,
+    }
+}
+
+/// Where the history of this build begins: behind that of the image at the bottom.
+fn own_history(plan: &Plan, stage: &Stage) -> usize {
+    match &stage.base {
+        Base::Stage(parent) => own_history(plan, plan.stage(*parent)),
+        Base::Image(_) | Base::Scratch | Base::Directory(_) => stage.base_history,
+    }
+}
+
+/// A base whose history names more layers than it has (or none at all) keeps its history but for what would be a lie:
+/// non-empty entries must be as many as layers (Docker refuses the image otherwise).
+fn drop_surplus_history(history: &mut Vec<History>, layers: usize) {
+    let mut named = history.iter().filter(|h| !h.empty_layer).count();
+    if named < layers {
+        let missing = (named..layers).map(|_| History::default());
+        history.splice(0..0, missing);
+        return;
+    }
+    history.retain(|entry| {
+        let surplus = named > layers && !entry.empty_layer && entry.comment.is_none();
+        named -= usize::from(surplus);
+        !surplus
+    });
+}
+
+/// RFC 3339 in UTC, seconds of the epoch where it is given.
+fn timestamp(epoch: Option<i64>) -> String {
+    match epoch.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()) {
+        Some(fixed) => fixed.to_string(),
+        None => jiff::Timestamp::now().to_string(),
+    }
+}

@@ -1,0 +1,70 @@
+//! Why a build ended.
+
+use dockerfile::Span;
+use sandbox::Exit;
+
+/// Where in the Dockerfile something went wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    pub span: Span,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The Dockerfile asks for something that cannot be.
+    #[error("{message}")]
+    Dockerfile { message: String, place: Place, hint: Option<String> },
+    /// A request that no place in the Dockerfile is to blame for (`--target` names nothing).
+    #[error("{message}")]
+    Request { message: String, hint: Option<String> },
+    #[error("{message}")]
+    Run { message: String, place: Place, exit: Exit },
+    #[error("{action}")]
+    Store { action: String, place: Option<Place>, source: store::StoreError },
+    #[error("{action}")]
+    Rootfs { action: String, place: Option<Place>, source: rootfs::RootfsError },
+    #[error("{action}")]
+    Sandbox { action: String, place: Option<Place>, source: sandbox::SandboxError },
+    #[error("{action}")]
+    Context { action: String, place: Option<Place>, source: context::ContextError },
+    #[error("{action}")]
+    Io { action: String, source: std::io::Error },
+    #[error("cancelled")]
+    Cancelled,
+    /// Another stage failed first; never the error that is reported.
+    #[error("stopped because another stage failed")]
+    Stopped,
+}
+
+impl BuildError {
+    pub(crate) fn dockerfile(span: &Span, message: impl Into<String>) -> BuildError {
+        BuildError::Dockerfile { message: message.into(), place: Place { span: span.clone() }, hint: None }
+    }
+
+    pub(crate) fn with_hint(self, text: impl Into<String>) -> BuildError {
+        match self {
+            BuildError::Dockerfile { message, place, .. } => {
+                BuildError::Dockerfile { message, place, hint: Some(text.into()) }
+            }
+            BuildError::Request { message, .. } => BuildError::Request { message, hint: Some(text.into()) },
+            other => other,
+        }
+    }
+
+    pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> BuildError {
+        let action = action.into();
+        move |source| BuildError::Io { action, source }
+    }
+
+    /// The place in the Dockerfile, where there is one.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            BuildError::Dockerfile { place, .. } | BuildError::Run { place, .. } => Some(place),
+            BuildError::Store { place, .. }
+            | BuildError::Rootfs { place, .. }
+            | BuildError::Sandbox { place, .. }
+            | BuildError::Context { place, .. } => place.as_ref(),
+            BuildError::Request { .. } | BuildError::Io { .. } | BuildError::Cancelled | BuildError::Stopped => None,
+        }
+    }
+}

@@ -1,0 +1,600 @@
+//! Stages carried out, each in a rootfs of its own, as soon as what they need is there.
+//!
+//! One thread a stage; a step waits for the stages it takes files from and then for one of [`Request::jobs`] permits (one
+//! alone where the back-end runs one process at a time). A stage nobody looks into has no rootfs at all.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use context::Ignore;
+use rootfs::commit::{CommitOptions, Snapshot, commit, snapshot};
+use rootfs::copy::{Archives, Copied, CopyError, CopyOptions, Everything, Filter};
+use rootfs::unpack::{Limits, unpack};
+use rootfs::{RootfsError, Tree};
+use sandbox::{Exit, Network, Process, SandboxError};
+use store::Layer;
+
+use crate::layers::{Handle, Pool};
+use crate::plan::{Action, Base, Copy, CopySource, Plan, Run, Source, Stage, StageId, Step};
+use crate::request::NamedContext;
+use crate::{BuildError, Event, Place, Request, StepId, mount, user};
+
+/// What processes see as their host's name (BuildKit's default).
+const HOSTNAME: &str = "buildkitsandbox";
+
+/// Every stage, carried out.
+pub struct Stages {
+    outcomes: Vec<Outcome>,
+    target: StageId,
+}
+
+/// What a stage leaves behind.
+#[derive(Clone)]
+struct Outcome {
+    /// Bottom first; empty for a stage whose layers nobody wants.
+    layers: Vec<Handle>,
+    /// None: never unpacked, or taken over by the only stage that stands on it.
+    files: Option<Arc<Files>>,
+}
+
+/// A stage's rootfs and what it was like after the last commit.
+struct Files {
+    tree: Arc<Tree>,
+    snapshot: Mutex<Option<Snapshot>>,
+}
+
+/// A tree to take files from.
+pub struct Taken {
+    pub tree: Arc<Tree>,
+    /// For messages: `the build context`, `stage x`.
+    pub name: String,
+    pub ignore: Option<Ignore>,
+    /// Owners mean something (a stage), or not (a context).
+    pub keep_owner: bool,
+}
+
+impl Taken {
+    pub fn filter(&self) -> &dyn Filter {
+        match &self.ignore {
+            Some(ignore) => ignore,
+            None => &Everything,
+        }
+    }
+}
+
+impl Stages {
+    pub fn layers(&self, stage: StageId) -> &[Handle] {
+        &self.outcomes[stage.0].layers
+    }
+
+    pub fn target_tree(&self) -> Result<Arc<Tree>, BuildError> {
+        let files = self.outcomes[self.target.0].files.as_ref();
+        files.map(|f| f.tree.clone()).ok_or(BuildError::Stopped)
+    }
+}
+
+/// Carries out every stage of `plan`.
+///
+/// # Errors
+/// The first failure; everything else is stopped then.
+pub fn execute(plan: &Plan, request: &Request, layers: &Pool) -> Result<Stages, BuildError> {
+    let execution = Execution::new(plan, request, layers);
+    std::thread::scope(|scope| {
+        for id in (0..plan.stages.len()).map(StageId) {
+            let execution = &execution;
+            scope.spawn(move || execution.finish(id, execution.stage(id)));
+        }
+    });
+    execution.result(plan.target)
+}
+
+struct Execution<'a> {
+    plan: &'a Plan,
+    request: &'a Request,
+    layers: &'a Pool,
+    board: Mutex<Board>,
+    changed: Condvar,
+    failed: AtomicBool,
+    next_file: AtomicU64,
+}
+
+struct Board {
+    outcomes: Vec<Option<Outcome>>,
+    permits: usize,
+    error: Option<BuildError>,
+}
+
+impl<'a> Execution<'a> {
+    fn new(plan: &'a Plan, request: &'a Request, layers: &'a Pool) -> Execution<'a> {
+        let permits = if request.sandbox.parallel() { request.jobs.max(1) } else { 1 };
+        Execution {
+            plan,
+            request,
+            layers,
+            board: Mutex::new(Board { outcomes: vec![None; plan.stages.len()], permits, error: None }),
+            changed: Condvar::new(),
+            failed: AtomicBool::new(false),
+            next_file: AtomicU64::new(0),
+        }
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finish(&self, id: StageId, result: Result<Outcome, BuildError>) {
+        let mut board = self.board();
+        match result {
+            Ok(outcome) => board.outcomes[id.0] = Some(outcome),
+            Err(error) => {
+                self.failed.store(true, Ordering::Relaxed);
+                if board.error.is_none() && !matches!(error, BuildError::Stopped) {
+                    board.error = Some(error);
+                }
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    fn result(self, target: StageId) -> Result<Stages, BuildError> {
+        let board = self.board.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = board.error {
+            return Err(if self.request.is_cancelled() { BuildError::Cancelled } else { error });
+        }
+        let outcomes: Option<Vec<Outcome>> = board.outcomes.into_iter().collect();
+        outcomes.map(|outcomes| Stages { outcomes, target }).ok_or(BuildError::Stopped)
+    }
+
+    fn stopped(&self) -> bool {
+        self.failed.load(Ordering::Relaxed) || self.request.is_cancelled()
+    }
+
+    /// Waits until `id` is done. The permit must not be held.
+    fn wait(&self, id: StageId) -> Result<Outcome, BuildError> {
+        let mut board = self.board();
+        loop {
+            if let Some(outcome) = &board.outcomes[id.0] {
+                return Ok(outcome.clone());
+            }
+            if self.stopped() {
+                return Err(BuildError::Stopped);
+            }
+            board = self.changed.wait(board).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Does `work` when one of the permits is free.
+    fn with_permit<T>(&self, work: impl FnOnce() -> Result<T, BuildError>) -> Result<T, BuildError> {
+        let mut board = self.board();
+        while board.permits == 0 {
+            board = self.changed.wait(board).unwrap_or_else(PoisonError::into_inner);
+        }
+        board.permits -= 1;
+        drop(board);
+        let result = if self.stopped() { Err(BuildError::Stopped) } else { work() };
+        self.board().permits += 1;
+        self.changed.notify_all();
+        result
+    }
+
+    fn stage(&self, id: StageId) -> Result<Outcome, BuildError> {
+        let stage = self.plan.stage(id);
+        let mut layers = self.base_layers(stage)?;
+        if !self.needs_files(id) {
+            return Ok(Outcome { layers, files: None });
+        }
+        let files = self.prepare(id, stage)?;
+        for (index, step) in stage.steps.iter().enumerate() {
+            for source in step.action.sources() {
+                self.wait(source)?;
+            }
+            let step_id = StepId { stage: id.0, step: index };
+            self.with_permit(|| {
+                let layer = self.step(step_id, stage, step, &files)?;
+                layers.extend(layer);
+                Ok(())
+            })?;
+        }
+        Ok(Outcome { layers, files: Some(files) })
+    }
+
+    /// Somebody looks into the stage: its own steps, a reader, a child that needs files, or a file output.
+    fn needs_files(&self, id: StageId) -> bool {
+        let stage = self.plan.stage(id);
+        let child = |s: &Stage| matches!(s.base, Base::Stage(parent) if parent == id);
+        let output = id == self.plan.target && self.request.rootfs_output.is_some();
+        stage.needs_files()
+            || output
+            || (0..self.plan.stages.len()).any(|i| child(&self.plan.stages[i]) && self.needs_files(StageId(i)))
+    }
+
+    /// The layers below the stage's own, offered to the exporters when they are part of the result.
+    fn base_layers(&self, stage: &Stage) -> Result<Vec<Handle>, BuildError> {
+        match &stage.base {
+            Base::Scratch | Base::Directory(_) => Ok(Vec::new()),
+            Base::Stage(parent) => Ok(self.wait(*parent)?.layers),
+            Base::Image(base) => {
+                let layers = base.image.layers.iter();
+                Ok(layers.map(|l| Handle::Ready(self.layers.base(l, stage.layered))).collect())
+            }
+        }
+    }
+
+    /// The stage's rootfs with its base in it.
+    fn prepare(&self, id: StageId, stage: &Stage) -> Result<Arc<Files>, BuildError> {
+        if let Base::Stage(parent) = stage.base {
+            let outcome = self.wait(parent)?;
+            let below = self.plan.stage(parent);
+            if let (Some(files), 1, 0) = (&outcome.files, below.children, below.readers) {
+                return self.with_permit(|| self.record(files.clone(), stage));
+            }
+        }
+        self.request.observer.event(&Event::StageStarted { stage: id.0, name: &stage.name });
+        self.with_permit(|| {
+            let directory = self.request.work.join("stages").join(id.0.to_string());
+            let tree = self.make_tree(&directory)?;
+            self.fill(&tree, stage)?;
+            let files = Arc::new(Files { tree: Arc::new(tree), snapshot: Mutex::new(None) });
+            self.record(files, stage)
+        })
+    }
+
+    fn make_tree(&self, directory: &Path) -> Result<Tree, BuildError> {
+        std::fs::create_dir_all(directory).map_err(BuildError::io(format!("could not make `{}`", directory.display())))?;
+        Tree::create(&directory.join("rootfs"), Some(&directory.join("metadata")))
+            .map_err(|source| BuildError::Rootfs { action: "could not make a rootfs".to_owned(), place: None, source })
+    }
+
+    fn fill(&self, tree: &Tree, stage: &Stage) -> Result<(), BuildError> {
+        match &stage.base {
+            Base::Scratch => Ok(()),
+            Base::Image(base) => {
+                let layers: Vec<Layer> = base.image.layers.iter().map(|l| self.layers.base(l, false)).collect();
+                self.unpack_image(tree, &base.reference, &layers)
+            }
+            Base::Stage(parent) => {
+                let outcome = self.wait(*parent)?;
+                let Some(files) = &outcome.files else { return Ok(()) };
+                rootfs::commit::clone_tree(&files.tree, tree).map_err(|source| BuildError::Rootfs {
+                    action: format!("could not copy the files of stage `{}`", self.plan.stage(*parent).name),
+                    place: None,
+                    source,
+                })
+            }
+            Base::Directory(name) => {
+                if stage.layered {
+                    let message = format!("not supported yet: an image on the directory context `{name}`");
+                    return Err(BuildError::Request { message, hint: Some("COPY --from it instead".to_owned()) });
+                }
+                let NamedContext::Directory(context) = &self.request.contexts[name] else { return Ok(()) };
+                let options = copy_options(None, false);
+                rootfs::copy::copy(&context.tree, &context.ignore, &["/".to_owned()], tree, "/", &options)
+                    .map(|_| ())
+                    .map_err(|e| BuildError::Request { message: format!("named context `{name}`: {e}"), hint: None })
+            }
+        }
+    }
+
+    /// Unpacks layers in order; the next ones are fetched meanwhile.
+    fn unpack_image(&self, tree: &Tree, reference: &str, layers: &[Layer]) -> Result<(), BuildError> {
+        let limits = Limits { size_bytes: self.request.layer_limit_bytes, entries: u64::from(u32::MAX) };
+        std::thread::scope(|scope| {
+            for layer in layers.iter().skip(1) {
+                // A failure shows again when the layer is unpacked.
+                scope.spawn(|| drop(layer.content.open(&layer.descriptor)));
+            }
+            for layer in layers {
+                if self.stopped() {
+                    return Err(BuildError::Stopped);
+                }
+                let digest = &layer.descriptor.digest;
+                let action = format!("could not unpack layer {} of `{reference}`", digest.short());
+                let mut tar = layer
+                    .uncompressed()
+                    .map_err(|source| BuildError::Store { action: action.clone(), place: None, source })?;
+                unpack(&mut tar, tree, &limits)
+                    .map_err(|source| BuildError::Rootfs { action: action.clone(), place: None, source })?;
+                // The end of the stream is where digest and diff ID are checked.
+                std::io::copy(&mut tar, &mut std::io::sink()).map_err(|source| BuildError::Io { action, source })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Notes what the tree is like before the first step, where changes will be asked for.
+    fn record(&self, files: Arc<Files>, stage: &Stage) -> Result<Arc<Files>, BuildError> {
+        if stage.layered && !stage.steps.is_empty() {
+            let mut slot = files.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+            if slot.is_none() {
+                *slot = Some(snapshot(&files.tree, &self.new_file("record")).map_err(|source| BuildError::Rootfs {
+                    action: "could not record the rootfs".to_owned(),
+                    place: None,
+                    source,
+                })?);
+            }
+            drop(slot);
+        }
+        Ok(files)
+    }
+
+    fn new_file(&self, kind: &str) -> PathBuf {
+        self.request.work.join(format!("{kind}-{}", self.next_file.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// One step with its events; the layer it makes, if the stage has layers.
+    fn step(&self, id: StepId, stage: &Stage, step: &Step, files: &Files) -> Result<Option<Handle>, BuildError> {
+        let begun = Instant::now();
+        let (name, title, total) = (&stage.name, &step.title, stage.steps.len());
+        self.request.observer.event(&Event::StepStarted { id, stage: name, index: id.step, total, title });
+        let layer = self.change(id, stage, step, files);
+        let failed = layer.is_err();
+        self.request.observer.event(&Event::StepDone { id, elapsed: begun.elapsed(), failed });
+        layer
+    }
+
+    fn change(&self, id: StepId, stage: &Stage, step: &Step, files: &Files) -> Result<Option<Handle>, BuildError> {
+        match &step.action {
+            Action::Run(run) => self.run(id, step, run, files)?,
+            Action::Workdir { path, user } => self.workdir(step, path, user, files)?,
+            Action::Copy(copy) if copy.link => return self.copy_link(stage, step, copy, files),
+            Action::Copy(copy) => {
+                let owner = self.owner(&files.tree, step, copy)?;
+                self.copy(step, copy, owner, &files.tree)?;
+            }
+        }
+        if !stage.layered {
+            return Ok(None);
+        }
+        self.commit(step, files).map(Some)
+    }
+
+    /// What changed since the last commit, as a layer on its way.
+    fn commit(&self, step: &Step, files: &Files) -> Result<Handle, BuildError> {
+        let mut slot = files.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        let (spool, after) = self.commit_to_spool(step, &files.tree, slot.as_ref())?;
+        *slot = Some(after);
+        Ok(self.layers.submit(spool))
+    }
+
+    fn commit_to_spool(
+        &self,
+        step: &Step,
+        tree: &Tree,
+        before: Option<&Snapshot>,
+    ) -> Result<(PathBuf, Snapshot), BuildError> {
+        let spool = self.layers.spool();
+        let failed = |source| self.rootfs_error("could not make a layer of the changes", step, source);
+        let write = |source| failed(RootfsError::Write(source));
+        let mut writer = BufWriter::with_capacity(1 << 20, File::create(&spool).map_err(write)?);
+        let clamp = self.request.clamp_modified.then_some(self.request.source_date_epoch).flatten();
+        let options = CommitOptions { clamp_modified: clamp, ignore: self.request.ignore_paths.clone() };
+        let (after, _) = commit(tree, before, &self.new_file("record"), &options, &mut writer).map_err(failed)?;
+        writer.flush().map_err(write)?;
+        Ok((spool, after))
+    }
+
+    fn rootfs_error(&self, action: &str, step: &Step, source: RootfsError) -> BuildError {
+        match source {
+            RootfsError::Cancelled => BuildError::Cancelled,
+            source => {
+                BuildError::Rootfs { action: action.to_owned(), place: Some(Place { span: step.span.clone() }), source }
+            }
+        }
+    }
+
+    fn workdir(&self, step: &Step, path: &str, user: &str, files: &Files) -> Result<(), BuildError> {
+        let owner = match user {
+            "" => (0, 0),
+            user => {
+                let user = user::resolve_owner(&files.tree, user)
+                    .map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?;
+                (user.0, user.1)
+            }
+        };
+        let made = self.request.source_date_epoch;
+        rootfs::copy::make_dirs_at(&files.tree, Path::new(path), owner, made)
+            .map_err(|e| BuildError::dockerfile(&step.span, format!("could not make working directory `{path}`: {e}")))
+    }
+
+    fn run(&self, id: StepId, step: &Step, run: &Run, files: &Files) -> Result<(), BuildError> {
+        let user = user::resolve(&files.tree, &run.user).map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?;
+        let take = |source: &Source| self.take(source);
+        let mounts = mount::lower(self.request, step, run, &take)?;
+        let mut env: Vec<OsString> = run.env.to_strings().into_iter().map(OsString::from).collect();
+        if run.env.get("HOME").is_none() {
+            env.push(format!("HOME={}", user.home).into());
+        }
+        env.extend(mounts.env.iter().cloned());
+        let process = Process {
+            args: run.args.iter().map(OsString::from).collect(),
+            env,
+            cwd: PathBuf::from(&run.cwd),
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.groups,
+            network: match run.network {
+                dockerfile::Network::None => Network::None,
+                dockerfile::Network::Default | dockerfile::Network::Host => Network::Host,
+            },
+            hostname: HOSTNAME.to_owned(),
+            extra_hosts: self.request.extra_hosts.clone(),
+        };
+        let mut output = |stream, bytes: &[u8]| {
+            self.request.observer.event(&Event::Output { id, stream, bytes });
+        };
+        let stopped = || self.stopped();
+        let exit = self.request.sandbox.run(&files.tree, &process, &mounts.mounts, &mut output, &stopped);
+        match exit {
+            Ok(Exit::Code(0)) => Ok(()),
+            Ok(exit) => Err(run_failed(step, exit)),
+            Err(SandboxError::Cancelled) if self.request.is_cancelled() => Err(BuildError::Cancelled),
+            Err(SandboxError::Cancelled) => Err(BuildError::Stopped),
+            Err(source) => Err(BuildError::Sandbox {
+                action: "RUN could not be run".to_owned(),
+                place: Some(Place { span: step.span.clone() }),
+                source,
+            }),
+        }
+    }
+
+    /// The tree a source means. Its stage is done.
+    fn take(&self, source: &Source) -> Result<Taken, BuildError> {
+        let of_context = |context: &context::Context, name: String| Taken {
+            tree: context.tree.clone(),
+            name,
+            ignore: Some(context.ignore.clone()),
+            keep_owner: false,
+        };
+        match source {
+            Source::Context => Ok(of_context(&self.request.context, "the build context".to_owned())),
+            Source::Named(name) => match &self.request.contexts[name] {
+                NamedContext::Directory(context) => Ok(of_context(context, format!("the named context `{name}`"))),
+                NamedContext::Image { .. } => Err(BuildError::Stopped),
+            },
+            Source::Stage(id) => {
+                let name = format!("stage `{}`", self.plan.stage(*id).name);
+                match self.wait(*id)?.files {
+                    Some(files) => Ok(Taken { tree: files.tree.clone(), name, ignore: None, keep_owner: true }),
+                    None => Err(BuildError::Stopped),
+                }
+            }
+            Source::Empty => {
+                let tree = Arc::new(self.make_tree(&self.new_file("empty"))?);
+                Ok(Taken { tree, name: "scratch".to_owned(), ignore: None, keep_owner: true })
+            }
+        }
+    }
+
+    fn owner(&self, tree: &Tree, step: &Step, copy: &Copy) -> Result<Option<(u32, u32)>, BuildError> {
+        let Some(chown) = &copy.chown else { return Ok(None) };
+        user::resolve_owner(tree, chown)
+            .map(Some)
+            .map_err(|e| BuildError::dockerfile(&step.span, format!("--chown={chown}: {e}")))
+    }
+
+    /// COPY --link: the files go into a layer of their own that knows nothing of what is below, and that layer is laid over
+    /// the rootfs (BuildKit's merge of an independent snapshot).
+    fn copy_link(&self, stage: &Stage, step: &Step, copy: &Copy, files: &Files) -> Result<Option<Handle>, BuildError> {
+        let own = self.make_tree(&self.new_file("link"))?;
+        let empty = snapshot(&own, &self.new_file("record"))
+            .map_err(|e| self.rootfs_error("could not record an empty rootfs", step, e))?;
+        let owner = self.owner(&files.tree, step, copy)?;
+        self.copy(step, copy, owner, &own)?;
+        let (spool, _) = self.commit_to_spool(step, &own, Some(&empty))?;
+        let limits = Limits { size_bytes: u64::MAX, entries: u64::MAX };
+        let over = |source| self.rootfs_error("could not lay the linked files over the rootfs", step, source);
+        let mut tar = std::io::BufReader::new(File::open(&spool).map_err(|e| over(RootfsError::Read(e)))?);
+        unpack(&mut tar, &files.tree, &limits).map_err(over)?;
+        if !stage.layered {
+            return Ok(None);
+        }
+        let mut slot = files.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(snapshot(&files.tree, &self.new_file("record")).map_err(over)?);
+        Ok(Some(self.layers.submit(spool)))
+    }
+
+    fn copy(&self, step: &Step, copy: &Copy, owner: Option<(u32, u32)>, to: &Tree) -> Result<(), BuildError> {
+        let taken = self.take(&copy.from)?;
+        let options = CopyOptions {
+            owner,
+            keep_owner: taken.keep_owner,
+            mode: copy.chmod.clone(),
+            parents: copy.parents,
+            exclude: copy.exclude.clone(),
+            archives: if copy.unpack_local { Archives::Unpack } else { Archives::Copy },
+            made_modified: self.request.source_date_epoch,
+        };
+        let path = |source: &CopySource| match source {
+            CopySource::Path(path) => Some(path.clone()),
+            CopySource::Heredoc(_) | CopySource::Url(_) => None,
+        };
+        let paths: Vec<String> = copy.sources.iter().filter_map(path).collect();
+        if !paths.is_empty() {
+            rootfs::copy::copy(&taken.tree, taken.filter(), &paths, to, &copy.destination, &options)
+                .map_err(|e| copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
+        }
+        for source in &copy.sources {
+            self.copy_made(step, copy, source, to, &options)?;
+        }
+        Ok(())
+    }
+
+    /// Here-documents and fetched files.
+    fn copy_made(
+        &self,
+        step: &Step,
+        copy: &Copy,
+        source: &CopySource,
+        to: &Tree,
+        options: &CopyOptions,
+    ) -> Result<Copied, BuildError> {
+        let failed = |e| copy_error(e, step, "the build", None);
+        match source {
+            CopySource::Path(_) => Ok(Copied::default()),
+            CopySource::Heredoc(heredoc) => {
+                let mut content = heredoc.content.as_bytes();
+                let name = &heredoc.name;
+                rootfs::copy::write_file(to, &copy.destination, name, &mut content, 0o644, None, options).map_err(failed)
+            }
+            CopySource::Url(url) => Err(BuildError::dockerfile(&step.span, format!("not supported yet: ADD of `{url}`"))),
+        }
+    }
+}
+
+fn copy_options(owner: Option<(u32, u32)>, keep_owner: bool) -> CopyOptions {
+    CopyOptions {
+        owner,
+        keep_owner,
+        mode: None,
+        parents: false,
+        exclude: dockerfile::ignore::Patterns::default(),
+        archives: Archives::Copy,
+        made_modified: None,
+    }
+}
+
+/// A failed copy in words, with the ignore file's line where that is the cause.
+pub fn copy_error(error: CopyError, step: &Step, from: &str, ignore: Option<&Ignore>) -> BuildError {
+    match error {
+        CopyError::NotFound { path, excluded, suggestion } => {
+            let message = format!("source `{}` does not exist in {from}", path.display());
+            let error = BuildError::dockerfile(&step.span, message);
+            let hidden = ignore.filter(|_| excluded).and_then(|i| ignore_hint(i, &path));
+            let near = suggestion.map(|near| format!("did you mean `{}`?", near.display()));
+            match hidden.or(near) {
+                Some(hint) => error.with_hint(hint),
+                None => error,
+            }
+        }
+        CopyError::Refused { message } => BuildError::dockerfile(&step.span, message),
+        CopyError::Rootfs(RootfsError::Cancelled) => BuildError::Cancelled,
+        CopyError::Rootfs(source) => BuildError::Rootfs {
+            action: format!("could not copy from {from}"),
+            place: Some(Place { span: step.span.clone() }),
+            source,
+        },
+    }
+}
+
+fn ignore_hint(ignore: &Ignore, path: &Path) -> Option<String> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let (line, pattern) = ignore.patterns.excluded_by(relative.as_os_str().as_bytes())?;
+    let file = ignore.file.as_ref().map_or_else(|| ".dockerignore".to_owned(), |f| f.display().to_string());
+    Some(format!("`{file}` line {line} (`{pattern}`) excludes it"))
+}
+
+fn run_failed(step: &Step, exit: Exit) -> BuildError {
+    let message = match exit {
+        Exit::Code(code) => format!("RUN exited with status {code}"),
+        Exit::Signal(9) => "RUN was killed by signal 9 (out of memory, perhaps): exit code 137".to_owned(),
+        Exit::Signal(signal) => format!("RUN was killed by signal {signal}: exit code {}", 128 + signal),
+    };
+    BuildError::Run { message, place: Place { span: step.span.clone() }, exit }
+}
+

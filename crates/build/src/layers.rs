@@ -1,0 +1,216 @@
+//! Layers on their way: from a spooled tar to a blob to the exporters, while the next step runs.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use crossbeam_channel::Sender;
+use oci::{Descriptor, Digest};
+use store::{BlobSink as _, BlobSource, Exporter, Layer, LayerCompression, Layout, StoreError};
+
+use crate::{BuildError, Event, Observer, Request};
+
+/// A layer that is there, or will be.
+#[derive(Clone)]
+pub enum Handle {
+    Ready(Layer),
+    Pending(Arc<Pending>),
+}
+
+impl Handle {
+    /// Waits for the layer.
+    pub fn wait(&self) -> Result<Layer, BuildError> {
+        match self {
+            Handle::Ready(layer) => Ok(layer.clone()),
+            Handle::Pending(pending) => pending.wait(),
+        }
+    }
+}
+
+/// A slot that a worker fills once.
+#[derive(Default)]
+pub struct Pending {
+    slot: Mutex<Option<Result<Layer, StoreError>>>,
+    filled: Condvar,
+}
+
+impl Pending {
+    fn fill(&self, result: Result<Layer, StoreError>) {
+        *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        self.filled.notify_all();
+    }
+
+    fn wait(&self) -> Result<Layer, BuildError> {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match slot.take() {
+                None => slot = self.filled.wait(slot).unwrap_or_else(PoisonError::into_inner),
+                Some(Ok(layer)) => {
+                    *slot = Some(Ok(layer.clone()));
+                    return Ok(layer);
+                }
+                // The first to ask gets the cause; the build ends with it.
+                Some(Err(source)) => {
+                    *slot = Some(Err(StoreError::Cancelled));
+                    return Err(BuildError::Store { action: "could not write a layer".to_owned(), place: None, source });
+                }
+            }
+        }
+    }
+}
+
+enum Job {
+    Write { spool: PathBuf, pending: Arc<Pending> },
+    Offer(Layer),
+}
+
+/// Compresses and offers layers in the background. Work that is queued is finished before it is dropped.
+pub struct Pool {
+    jobs: Option<Sender<Job>>,
+    workers: Vec<std::thread::JoinHandle<()>>,
+    shared: Arc<Shared>,
+    spools: PathBuf,
+    next_spool: AtomicU64,
+    bases: Mutex<HashMap<Digest, Layer>>,
+}
+
+struct Shared {
+    layout: Arc<Layout>,
+    exporters: Vec<Arc<dyn Exporter>>,
+    compression: LayerCompression,
+    cancelled: Arc<AtomicBool>,
+    observer: Arc<dyn Observer>,
+}
+
+impl Pool {
+    pub fn start(request: &Request) -> Result<Pool, BuildError> {
+        let failed = |source| BuildError::Store { action: "could not make the blob store".to_owned(), place: None, source };
+        let layout = Arc::new(Layout::create(&request.work.join("blobs")).map_err(failed)?);
+        let spools = request.work.join("spool");
+        std::fs::create_dir_all(&spools).map_err(BuildError::io(format!("could not make `{}`", spools.display())))?;
+        let shared = Arc::new(Shared {
+            layout,
+            exporters: request.exporters.clone(),
+            compression: LayerCompression {
+                kind: request.compression,
+                level: request.compression_level,
+                threads: request.jobs,
+            },
+            cancelled: request.cancelled.clone(),
+            observer: request.observer.clone(),
+        });
+        let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
+        // One layer at a time is compressed by all threads; a second worker overlaps reading, offering and small layers.
+        let workers = (0..2)
+            .map(|_| {
+                let (queue, shared) = (queue.clone(), shared.clone());
+                std::thread::spawn(move || queue.iter().for_each(|job| shared.work(job)))
+            })
+            .collect();
+        Ok(Pool {
+            jobs: Some(jobs),
+            workers,
+            shared,
+            spools,
+            next_spool: AtomicU64::new(0),
+            bases: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// A new file to write an uncompressed layer to.
+    pub fn spool(&self) -> PathBuf {
+        self.spools.join(format!("{}.tar", self.next_spool.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Turns a spooled layer tar into a blob; the spool is removed.
+    pub fn submit(&self, spool: PathBuf) -> Handle {
+        let pending = Arc::new(Pending::default());
+        self.send(Job::Write { spool, pending: pending.clone() });
+        Handle::Pending(pending)
+    }
+
+    /// A base image's layer as the build uses it: fetched at most once, whoever asks, and only when somebody does.
+    pub fn base(&self, layer: &Layer, part_of_result: bool) -> Layer {
+        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = bases.entry(layer.descriptor.digest.clone()).or_insert_with(|| {
+            let content = Once { layout: self.shared.layout.clone(), origin: layer.content.clone(), fetching: Mutex::new(()) };
+            Layer { content: Arc::new(content), ..layer.clone() }
+        });
+        if part_of_result {
+            self.send(Job::Offer(known.clone()));
+        }
+        known.clone()
+    }
+
+    fn send(&self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // The workers live as long as the pool.
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.jobs = None;
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self, job: Job) {
+        match job {
+            Job::Offer(layer) => self.offer(&layer),
+            Job::Write { spool, pending } => {
+                let written = self.write(&spool);
+                let _ = std::fs::remove_file(&spool);
+                if let Ok(layer) = &written {
+                    self.offer(layer);
+                }
+                pending.fill(written);
+            }
+        }
+    }
+
+    fn write(&self, spool: &PathBuf) -> Result<Layer, StoreError> {
+        let io = |source| StoreError::Io { action: "could not read spooled layer", path: spool.clone(), source };
+        let mut tar = BufReader::with_capacity(1 << 20, File::open(spool).map_err(io)?);
+        let cancelled = || self.cancelled.load(Ordering::Relaxed);
+        let layer = self.layout.write_layer(&mut tar, self.compression, &cancelled)?;
+        let digest = layer.descriptor.digest.to_string();
+        self.observer.event(&Event::Layer { digest: &digest, size_bytes: layer.descriptor.size });
+        Ok(layer)
+    }
+
+    /// Gives a layer to every exporter ahead of time. A failure shows again, and is reported, when the image is exported.
+    fn offer(&self, layer: &Layer) {
+        for exporter in &self.exporters {
+            if let Err(error) = exporter.prepare(layer) {
+                let message = format!("{}: {error}; trying again at the end", exporter.describe());
+                self.observer.event(&Event::Warning { message });
+            }
+        }
+    }
+}
+
+/// A blob that is kept in the local layout the first time it is read.
+struct Once {
+    layout: Arc<Layout>,
+    origin: Arc<dyn BlobSource>,
+    fetching: Mutex<()>,
+}
+
+impl BlobSource for Once {
+    fn open(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, StoreError> {
+        let _one_at_a_time = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.layout.contains(blob)? {
+            self.layout.put(blob, &mut self.origin.open(blob)?)?;
+        }
+        self.layout.open(blob)
+    }
+}

@@ -1,0 +1,229 @@
+//! RUN mounts of the plan to what the sandbox mounts.
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use dockerfile::Sharing;
+use oci::Digest;
+use rootfs::copy::{Archives, CopyOptions};
+use rootfs::Tree;
+use sandbox::{Mount, MountSource};
+
+use crate::execute::Taken;
+use crate::plan::{self, MountKind, Step};
+use crate::{BuildError, Place, Request};
+
+/// The mounts of one RUN, the variables that secrets add, and what has to live as long as the run does.
+#[derive(Default)]
+pub struct Mounts {
+    pub mounts: Vec<Mount>,
+    pub env: Vec<OsString>,
+    /// Private copies, removed with this value.
+    copies: Vec<tempfile::TempDir>,
+    /// Held for caches with `sharing=locked` and `private`.
+    locks: Vec<rustix::fd::OwnedFd>,
+}
+
+/// Lowers the mounts of `run`. `take` gives the tree that a source means.
+pub fn lower(
+    request: &Request,
+    step: &Step,
+    run: &plan::Run,
+    take: &dyn Fn(&plan::Source) -> Result<Taken, BuildError>,
+) -> Result<Mounts, BuildError> {
+    let mut lowered = Mounts::default();
+    if let Some((name, content)) = &run.script {
+        let source = MountSource::File { content: content.clone().into_bytes(), mode: 0o755, uid: 0, gid: 0 };
+        lowered.mounts.push(Mount { target: Path::new("/dev/pipes").join(name), source });
+    }
+    for mount in &run.mounts {
+        let source = match &mount.kind {
+            MountKind::Bind { from, source, read_only } => {
+                let taken = take(from)?;
+                let path = bind(request, step, &taken, source, *read_only, &mut lowered)?;
+                Some(MountSource::Bind { path, read_only: *read_only })
+            }
+            MountKind::Cache { .. } => Some(cache(request, step, &mount.kind, take, &mut lowered)?),
+            MountKind::Tmpfs { size_bytes } => Some(MountSource::Tmpfs { size_bytes: *size_bytes }),
+            MountKind::Secret { .. } => secret(request, step, &mount.kind, &mut lowered)?,
+        };
+        if let Some(source) = source {
+            lowered.mounts.push(Mount { target: PathBuf::from(&mount.target), source });
+        }
+    }
+    Ok(lowered)
+}
+
+/// The host path to bind: the tree itself where that shows no more than it should, else a private copy.
+///
+/// A copy is needed for writes, which are discarded, and where an ignore file hides something.
+fn bind(
+    request: &Request,
+    step: &Step,
+    taken: &Taken,
+    source: &str,
+    read_only: bool,
+    lowered: &mut Mounts,
+) -> Result<PathBuf, BuildError> {
+    let place = || Some(Place { span: step.span.clone() });
+    let rootfs = |source| BuildError::Rootfs { action: "could not prepare a mount".to_owned(), place: place(), source };
+    let resolved = taken.tree.resolve(Path::new(source), true).map_err(rootfs)?;
+    if taken.tree.stat(&resolved).map_err(rootfs)?.is_none() {
+        let message = format!("mount source `{source}` does not exist in {}", taken.name);
+        return Err(BuildError::dockerfile(&step.span, message));
+    }
+    if read_only && taken.ignore.as_ref().is_none_or(|i| i.patterns.is_empty()) {
+        return Ok(taken.tree.path().join(resolved));
+    }
+    let (copy, directory) = private_copy(request, step, taken, source)?;
+    lowered.copies.push(copy);
+    Ok(directory)
+}
+
+/// Copies `source` of a tree aside; the path of the copy.
+fn private_copy(
+    request: &Request,
+    step: &Step,
+    taken: &Taken,
+    source: &str,
+) -> Result<(tempfile::TempDir, PathBuf), BuildError> {
+    let io = |source| BuildError::Io { action: "could not make a directory for a mount".to_owned(), source };
+    let copy = tempfile::Builder::new().prefix("mount").tempdir_in(&request.work).map_err(io)?;
+    // Only the builder may look in, whatever the copy holds; the mount itself goes by its own path.
+    std::fs::set_permissions(copy.path(), std::fs::Permissions::from_mode(0o755)).map_err(io)?;
+    let failed = |source| BuildError::Rootfs {
+        action: "could not copy a mount's source".to_owned(),
+        place: Some(Place { span: step.span.clone() }),
+        source,
+    };
+    let to = Tree::open(copy.path(), None).map_err(failed)?;
+    let sources = [source.to_owned()];
+    rootfs::copy::copy(&taken.tree, taken.filter(), &sources, &to, "/source", &plain_options(taken.keep_owner))
+        .map_err(|e| crate::execute::copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
+    let path = copy.path().join("source");
+    Ok((copy, path))
+}
+
+fn plain_options(keep_owner: bool) -> CopyOptions {
+    CopyOptions {
+        owner: None,
+        keep_owner,
+        mode: None,
+        parents: false,
+        exclude: dockerfile::ignore::Patterns::default(),
+        archives: Archives::Copy,
+        made_modified: None,
+    }
+}
+
+/// A cache directory on the host, named by a hash of its id; made and filled from its source the first time.
+fn cache(
+    request: &Request,
+    step: &Step,
+    kind: &MountKind,
+    take: &dyn Fn(&plan::Source) -> Result<Taken, BuildError>,
+    lowered: &mut Mounts,
+) -> Result<MountSource, BuildError> {
+    let MountKind::Cache { id, from, source, sharing, mode, uid, gid, read_only } = kind else {
+        return Err(BuildError::dockerfile(&step.span, "not a cache mount"));
+    };
+    let key = Digest::of(format!("{}\0{id}\0{}", request.cache_mounts.namespace, from_name(from)).as_bytes());
+    let root = request.cache_mounts.path.join(key.hex());
+    let failed = |action: &str, path: &Path| BuildError::io(format!("{action} `{}`", path.display()));
+    std::fs::create_dir_all(&request.cache_mounts.path)
+        .map_err(failed("could not make the directory of cache mounts", &request.cache_mounts.path))?;
+    lowered.locks.push(lock(&root, *sharing)?);
+    let content = root.join("content");
+    {
+        let _making = MAKING.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+        if !content.exists() {
+            make_cache(request, step, from, &root, take)?;
+            std::os::unix::fs::chown(&content, Some(*uid), Some(*gid)).map_err(failed("could not give away", &content))?;
+            std::fs::set_permissions(&content, std::fs::Permissions::from_mode(*mode))
+                .map_err(failed("could not set the mode of", &content))?;
+        }
+    }
+    let rootfs = |source| BuildError::Rootfs {
+        action: format!("could not open cache `{id}`"),
+        place: Some(Place { span: step.span.clone() }),
+        source,
+    };
+    let tree = Tree::open(&content, None).map_err(rootfs)?;
+    let below = tree.resolve(Path::new(source), true).map_err(rootfs)?;
+    let found = tree.stat(&below).map_err(rootfs)?;
+    if found.is_none() {
+        return Err(BuildError::dockerfile(&step.span, format!("cache `{id}` has no `{source}`: no such directory")));
+    }
+    Ok(MountSource::Bind { path: content.join(below), read_only: *read_only })
+}
+
+/// One at a time makes caches: two steps may want the same one.
+static MAKING: OnceLock<Mutex<()>> = OnceLock::new();
+
+fn from_name(from: &plan::Source) -> String {
+    match from {
+        plan::Source::Empty | plan::Source::Context => String::new(),
+        plan::Source::Named(name) => name.clone(),
+        plan::Source::Stage(id) => format!("stage {}", id.0),
+    }
+}
+
+fn make_cache(
+    request: &Request,
+    step: &Step,
+    from: &plan::Source,
+    root: &Path,
+    take: &dyn Fn(&plan::Source) -> Result<Taken, BuildError>,
+) -> Result<(), BuildError> {
+    let io = |source| BuildError::Io { action: format!("could not make cache directory `{}`", root.display()), source };
+    std::fs::create_dir_all(root).map_err(io)?;
+    let content = root.join("content");
+    if *from == plan::Source::Empty {
+        return std::fs::create_dir(&content).map_err(io);
+    }
+    let taken = take(from)?;
+    let (copy, path) = private_copy(request, step, &taken, "/")?;
+    let moved = std::fs::rename(&path, &content);
+    drop(copy);
+    moved.map_err(io)
+}
+
+/// Takes the lock of a cache: shared for `shared`, exclusive for `locked` and `private`, across builders on one host.
+fn lock(root: &Path, sharing: Sharing) -> Result<rustix::fd::OwnedFd, BuildError> {
+    let path = root.with_extension("lock");
+    let io = |source: std::io::Error| BuildError::Io { action: format!("could not lock `{}`", path.display()), source };
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
+    let operation = match sharing {
+        Sharing::Shared => rustix::fs::FlockOperation::LockShared,
+        Sharing::Private | Sharing::Locked => rustix::fs::FlockOperation::LockExclusive,
+    };
+    rustix::fs::flock(&file, operation).map_err(|e| io(e.into()))?;
+    Ok(file.into())
+}
+
+/// A secret as a file, a variable or both; nothing when it is optional and not there.
+fn secret(
+    request: &Request,
+    step: &Step,
+    kind: &MountKind,
+    lowered: &mut Mounts,
+) -> Result<Option<MountSource>, BuildError> {
+    let MountKind::Secret { id, file, env, required, mode, uid, gid } = kind else { return Ok(None) };
+    let Some(secret) = request.secrets.get(id) else {
+        if !required {
+            return Ok(None);
+        }
+        return Err(BuildError::dockerfile(&step.span, format!("secret `{id}` is required and was not given"))
+            .with_hint(format!("pass it with `--secret id={id},src=FILE` or `--secret id={id},env=NAME`")));
+    };
+    if let Some(name) = env {
+        use std::os::unix::ffi::OsStringExt as _;
+        let mut entry = name.clone().into_bytes();
+        entry.push(b'=');
+        entry.extend_from_slice(&secret.0);
+        lowered.env.push(OsString::from_vec(entry));
+    }
+    Ok(file.then(|| MountSource::File { content: secret.0.clone(), mode: *mode, uid: *uid, gid: *gid }))
+}

@@ -1,0 +1,693 @@
+//! Instructions to steps and config, stage by stage.
+
+use std::collections::HashMap;
+
+use dockerfile::{Command, Instruction, Kind, Span, Word};
+use oci::{ContainerConfig, Empty, History, ImageConfig, Platform};
+use rootfs::copy::Mode;
+
+use super::drafts::{Draft, DraftBase, From, Placed};
+use super::metadata::{destination, expose, healthcheck, is_signal, join_clean, quoted_list};
+use super::{Action, Base, Copy, CopySource, Mount, MountKind, Plan, Run, Source, Stage, StageId, Step, args};
+use crate::env::{self, Env};
+use crate::{BuildError, Request};
+
+/// What a container gets when its image says nothing (BuildKit `system.DefaultPathEnvUnix`).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The comment that marks history entries of ours.
+const HISTORY_COMMENT: &str = "zuwai.dockerfile.v0";
+
+pub(super) struct Lowering<'a> {
+    request: &'a Request,
+    scope: Env,
+    proxies: Vec<(String, String)>,
+    drafts: &'a [Draft],
+    done: HashMap<usize, StageId>,
+    stages: Vec<Stage>,
+    /// What a stage hands on to those that stand on it, beyond its config.
+    ends: Vec<Inherited>,
+}
+
+#[derive(Clone, Default)]
+struct Inherited {
+    env: Env,
+    build_args: Vec<(String, Option<String>)>,
+}
+
+/// A stage while its instructions are gone through.
+struct State {
+    config: ImageConfig,
+    env: Env,
+    build_args: Vec<(String, Option<String>)>,
+    /// CMD was set in this stage, so that ENTRYPOINT leaves it alone.
+    cmd_set: bool,
+    steps: Vec<Step>,
+    platform: Platform,
+    name: String,
+    index: usize,
+}
+
+impl<'a> Lowering<'a> {
+    pub fn new(request: &'a Request, scope: Env, drafts: &'a [Draft]) -> Lowering<'a> {
+        let proxies = args::proxies(&request.build_args);
+        Lowering { request, scope, proxies, drafts, done: HashMap::new(), stages: Vec::new(), ends: Vec::new() }
+    }
+
+    pub fn lower(mut self, target: usize) -> Result<Plan, BuildError> {
+        let target = self.stage(target)?;
+        let mut next = Some(target);
+        while let Some(id) = next {
+            self.stages[id.0].layered = true;
+            next = match self.stages[id.0].base {
+                Base::Stage(parent) => Some(parent),
+                _ => None,
+            };
+        }
+        self.finish_result(target);
+        Ok(Plan { stages: self.stages, target, warnings: Vec::new() })
+    }
+
+    /// What only the result gets: `--label`s, and the platform that was asked for by name.
+    fn finish_result(&mut self, target: StageId) {
+        let config = &mut self.stages[target.0].config;
+        if !self.request.labels.is_empty() {
+            let labels = config.config.labels.get_or_insert_default();
+            labels.extend(self.request.labels.iter().cloned());
+        }
+        if let Some(platform) = &self.request.platform {
+            let same = config.os == platform.os && config.architecture == platform.architecture;
+            platform.os.clone_into(&mut config.os);
+            platform.architecture.clone_into(&mut config.architecture);
+            if platform.variant.is_some() || !same {
+                config.variant.clone_from(&platform.variant);
+            }
+        }
+    }
+
+    /// Lowers one draft and, before it, all that it needs.
+    fn stage(&mut self, index: usize) -> Result<StageId, BuildError> {
+        if let Some(id) = self.done.get(&index) {
+            return Ok(*id);
+        }
+        let draft = &self.drafts[index];
+        let target_platform = self.request.platform.clone().unwrap_or_else(Platform::host);
+        let mut platform = draft.platform.clone().unwrap_or(target_platform);
+        let (base, config, inherited) = match (&draft.resolved, &draft.base) {
+            (Some(image), _) => {
+                let config = image.image.config.clone();
+                (Base::Image(Box::new(image.clone())), config, Inherited::default())
+            }
+            (None, DraftBase::Draft(parent)) => {
+                let parent = self.stage(*parent)?;
+                self.stages[parent.0].children += 1;
+                platform = self.stages[parent.0].platform.clone();
+                (Base::Stage(parent), self.stages[parent.0].config.clone(), self.ends[parent.0].clone())
+            }
+            (None, DraftBase::Named(name)) => (Base::Directory(name.clone()), empty_config(&platform), Inherited::default()),
+            (None, _) => (Base::Scratch, empty_config(&platform), Inherited::default()),
+        };
+        let mut state = State::new(draft, index, config, inherited, platform);
+        let base_history = state.config.history.len();
+        for placed in &draft.instructions {
+            self.instruction(&mut state, placed)?;
+        }
+        let id = StageId(self.stages.len());
+        self.stages.push(Stage {
+            name: state.name,
+            base,
+            platform: state.platform,
+            steps: state.steps,
+            config: state.config,
+            base_history,
+            layered: false,
+            children: 0,
+            readers: 0,
+        });
+        self.ends.push(Inherited { env: state.env, build_args: state.build_args });
+        self.done.insert(index, id);
+        self.count_readers(id);
+        Ok(id)
+    }
+
+    fn count_readers(&mut self, id: StageId) {
+        let read: Vec<StageId> = self.stages[id.0].steps.iter().flat_map(|s| s.action.sources()).collect();
+        for source in read {
+            self.stages[source.0].readers += 1;
+        }
+    }
+
+    fn instruction(&mut self, state: &mut State, placed: &Placed) -> Result<(), BuildError> {
+        let at = At { placed, escape: self.request.dockerfile.escape };
+        match &placed.instruction.kind {
+            Kind::Add(copy) => self.copy(state, &at, copy, true),
+            Kind::Copy(copy) => self.copy(state, &at, copy, false),
+            Kind::Run(run) => self.run(state, &at, run),
+            Kind::Workdir(path) => self.workdir(state, &at, path),
+            Kind::Arg(args) => self.arg(state, &at, args),
+            Kind::Env { pairs, .. } => env_instruction(state, &at, pairs),
+            Kind::Label { pairs, .. } => label(state, &at, pairs),
+            Kind::Cmd(command) => {
+                let args = state.with_shell(command);
+                state.history(format!("CMD {}", quoted_list(&args)), true);
+                state.config.config.cmd = Some(args);
+                state.cmd_set = true;
+                Ok(())
+            }
+            Kind::Entrypoint(command) => {
+                let args = state.with_shell(command);
+                state.history(format!("ENTRYPOINT {}", quoted_list(&args)), true);
+                state.config.config.entrypoint = Some(args);
+                if !state.cmd_set {
+                    state.config.config.cmd = None;
+                }
+                Ok(())
+            }
+            Kind::Expose(words) => expose_instruction(state, &at, words),
+            Kind::Healthcheck(check) => {
+                let check = healthcheck(check);
+                state.history(format!("HEALTHCHECK {}", check.test.join(" ")), true);
+                state.config.config.healthcheck = Some(check);
+                Ok(())
+            }
+            Kind::Maintainer(name) => {
+                state.history(format!("MAINTAINER {name}"), true);
+                state.config.author = Some(name.clone());
+                Ok(())
+            }
+            Kind::Onbuild(onbuild) => {
+                state.config.config.on_build.get_or_insert_default().push(onbuild.text.clone());
+                Ok(())
+            }
+            Kind::Shell(shell) => {
+                state.history(format!("SHELL [{}]", shell.join(" ")), true);
+                state.config.config.shell = Some(shell.clone());
+                Ok(())
+            }
+            Kind::Stopsignal(word) => {
+                let signal = at.expand(state, word)?;
+                if !is_signal(&signal) {
+                    return Err(BuildError::dockerfile(&at.span(&word.span), format!("invalid signal `{signal}`")));
+                }
+                state.history(format!("STOPSIGNAL {signal}"), true);
+                state.config.config.stop_signal = Some(signal);
+                Ok(())
+            }
+            Kind::User(word) => {
+                let user = at.expand(state, word)?;
+                state.history(format!("USER {user}"), true);
+                state.config.config.user = Some(user);
+                Ok(())
+            }
+            Kind::Volume(words) => volume(state, &at, words),
+        }
+    }
+
+    fn arg(&self, state: &mut State, at: &At<'_>, args: &[dockerfile::Arg]) -> Result<(), BuildError> {
+        let mut shown = Vec::new();
+        for arg in args {
+            let name = &arg.name.text;
+            let value = match (self.request.build_args.get(name), &arg.default) {
+                (Some(given), _) => Some(given.clone()),
+                (None, Some(default)) => Some(at.expand(state, default)?),
+                (None, None) => self.scope.get(name).map(str::to_owned),
+            };
+            if let Some(value) = &value {
+                state.env.set(name, value);
+            }
+            shown.push(value.as_ref().map_or_else(|| name.clone(), |v| format!("{name}={v}")));
+            state.build_args.push((name.clone(), value));
+        }
+        state.history(format!("ARG {}", shown.join(" ")), true);
+        Ok(())
+    }
+
+    fn workdir(&self, state: &mut State, at: &At<'_>, word: &Word) -> Result<(), BuildError> {
+        let path = join_clean(&state.cwd(), &at.expand(state, word)?);
+        state.history(format!("WORKDIR {path}"), path == "/");
+        state.config.config.working_dir = Some(path.clone());
+        if path != "/" {
+            let user = state.user();
+            state.step(at, format!("WORKDIR {path}"), Action::Workdir { path, user });
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, state: &mut State, at: &At<'_>, run: &dockerfile::Run) -> Result<(), BuildError> {
+        let whole = &at.span(&at.placed.instruction.span);
+        if run.security == dockerfile::Security::Insecure {
+            return Err(BuildError::dockerfile(whole, "`RUN --security=insecure` is not allowed")
+                .with_hint("a build without privilege cannot give what it does not have"));
+        }
+        if let Some(device) = run.devices.first() {
+            return Err(BuildError::dockerfile(&at.span(&device.span), "not supported yet: `RUN --device`"));
+        }
+        let mut mounts = Vec::new();
+        for (mount, source) in run.mounts.iter().zip(&at.placed.sources) {
+            mounts.push(self.mount(state, at, mount, source.as_ref())?);
+        }
+        let (args, script) = state.command(run);
+        state.history(format!("RUN {}", state.run_text(&args)), false);
+        let mut env = state.env.clone();
+        for (name, value) in &self.proxies {
+            if env.get(name).is_none() {
+                env.set(name, value);
+            }
+        }
+        let action = Action::Run(Run {
+            args,
+            env,
+            cwd: state.cwd(),
+            user: state.user(),
+            mounts,
+            network: run.network,
+            script,
+        });
+        state.step(at, title(&at.placed.instruction), action);
+        Ok(())
+    }
+
+    fn mount(
+        &mut self,
+        state: &State,
+        at: &At<'_>,
+        mount: &dockerfile::Mount,
+        from: Option<&From>,
+    ) -> Result<Mount, BuildError> {
+        let span = at.span(&mount.span);
+        let text = |word: &Option<Word>| word.as_ref().map(|w| at.expand(state, w)).transpose();
+        let target = text(&mount.target)?;
+        let absolute = |target: &str| join_clean(&state.cwd(), target);
+        let must = |target: &Option<String>| match target.as_deref().map(absolute) {
+            None => Err(BuildError::dockerfile(&span, "mount needs a `target`")),
+            Some(root) if root == "/" => Err(BuildError::dockerfile(&span, "invalid mount target `/`")),
+            Some(path) => Ok(path),
+        };
+        let source = join_clean("/", &text(&mount.source)?.unwrap_or_default());
+        use dockerfile::MountKind as Written;
+        let (target, kind) = match &mount.kind {
+            Written::Bind => {
+                let from = self.source(state, from, Source::Context, &span, "mount")?;
+                (must(&target)?, MountKind::Bind { from, source, read_only: mount.read_only.unwrap_or(true) })
+            }
+            Written::Cache { id, sharing, mode, uid, gid } => {
+                let path = must(&target)?;
+                let id = text(id)?.filter(|i| !i.is_empty()).unwrap_or_else(|| path.clone());
+                let from = self.source(state, from, Source::Empty, &span, "mount")?;
+                let kind = MountKind::Cache {
+                    id,
+                    from,
+                    source,
+                    sharing: *sharing,
+                    mode: mode.unwrap_or(0o755),
+                    uid: uid.unwrap_or(0),
+                    gid: gid.unwrap_or(0),
+                    read_only: mount.read_only.unwrap_or(false),
+                };
+                (path, kind)
+            }
+            Written::Tmpfs { size_bytes } => (must(&target)?, MountKind::Tmpfs { size_bytes: *size_bytes }),
+            Written::Secret { id, env, required, mode, uid, gid } => {
+                let env = text(env)?;
+                let id = text(id)?.or_else(|| text(&mount.source).ok().flatten()).unwrap_or_else(|| {
+                    target.as_deref().and_then(|t| t.rsplit('/').next()).unwrap_or_default().to_owned()
+                });
+                let path = absolute(&target.clone().unwrap_or_else(|| format!("/run/secrets/{id}")));
+                let kind = MountKind::Secret {
+                    id,
+                    file: target.is_some() || env.is_none(),
+                    env,
+                    required: *required,
+                    mode: mode.unwrap_or(0o400),
+                    uid: uid.unwrap_or(0),
+                    gid: gid.unwrap_or(0),
+                };
+                (path, kind)
+            }
+            Written::Ssh { .. } => {
+                return Err(BuildError::dockerfile(&span, "not supported yet: `RUN --mount=type=ssh` (no SSH agent is forwarded)"));
+            }
+        };
+        Ok(Mount { target, kind })
+    }
+
+    /// A `--from` as a source of the plan; the stage must stand before this one.
+    fn source(
+        &mut self,
+        state: &State,
+        from: Option<&From>,
+        default: Source,
+        span: &Span,
+        verb: &str,
+    ) -> Result<Source, BuildError> {
+        match from {
+            None => Ok(default),
+            Some(From::Empty) => Ok(Source::Empty),
+            Some(From::Named(name)) => Ok(Source::Named(name.clone())),
+            Some(From::Draft(index)) => {
+                let draft = &self.drafts[*index];
+                if draft.index.is_some() && *index >= state.index {
+                    let message = format!(
+                        "cannot {verb} from stage `{}`: it needs to be defined before current stage `{}`",
+                        draft.name, state.name
+                    );
+                    return Err(BuildError::dockerfile(span, message));
+                }
+                self.stage(*index).map(Source::Stage)
+            }
+        }
+    }
+
+    fn copy(&mut self, state: &mut State, at: &At<'_>, copy: &dockerfile::Copy, add: bool) -> Result<(), BuildError> {
+        let name = if add { "ADD" } else { "COPY" };
+        let whole = at.span(&at.placed.instruction.span);
+        let from_span = copy.from.as_ref().map_or(whole.clone(), |w| at.span(&w.span));
+        let from = at.placed.sources.first().and_then(Option::as_ref);
+        let from = self.source(state, from, Source::Context, &from_span, "copy")?;
+        let mut sources = Vec::new();
+        for source in &copy.sources {
+            sources.push(copy_source(state, at, source, add)?);
+        }
+        let optional = |word: &Option<Word>| word.as_ref().map(|w| at.expand(state, w)).transpose();
+        let checksum = optional(&copy.checksum)?;
+        if checksum.is_some() {
+            check_checksum(&sources, &whole)?;
+        }
+        let chown = optional(&copy.chown)?.filter(|c| !c.is_empty());
+        let chmod = match (optional(&copy.chmod)?, &copy.chmod) {
+            (Some(text), Some(word)) if !text.is_empty() => Some(chmod(&text, &at.span(&word.span))?),
+            _ => None,
+        };
+        let exclude: Vec<String> = copy.exclude.iter().map(|w| at.expand(state, w)).collect::<Result<_, _>>()?;
+        let exclude = dockerfile::ignore::Patterns::new(&exclude)
+            .map_err(|e| BuildError::dockerfile(&whole, format!("--exclude: {e}")))?;
+        let written = at.expand(state, &copy.destination)?;
+        state.history(copy_text(name, copy, chown.as_deref(), at, state, &sources, &written)?, false);
+        let action = Action::Copy(Copy {
+            from,
+            sources,
+            destination: destination(&state.cwd(), &written),
+            chown,
+            // BuildKit gives up the independent layer when a mode has to be set (dispatchCopy).
+            link: copy.link,
+            chmod,
+            parents: copy.parents,
+            exclude,
+            checksum,
+            unpack_local: add && copy.unpack.unwrap_or(true),
+            unpack_remote: copy.unpack.unwrap_or(false),
+            add,
+        });
+        state.step(at, title(&at.placed.instruction), action);
+        Ok(())
+    }
+}
+
+impl State {
+    fn new(draft: &Draft, index: usize, config: ImageConfig, inherited: Inherited, platform: Platform) -> State {
+        let mut config = config;
+        config.created = None;
+        config.config.on_build = None;
+        if !config.config.env.iter().any(|e| env::split(e).0 == "PATH") {
+            config.config.env.push(format!("PATH={DEFAULT_PATH}"));
+        }
+        let mut env = inherited.env;
+        for entry in &config.config.env {
+            let (name, value) = env::split(entry);
+            env.set(name, value);
+        }
+        State {
+            config,
+            env,
+            build_args: inherited.build_args,
+            cmd_set: false,
+            steps: Vec::new(),
+            platform,
+            name: draft.name.clone(),
+            index,
+        }
+    }
+
+    fn cwd(&self) -> String {
+        join_clean("/", self.config.config.working_dir.as_deref().unwrap_or("/"))
+    }
+
+    fn user(&self) -> String {
+        self.config.config.user.clone().unwrap_or_default()
+    }
+
+    fn history(&mut self, text: String, empty_layer: bool) {
+        self.config.history.push(History {
+            created_by: Some(text),
+            comment: Some(HISTORY_COMMENT.to_owned()),
+            empty_layer,
+            ..History::default()
+        });
+    }
+
+    fn step(&mut self, at: &At<'_>, title: String, action: Action) {
+        self.steps.push(Step { span: at.span(&at.placed.instruction.span), title, action });
+    }
+
+    fn with_shell(&self, command: &Command) -> Vec<String> {
+        match command {
+            Command::Exec(args) => args.clone(),
+            Command::Shell(text) => self.shell(text),
+        }
+    }
+
+    fn shell(&self, text: &str) -> Vec<String> {
+        let shell = self.config.config.shell.clone().unwrap_or_default();
+        let mut args = if shell.is_empty() { vec!["/bin/sh".to_owned(), "-c".to_owned()] } else { shell };
+        args.push(text.to_owned());
+        args
+    }
+
+    /// What RUN runs: a here-document that is the whole command is its script, others are given back to the shell.
+    fn command(&self, run: &dockerfile::Run) -> (Vec<String>, Option<(String, String)>) {
+        let Command::Shell(text) = &run.command else { return (self.with_shell(&run.command), None) };
+        let Some(first) = run.heredocs.first() else { return (self.shell(text), None) };
+        if is_heredoc_word(text) {
+            if first.content.starts_with("#!") {
+                let script = Some((first.name.clone(), first.content.clone()));
+                return (self.shell(&format!("/dev/pipes/{}", first.name)), script);
+            }
+            return (self.shell(&first.content), None);
+        }
+        let mut whole = text.clone();
+        for heredoc in &run.heredocs {
+            whole.push('\n');
+            whole.push_str(&heredoc.content);
+            whole.push_str(&heredoc.name);
+        }
+        (self.shell(&whole), None)
+    }
+
+    /// BuildKit `runCommandString`: `|N NAME=value … args`.
+    fn run_text(&self, args: &[String]) -> String {
+        let mut shown: Vec<(String, String)> = Vec::new();
+        for (name, value) in &self.build_args {
+            let value = self.env.get(name).or(value.as_deref()).unwrap_or_default().to_owned();
+            match shown.iter_mut().find(|(n, _)| n == name) {
+                Some((_, old)) => *old = value,
+                None => shown.push((name.clone(), value)),
+            }
+        }
+        let mut parts = Vec::new();
+        if !shown.is_empty() {
+            parts.push(format!("|{}", shown.len()));
+            parts.extend(shown.into_iter().map(|(n, v)| format!("{n}={v}")));
+        }
+        parts.extend(args.iter().cloned());
+        parts.join(" ")
+    }
+}
+
+/// Where an instruction stands, and how its words are expanded.
+struct At<'a> {
+    placed: &'a Placed,
+    escape: char,
+}
+
+impl At<'_> {
+    fn span(&self, own: &Span) -> Span {
+        self.placed.trigger_of.clone().unwrap_or_else(|| own.clone())
+    }
+
+    fn expand(&self, state: &State, word: &Word) -> Result<String, BuildError> {
+        let lookup = |name: &str| state.env.get(name).map(str::to_owned);
+        dockerfile::expand::word(&word.text, self.escape, &lookup)
+            .map(|e| e.text)
+            .map_err(|e| BuildError::dockerfile(&self.span(&word.span), e.to_string()))
+    }
+}
+
+fn env_instruction(state: &mut State, at: &At<'_>, pairs: &[(Word, Word)]) -> Result<(), BuildError> {
+    let expanded = expand_pairs(state, at, pairs)?;
+    for (name, value) in &expanded {
+        state.env.set(name, value);
+        env::set_in_list(&mut state.config.config.env, name, value);
+    }
+    state.history(pairs_text("ENV", &expanded), true);
+    Ok(())
+}
+
+fn label(state: &mut State, at: &At<'_>, pairs: &[(Word, Word)]) -> Result<(), BuildError> {
+    let expanded = expand_pairs(state, at, pairs)?;
+    state.history(pairs_text("LABEL", &expanded), true);
+    state.config.config.labels.get_or_insert_default().extend(expanded);
+    Ok(())
+}
+
+/// All values see the environment as it was before the instruction.
+fn expand_pairs(state: &State, at: &At<'_>, pairs: &[(Word, Word)]) -> Result<Vec<(String, String)>, BuildError> {
+    pairs.iter().map(|(name, value)| Ok((at.expand(state, name)?, at.expand(state, value)?))).collect()
+}
+
+fn pairs_text(name: &str, pairs: &[(String, String)]) -> String {
+    pairs.iter().fold(name.to_owned(), |text, (n, v)| text + " " + n + "=" + v)
+}
+
+fn expose_instruction(state: &mut State, at: &At<'_>, words: &[Word]) -> Result<(), BuildError> {
+    let mut all = Vec::new();
+    for word in words {
+        let span = at.span(&word.span);
+        let lookup = |name: &str| state.env.get(name).map(str::to_owned);
+        let ports = dockerfile::expand::words(&word.text, at.escape, &lookup)
+            .map_err(|e| BuildError::dockerfile(&span, e.to_string()))?;
+        for port in ports {
+            all.extend(expose(&port).map_err(|message| BuildError::dockerfile(&span, message))?);
+        }
+    }
+    state.history(format!("EXPOSE [{}]", all.join(" ")), true);
+    state.config.config.exposed_ports.get_or_insert_default().extend(all.into_iter().map(|p| (p, Empty {})));
+    Ok(())
+}
+
+fn volume(state: &mut State, at: &At<'_>, words: &[Word]) -> Result<(), BuildError> {
+    let mut paths = Vec::new();
+    for word in words {
+        let path = at.expand(state, word)?;
+        if path.is_empty() {
+            return Err(BuildError::dockerfile(&at.span(&word.span), "VOLUME specified can not be an empty string"));
+        }
+        paths.push(path);
+    }
+    state.history(format!("VOLUME [{}]", paths.join(" ")), true);
+    state.config.config.volumes.get_or_insert_default().extend(paths.into_iter().map(|p| (p, Empty {})));
+    Ok(())
+}
+
+fn copy_source(state: &State, at: &At<'_>, source: &dockerfile::CopySource, add: bool) -> Result<CopySource, BuildError> {
+    let word = match source {
+        dockerfile::CopySource::Path(word) => word,
+        dockerfile::CopySource::Heredoc(heredoc) => {
+            let mut heredoc = heredoc.clone();
+            if heredoc.expand {
+                let lookup = |name: &str| state.env.get(name).map(str::to_owned);
+                // Always `\`, whatever the escape directive says (BuildKit `dispatch`, ExpandRaw).
+                heredoc.content = dockerfile::expand::heredoc(&heredoc.content, '\\', &lookup)
+                    .map_err(|e| BuildError::dockerfile(&at.span(&heredoc.span), e.to_string()))?;
+            }
+            return Ok(CopySource::Heredoc(heredoc));
+        }
+    };
+    let text = at.expand(state, word)?;
+    let span = at.span(&word.span);
+    if is_git(&text) {
+        let message = if add {
+            format!("not supported yet: ADD of a git repository (`{text}`)")
+        } else {
+            "source can't be a git ref for COPY".to_owned()
+        };
+        return Err(BuildError::dockerfile(&span, message));
+    }
+    if text.starts_with("http://") || text.starts_with("https://") {
+        if !add {
+            return Err(BuildError::dockerfile(&span, "source can't be a URL for COPY").with_hint("ADD fetches URLs"));
+        }
+        return Ok(CopySource::Url(text));
+    }
+    Ok(CopySource::Path(text))
+}
+
+/// Whether ADD would take `text` for a git repository: `git@…`, `git://`, `ssh://`, or an http(s) address whose path ends in
+/// `.git` (BuildKit `dfgitutil.ParseGitRef`).
+fn is_git(text: &str) -> bool {
+    if text.starts_with("git://") || text.starts_with("ssh://") || text.starts_with("git+") {
+        return true;
+    }
+    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
+        let scp = text.split_once(':').is_some_and(|(host, _)| host.contains('@') && !host.contains('/'));
+        return scp;
+    };
+    let path = rest.split(['?', '#']).next().unwrap_or(rest);
+    path.ends_with(".git")
+}
+
+fn check_checksum(sources: &[CopySource], span: &Span) -> Result<(), BuildError> {
+    match sources {
+        [CopySource::Url(_)] => Ok(()),
+        [_] => Err(BuildError::dockerfile(span, "checksum requires an HTTP(S) or Git source")),
+        _ => Err(BuildError::dockerfile(span, "checksum can't be specified for multiple sources")),
+    }
+}
+
+fn chmod(text: &str, span: &Span) -> Result<Mode, BuildError> {
+    Mode::parse(text).map_err(|e| BuildError::dockerfile(span, format!("invalid --chmod mode `{text}`: {e}")))
+}
+
+fn copy_text(
+    name: &str,
+    copy: &dockerfile::Copy,
+    chown: Option<&str>,
+    at: &At<'_>,
+    state: &State,
+    sources: &[CopySource],
+    destination: &str,
+) -> Result<String, BuildError> {
+    let mut text = name.to_owned();
+    if copy.parents {
+        text += " --parents";
+    }
+    if let Some(chown) = chown {
+        text = text + " --chown=" + chown;
+    }
+    if let Some(word) = &copy.chmod {
+        text = text + " --chmod=" + &at.expand(state, word)?;
+    }
+    for source in sources {
+        match source {
+            CopySource::Path(path) | CopySource::Url(path) => text = text + " " + path,
+            CopySource::Heredoc(heredoc) => text = text + " <<" + &heredoc.name,
+        }
+    }
+    Ok(text + " " + destination)
+}
+
+/// `<<EOF`, `<<-"EOF"`, `3<<EOF` and nothing else.
+fn is_heredoc_word(text: &str) -> bool {
+    let text = text.trim().trim_start_matches(|c: char| c.is_ascii_digit());
+    let Some(rest) = text.strip_prefix("<<") else { return false };
+    let rest = rest.strip_prefix('-').unwrap_or(rest).trim_start();
+    !rest.is_empty() && !rest.contains('<') && !rest.contains(char::is_whitespace)
+}
+
+/// One line of at most 200 characters.
+fn title(instruction: &Instruction) -> String {
+    let mut text: String = instruction.original.split_whitespace().collect::<Vec<_>>().join(" ");
+    if text.chars().count() > 200 {
+        text = text.chars().take(199).collect::<String>() + "…";
+    }
+    text
+}
+
+fn empty_config(platform: &Platform) -> ImageConfig {
+    ImageConfig {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        variant: platform.variant.clone(),
+        config: ContainerConfig { working_dir: Some("/".to_owned()), ..ContainerConfig::default() },
+        ..ImageConfig::default()
+    }
+}

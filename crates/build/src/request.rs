@@ -1,0 +1,101 @@
+//! What a build is asked for: flags became these values once, in `cli`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use context::Context;
+use dockerfile::Dockerfile;
+use net::Net;
+use oci::media_type::Compression;
+use oci::{Flavor, Platform, Reference};
+use sandbox::Sandbox;
+use store::{Exporter, ImageSource};
+
+use crate::Observer;
+
+/// Everything one build needs.
+pub struct Request {
+    pub dockerfile: Dockerfile,
+    pub context: Context,
+    /// `--build-context`, by name as given.
+    pub contexts: BTreeMap<String, NamedContext>,
+    /// Where `FROM` images come from.
+    pub images: Arc<dyn ImageSource>,
+    /// Fetches what `ADD` names by address.
+    pub net: Net,
+    pub sandbox: Arc<dyn Sandbox>,
+    /// `--target`, none for the last stage.
+    pub target: Option<String>,
+    /// The platform asked for, none for the host's.
+    pub platform: Option<Platform>,
+    pub build_args: BTreeMap<String, String>,
+    pub labels: Labels,
+    /// Manifest annotations.
+    pub annotations: BTreeMap<String, String>,
+    pub secrets: BTreeMap<String, Secret>,
+    pub exporters: Vec<Arc<dyn Exporter>>,
+    /// Writes the target's files as they are, beside or instead of an image.
+    pub rootfs_output: Option<RootfsOutput>,
+    /// None: the base image's.
+    pub flavor: Option<Flavor>,
+    pub compression: Compression,
+    /// None: the default of the compression.
+    pub compression_level: Option<u32>,
+    /// Unix seconds; from the build argument or variable `SOURCE_DATE_EPOCH`.
+    pub source_date_epoch: Option<i64>,
+    /// Later modification times in layers become `source_date_epoch` (kaniko `--reproducible`, `rewrite-timestamp`).
+    pub clamp_modified: bool,
+    /// Left out of layers (kaniko `--ignore-path`), relative to the rootfs.
+    pub ignore_paths: Vec<PathBuf>,
+    pub extra_hosts: Vec<(String, String)>,
+    /// Upper bound of what one layer may unpack to, in bytes.
+    pub layer_limit_bytes: u64,
+    /// A directory of this build alone; removed by whoever made it.
+    pub work: PathBuf,
+    pub cache_mounts: CacheRoot,
+    /// How many stages may execute and layers be compressed at a time.
+    pub jobs: usize,
+    pub cancelled: Arc<AtomicBool>,
+    pub observer: Arc<dyn Observer>,
+}
+
+pub type Labels = Vec<(String, String)>;
+
+/// Where `RUN --mount=type=cache` lives between builds.
+#[derive(Clone, Debug)]
+pub struct CacheRoot {
+    pub path: PathBuf,
+    /// `BUILDKIT_CACHE_MOUNT_NS`; part of every id.
+    pub namespace: String,
+}
+
+pub enum NamedContext {
+    Directory(Context),
+    Image { source: Arc<dyn ImageSource>, reference: Reference },
+}
+
+/// Secret bytes. Debug does not show them.
+#[derive(Clone)]
+pub struct Secret(pub Vec<u8>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// `--output type=local` and `type=tar`.
+pub enum RootfsOutput {
+    Directory(PathBuf),
+    Tar(Mutex<Box<dyn Write + Send>>),
+}
+
+impl Request {
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}

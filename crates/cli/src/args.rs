@@ -1,0 +1,395 @@
+//! The command line: docker's spellings and kaniko's, as typed.
+//!
+//! Doc comments are the help. What was typed becomes values in [`crate::settings`], once; nobody else looks here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Build container images from Dockerfiles without privilege
+#[derive(Debug, Parser)]
+#[command(name = "zuwai", version, max_term_width = 110, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build an image and write it somewhere
+    ///
+    /// Example: zuwai build -t registry.example/app:1 .
+    Build(Box<Build>),
+    /// Show which isolation back-ends work here, which one is chosen and why
+    Doctor(Doctor),
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Directory where stages would lie [default: as for `build`]
+    #[arg(long, env = "ZUWAI_DIR", value_name = "DIR")]
+    pub work_dir: Option<PathBuf>,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Progress {
+    /// Live on a terminal, plain lines elsewhere
+    Auto,
+    Plain,
+    Tty,
+    Quiet,
+    /// One JSON object a line
+    Rawjson,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Color,
+    Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug, ValueEnum)]
+pub enum Verbosity {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+    Fatal,
+    Panic,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum ImageFormat {
+    Docker,
+    Oci,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum CompressionName {
+    Gzip,
+    Zstd,
+    None,
+}
+
+/// `--flag`, `--flag=true`, `--flag=false`, as kaniko's boolean flags are written.
+macro_rules! switches {
+    ($(#[$outer:meta])* pub struct $name:ident { $($(#[$meta:meta])* $field:ident: $default:literal,)* }) => {
+        $(#[$outer])*
+        #[derive(Debug, Args)]
+        pub struct $name {
+            $(
+                $(#[$meta])*
+                #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+                      default_value = $default, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
+                pub $field: bool,
+            )*
+        }
+    };
+}
+
+#[derive(Debug, Args)]
+pub struct Build {
+    /// Build context: a directory, `tar://FILE`, `tar://stdin`, `https://…/x.tar.gz`, or `-` for a tar on standard input
+    #[arg(value_name = "CONTEXT")]
+    pub positional_context: Option<String>,
+    #[command(flatten)]
+    pub input: Input,
+    #[command(flatten)]
+    pub output: Output,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+    #[command(flatten)]
+    pub run: RunArgs,
+    #[command(flatten)]
+    pub display: Display,
+    #[command(flatten)]
+    pub kaniko: KanikoSwitches,
+    #[command(flatten)]
+    pub unsupported: Unsupported,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What to build")]
+pub struct Input {
+    /// Dockerfile, tried as given, then in the context; `-` is standard input
+    #[arg(short = 'f', long = "file", visible_alias = "dockerfile", value_name = "PATH")]
+    pub file: Option<String>,
+    /// Build context, as kaniko spells it
+    #[arg(short = 'c', long, value_name = "CONTEXT")]
+    pub context: Option<String>,
+    /// Directory within the context to use as the context
+    #[arg(long, value_name = "DIR")]
+    pub context_sub_path: Option<PathBuf>,
+    /// More contexts for FROM and --from: a directory, `docker-image://REF`, `oci-layout://DIR[:TAG]` (can be repeated)
+    #[arg(long, value_name = "NAME=CONTEXT")]
+    pub build_context: Vec<String>,
+    /// Set a build argument; without `=` its value comes from the environment (can be repeated)
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub build_arg: Vec<String>,
+    /// Stage to build [default: the last one]
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub target: Vec<String>,
+    /// Platform to build for, `os/arch[/variant]` [default: this machine's]
+    #[arg(long, visible_alias = "custom-platform", alias = "customPlatform", value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// Offer a secret to RUN --mount=type=secret: `id=ID[,src=FILE|,env=NAME]` (can be repeated)
+    #[arg(long, value_name = "SPEC")]
+    pub secret: Vec<String>,
+    /// Set a label of the image (can be repeated)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub label: Vec<String>,
+    /// Add a host to /etc/hosts of RUN steps (can be repeated)
+    #[arg(long, value_name = "HOST:ADDRESS")]
+    pub add_host: Vec<String>,
+    /// Print what would be built, then stop
+    #[arg(long, alias = "dryrun", alias = "plan")]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Where it goes")]
+pub struct Output {
+    /// Name the image; it is pushed there with --push or in kaniko's manner (can be repeated)
+    #[arg(short = 't', long, value_name = "REFERENCE")]
+    pub tag: Vec<String>,
+    /// Push to this reference (can be repeated)
+    #[arg(short = 'd', long, value_name = "REFERENCE")]
+    pub destination: Vec<String>,
+    /// Push to each --tag
+    #[arg(long)]
+    pub push: bool,
+    /// Write the image: `type=oci|docker|tar|local,dest=PATH`, `type=registry,name=REF`, or a directory for its files
+    #[arg(short = 'o', long, value_name = "SPEC")]
+    pub output: Vec<String>,
+    /// Write an OCI image layout directory
+    #[arg(long, value_name = "DIR")]
+    pub oci_layout_path: Option<PathBuf>,
+    /// Write a `docker save` archive
+    #[arg(long, alias = "tarPath", value_name = "FILE")]
+    pub tar_path: Option<PathBuf>,
+    /// Write the manifest digest to a file
+    #[arg(long, value_name = "FILE")]
+    pub digest_file: Option<PathBuf>,
+    /// Write `REPOSITORY@DIGEST` lines to a file
+    #[arg(long, value_name = "FILE")]
+    pub image_name_with_digest_file: Option<PathBuf>,
+    /// Write `REPOSITORY:TAG@DIGEST` lines to a file
+    #[arg(long, value_name = "FILE")]
+    pub image_name_tag_with_digest_file: Option<PathBuf>,
+    /// Write the image ID (config digest) to a file
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<PathBuf>,
+    /// Write what was built as JSON to a file
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+    /// Set a manifest annotation (can be repeated)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub annotation: Vec<String>,
+    /// Media types of the image [default: those of the base image]
+    #[arg(long, value_name = "FORMAT")]
+    pub image_format: Option<ImageFormat>,
+    /// Compression of new layers [default: gzip]
+    #[arg(long, value_name = "NAME")]
+    pub compression: Option<CompressionName>,
+    /// Compression level [default: 5 for gzip, 3 for zstd]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub compression_level: Option<i32>,
+    /// Leave a path out of every layer (can be repeated)
+    #[arg(long, value_name = "PATH")]
+    pub ignore_path: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Registries")]
+pub struct RegistryArgs {
+    /// Registry that is spoken to over plain HTTP (can be repeated)
+    #[arg(long, value_name = "HOST")]
+    pub insecure_registry: Vec<String>,
+    /// Registry whose certificate is not checked (can be repeated)
+    #[arg(long, value_name = "HOST")]
+    pub skip_tls_verify_registry: Vec<String>,
+    /// CA certificates for a registry (can be repeated)
+    #[arg(long, value_name = "HOST=FILE")]
+    pub registry_certificate: Vec<String>,
+    /// Client certificate for a registry (can be repeated)
+    #[arg(long, value_name = "HOST=CERT,KEY")]
+    pub registry_client_cert: Vec<String>,
+    /// Pull from elsewhere: `FROM=TO[;FROM=TO…]` (can be repeated)
+    #[arg(long, env = "KANIKO_REGISTRY_MAP", value_name = "MAP")]
+    pub registry_map: Vec<String>,
+    /// Mirror of Docker Hub (can be repeated)
+    #[arg(long, env = "KANIKO_REGISTRY_MIRROR", value_name = "HOST")]
+    pub registry_mirror: Vec<String>,
+    /// How often a failed push request is tried again [default: 4]
+    #[arg(long, value_name = "N")]
+    pub push_retry: Option<u32>,
+    /// How often a failed pull request is tried again [default: 4]
+    #[arg(long, value_name = "N")]
+    pub image_download_retry: Option<u32>,
+    /// How often unpacking a base image is tried again; here a failed download is resumed instead
+    #[arg(long, value_name = "N", hide = true)]
+    pub image_fs_extract_retry: Option<u32>,
+    /// Credential helpers to use besides the docker config: `env` or none
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub credential_helpers: Option<Vec<String>>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "How it runs")]
+pub struct RunArgs {
+    /// Isolation back-end: auto, namespace or inplace (see `zuwai doctor`)
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub isolation: String,
+    /// Directory for rootfs trees, layers on their way and cache mounts [default: /zuwai in a container, else a cache
+    /// directory]
+    #[arg(long, env = "ZUWAI_DIR", visible_alias = "kaniko-dir", value_name = "DIR")]
+    pub work_dir: Option<PathBuf>,
+    /// How many stages run and layers are compressed at a time [default: number of processors]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Build without cache
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Bound of what one layer of a base image may unpack to, in GiB
+    #[arg(long, value_name = "GIB", default_value_t = 256)]
+    pub layer_limit: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What it shows")]
+pub struct Display {
+    /// How progress is shown
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub progress: Progress,
+    /// Print only the digest and errors
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+    /// Least severity to show
+    #[arg(short = 'v', long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
+    pub verbosity: Verbosity,
+    /// Format of messages
+    #[arg(long, value_name = "FORMAT", default_value = "color", ignore_case = true)]
+    pub log_format: LogFormat,
+}
+
+switches! {
+    #[command(next_help_heading = "kaniko switches")]
+    pub struct KanikoSwitches {
+        /// Do not push to --destination
+        no_push: "false",
+        /// Push over plain HTTP
+        insecure: "false",
+        /// Pull over plain HTTP
+        insecure_pull: "false",
+        /// Push without checking certificates
+        skip_tls_verify: "false",
+        /// Pull without checking certificates
+        skip_tls_verify_pull: "false",
+        /// Do not fall back to the registry of the image when no mirror has it
+        skip_default_registry_fallback: "false",
+        /// Do not check before the build that the destination can be pushed to
+        skip_push_permission_check: "false",
+        /// End well when a tag is immutable and already there
+        push_ignore_immutable_tag_errors: "false",
+        /// Clamp times in new layers to SOURCE_DATE_EPOCH (0 where unset) and write it as the creation time
+        reproducible: "false",
+        /// Show times in messages
+        log_timestamp: "false",
+        /// Run outside of a container; always allowed, for a build does not touch the builder's own files
+        #[arg(hide = true)]
+        force: "false",
+        /// Nothing to clean before: every stage has a rootfs of its own
+        #[arg(hide = true)]
+        pre_cleanup: "false",
+        /// Nothing to clean after: every stage has a rootfs of its own
+        #[arg(hide = true)]
+        cleanup: "false",
+        /// The context is never touched
+        #[arg(hide = true)]
+        preserve_context: "false",
+        /// Changes are always found exactly
+        #[arg(hide = true)]
+        use_new_run: "false",
+        /// Layers are always compressed as they stream
+        #[arg(hide = true)]
+        compressed_caching: "true",
+        /// The builder's /var/run is never in a layer; the image's own always is what the steps made it
+        #[arg(hide = true, alias = "whitelist-var-run")]
+        ignore_var_run: "true",
+        /// Always done
+        #[arg(hide = true)]
+        force_build_metadata: "false",
+        /// Always done
+        #[arg(hide = true)]
+        skip_unused_stages: "false",
+    }
+}
+
+/// Flags that parse and have no effect yet: giving one is an error that says so.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Not supported yet (an error when given)")]
+pub struct Unsupported {
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    pub cache: Option<bool>,
+    #[arg(long, value_name = "REPOSITORY", hide = true)]
+    pub cache_repo: Option<String>,
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub cache_dir: Option<String>,
+    #[arg(long, value_name = "DURATION", hide = true)]
+    pub cache_ttl: Option<String>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    pub cache_copy_layers: Option<bool>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    pub cache_run_layers: Option<bool>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    pub no_push_cache: Option<bool>,
+    #[arg(long, value_name = "SPEC", hide = true)]
+    pub cache_from: Vec<String>,
+    #[arg(long, value_name = "SPEC", hide = true)]
+    pub cache_to: Vec<String>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    pub single_snapshot: Option<bool>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
+    pub materialize: Option<bool>,
+    #[arg(short = 'b', long, value_name = "BUCKET", hide = true)]
+    pub bucket: Option<String>,
+    #[arg(long, value_name = "KEY=VALUE", hide = true)]
+    pub git: Vec<String>,
+    #[arg(long, value_name = "SPEC", hide = true)]
+    pub ssh: Vec<String>,
+    #[arg(long, hide = true)]
+    pub load: bool,
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub azure_container_registry_config: Option<String>,
+    /// Any of kaniko's modes: changes are always found exactly, which is what `full` promises.
+    #[arg(long, alias = "snapshotMode", value_name = "MODE", value_parser = ["full", "redo", "time"], hide = true)]
+    pub snapshot_mode: Option<String>,
+}
+
+impl Unsupported {
+    /// The first flag that was given and would have no effect.
+    pub fn first(&self) -> Option<&'static str> {
+        let given = [
+            (self.cache == Some(true), "--cache (the layer cache)"),
+            (self.cache_repo.is_some(), "--cache-repo (the layer cache)"),
+            (self.cache_dir.is_some(), "--cache-dir (the base image cache)"),
+            (self.cache_copy_layers == Some(true), "--cache-copy-layers (the layer cache)"),
+            (!self.cache_from.is_empty(), "--cache-from (the layer cache)"),
+            (!self.cache_to.is_empty(), "--cache-to (the layer cache)"),
+            (self.single_snapshot == Some(true), "--single-snapshot"),
+            (self.materialize == Some(true), "--materialize"),
+            (self.bucket.is_some(), "--bucket (contexts in object stores)"),
+            (!self.git.is_empty(), "--git (contexts from git)"),
+            (!self.ssh.is_empty(), "--ssh (SSH agent forwarding)"),
+            (self.load, "--load (there is no daemon to load into; use --tar-path)"),
+        ];
+        given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
+    }
+}

@@ -1,0 +1,124 @@
+//! The sub-commands, each a road of a screen.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use build::{Built, Plan};
+use oci::Reference;
+
+use crate::args::{Build, Doctor, LogFormat};
+use crate::report::Failure;
+use crate::wire::{Wired, WorkDir};
+use crate::{Manner, progress, settings, signals, wire};
+
+pub fn build(typed: Build, manner: Manner) -> Result<(), Failure> {
+    refuse_unsupported(&typed)?;
+    let cancelled = signals::catch();
+    let work = WorkDir::make(&settings::work_root(typed.run.work_dir.as_ref()))?;
+    // Namespaces can only be entered while there is one thread: this comes before everything that may start another.
+    let sandbox = wire::sandbox(&typed.run.isolation, work.path())?;
+    let shown = progress::choose(&typed.display, typed.kaniko.log_timestamp);
+    let wired = wire::request(&typed, manner, sandbox, &work, shown.clone(), cancelled)?;
+    if typed.input.dry_run {
+        return dry_run(&typed, &wired);
+    }
+    let built = build::build(&wired.request);
+    shown.finish();
+    let built = built.map_err(|error| wired.failure(error))?;
+    write_results(&typed, &wired.names, &built)?;
+    print_digest(&built)
+}
+
+/// A flag without its effect is an error, never ignored.
+fn refuse_unsupported(typed: &Build) -> Result<(), Failure> {
+    match typed.unsupported.first() {
+        Some(flag) => Err(Failure::usage(format!("not supported yet: {flag}"))),
+        None => Ok(()),
+    }
+}
+
+fn dry_run(typed: &Build, wired: &Wired) -> Result<(), Failure> {
+    let plan: Plan = build::plan(&wired.request).map_err(|error| wired.failure(error))?;
+    let text = if typed.display.log_format == LogFormat::Json {
+        format!("{}\n", build::plan::to_json(&plan))
+    } else {
+        build::plan::to_text(&plan)
+    };
+    print(&text)
+}
+
+fn print_digest(built: &Built) -> Result<(), Failure> {
+    print(&format!("{}\n", built.digest))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.context("could not write to standard output").map_err(Failure::other(1))
+}
+
+/// The files that tell scripts what was built; written only when all else is done.
+fn write_results(typed: &Build, names: &[Reference], built: &Built) -> Result<(), Failure> {
+    let output = &typed.output;
+    let digest = built.digest.to_string();
+    let lines = |line: &dyn Fn(&Reference) -> String| names.iter().map(|n| line(n) + "\n").collect::<String>();
+    if let Some(path) = &output.digest_file {
+        write_file(path, &digest)?;
+    }
+    if let Some(path) = &output.image_name_with_digest_file {
+        write_file(path, &lines(&|n| format!("{}@{digest}", n.name())))?;
+    }
+    if let Some(path) = &output.image_name_tag_with_digest_file {
+        write_file(path, &lines(&|n| format!("{}:{}@{digest}", n.name(), n.tag_or_latest())))?;
+    }
+    if let Some(path) = &output.iidfile {
+        write_file(path, built.image_id.as_str())?;
+    }
+    if let Some(path) = &output.metadata_file {
+        let metadata = serde_json::json!({
+            "containerimage.digest": digest,
+            "containerimage.config.digest": built.image_id.as_str(),
+            "image.name": names.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        });
+        write_file(path, &format!("{metadata}\n"))?;
+    }
+    Ok(())
+}
+
+fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    let made = parent.map_or(Ok(()), std::fs::create_dir_all);
+    made.and_then(|()| std::fs::write(path, text))
+        .with_context(|| format!("could not write `{}`", path.display()))
+        .map_err(Failure::other(6))
+}
+
+pub fn doctor(typed: &Doctor) -> Result<(), Failure> {
+    let work = WorkDir::make(&settings::work_root(typed.work_dir.as_ref()))?;
+    let report = sandbox::probe::probe(work.path());
+    if typed.json {
+        let json = serde_json::to_string_pretty(&report).context("could not write the report").map_err(Failure::other(1))?;
+        return print(&(json + "\n"));
+    }
+    let mut text = String::new();
+    for finding in &report.findings {
+        let word = if finding.works { "works" } else { "does not work" };
+        text += &format!("{}: {word}\n", finding.backend);
+        for line in &finding.tried {
+            text += &format!("    {line}\n");
+        }
+        if let (false, Some(needs)) = (finding.works, &finding.needs) {
+            text += &format!("    needs: {needs}\n");
+        }
+    }
+    text += &match report.chosen {
+        Some(name) => format!("chosen: {name}\n"),
+        None => "chosen: none; a Dockerfile without RUN can be built all the same\n".to_owned(),
+    };
+    print(&text)
+}
+
+pub fn version() -> Result<(), Failure> {
+    print(&format!("zuwai {}\n", env!("CARGO_PKG_VERSION")))
+}

@@ -1,0 +1,65 @@
+//! One JSON object a line on standard error.
+
+use std::io::Write as _;
+
+use build::{Event, Observer};
+use sandbox::Stream;
+use serde_json::{Value, json};
+use store::{Direction, Transfer, TransferObserver, TransferState};
+
+use super::Shown;
+
+#[derive(Default)]
+pub struct Json {}
+
+fn emit(mut value: Value) {
+    value["time"] = jiff::Timestamp::now().to_string().into();
+    // A closed standard error leaves nobody to tell.
+    let _ = writeln!(std::io::stderr().lock(), "{value}");
+}
+
+impl Observer for Json {
+    fn event(&self, event: &Event<'_>) {
+        emit(match event {
+            Event::Planned { steps } => json!({"event": "planned", "steps": steps}),
+            Event::StageStarted { stage, name } => json!({"event": "stage", "stage": stage, "name": name}),
+            Event::StepStarted { id, stage, index, total, title } => json!({
+                "event": "step", "stage": id.stage, "step": id.step, "name": stage,
+                "index": index + 1, "total": total, "title": title,
+            }),
+            Event::Output { id, stream, bytes } => json!({
+                "event": "output", "stage": id.stage, "step": id.step,
+                "stream": match stream { Stream::Stdout => "stdout", Stream::Stderr => "stderr" },
+                "text": String::from_utf8_lossy(bytes),
+            }),
+            Event::StepDone { id, elapsed, failed } => json!({
+                "event": "step done", "stage": id.stage, "step": id.step,
+                "seconds": elapsed.as_secs_f64(), "failed": failed,
+            }),
+            Event::Layer { digest, size_bytes } => json!({"event": "layer", "digest": digest, "size_bytes": size_bytes}),
+            Event::Exporting { to } => json!({"event": "exporting", "to": to}),
+            Event::Warning { message } => json!({"event": "warning", "message": message}),
+        });
+    }
+}
+
+impl TransferObserver for Json {
+    fn transfer(&self, transfer: &Transfer) {
+        let (state, reason) = match &transfer.state {
+            TransferState::Started => ("started", None),
+            // Too many to be worth a line each.
+            TransferState::Progress => return,
+            TransferState::Done => ("done", None),
+            TransferState::Exists => ("exists", None),
+            TransferState::Mounted => ("mounted", None),
+            TransferState::Retry(why) => ("retry", Some(why)),
+        };
+        emit(json!({
+            "event": match transfer.direction { Direction::Pull => "pull", Direction::Push => "push" },
+            "what": transfer.what, "place": transfer.place, "state": state, "reason": reason,
+            "done_bytes": transfer.done_bytes, "total_bytes": transfer.total_bytes,
+        }));
+    }
+}
+
+impl Shown for Json {}

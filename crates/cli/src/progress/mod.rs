@@ -1,0 +1,77 @@
+//! What happens, shown: live on a terminal, plain lines in CI, JSON for programs. Everything goes to standard error.
+
+mod json;
+mod live;
+mod plain;
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+
+use crate::args::{Display, LogFormat, Progress, Verbosity};
+
+/// Shows a build and its transfers.
+pub trait Shown: build::Observer + store::TransferObserver {
+    /// Puts the screen in order before other output.
+    fn finish(&self) {}
+}
+
+/// The way that was asked for, or that fits standard error.
+pub fn choose(display: &Display, timestamps: bool) -> Arc<dyn Shown> {
+    if display.log_format == LogFormat::Json || display.progress == Progress::Rawjson {
+        return Arc::new(json::Json::default());
+    }
+    if display.quiet || display.progress == Progress::Quiet || display.verbosity >= Verbosity::Error {
+        return Arc::new(Silent);
+    }
+    let live = match display.progress {
+        Progress::Tty => true,
+        Progress::Auto => std::io::stderr().is_terminal() && !timestamps,
+        Progress::Plain | Progress::Quiet | Progress::Rawjson => false,
+    };
+    if live {
+        return Arc::new(live::Live::new());
+    }
+    Arc::new(plain::Plain::new(display.verbosity, timestamps))
+}
+
+struct Silent;
+
+impl build::Observer for Silent {
+    fn event(&self, _: &build::Event<'_>) {}
+}
+
+impl store::TransferObserver for Silent {
+    fn transfer(&self, _: &store::Transfer) {}
+}
+
+impl Shown for Silent {}
+
+/// `1.5 MB`, as docker counts.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// A digest as people recognise it.
+fn short(what: &str) -> &str {
+    match what.strip_prefix("sha256:") {
+        Some(hex) => hex.get(..12).unwrap_or(hex),
+        None => what,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sizes() {
+        for (bytes, want) in [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (48_000_000, "48.0 MB")] {
+            assert_eq!(super::size(bytes), want);
+        }
+    }
+}

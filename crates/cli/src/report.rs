@@ -1,0 +1,142 @@
+//! Errors as people read them: what, where, why, and what to do.
+
+use std::io::Write as _;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use build::BuildError;
+use dockerfile::{Diagnostic, Span};
+
+/// What ended the command.
+#[derive(Debug)]
+pub enum Failure {
+    /// What was typed makes no sense.
+    Usage { message: String, hint: Option<String> },
+    Dockerfile { diagnostic: Diagnostic, source: String, name: String },
+    Build { error: BuildError, source: String, name: String },
+    /// Anything else, with its exit code.
+    Other { error: anyhow::Error, code: u8, hint: Option<String> },
+}
+
+impl Failure {
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure::Usage { message: message.into(), hint: None }
+    }
+
+    pub fn other(code: u8) -> impl FnOnce(anyhow::Error) -> Failure {
+        move |error| Failure::Other { error, code, hint: None }
+    }
+}
+
+/// Prints a failure to standard error.
+pub fn print(failure: &Failure) {
+    let text = match failure {
+        Failure::Usage { message, hint } => plain(message, &[], hint.as_deref()),
+        Failure::Dockerfile { diagnostic, source, name } => {
+            placed(&diagnostic.message, &[], diagnostic.hint.as_deref(), &diagnostic.span, source, name)
+        }
+        Failure::Build { error, source, name } => {
+            let (causes, hint) = causes(error);
+            match error.place() {
+                Some(place) => placed(&error.to_string(), &causes, hint.as_deref(), &place.span, source, name),
+                None => plain(&error.to_string(), &causes, hint.as_deref()),
+            }
+        }
+        Failure::Other { error, hint, .. } => {
+            let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+            plain(&error.to_string(), &causes, hint.as_deref())
+        }
+    };
+    // A closed standard error leaves nobody to tell.
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// The chain below an error, each said once, and a hint from wherever in the chain there is one.
+fn causes(error: &BuildError) -> (Vec<String>, Option<String>) {
+    let mut causes = Vec::new();
+    let mut hint = match error {
+        BuildError::Dockerfile { hint, .. } | BuildError::Request { hint, .. } => hint.clone(),
+        _ => None,
+    };
+    let mut last = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        if let Some(store::StoreError::Remote { hint: Some(found), .. }) = cause.downcast_ref() {
+            hint.get_or_insert_with(|| found.clone());
+        }
+        let text = cause.to_string();
+        if !last.contains(&text) {
+            causes.push(text.clone());
+            last = text;
+        }
+        next = cause.source();
+    }
+    (causes, hint)
+}
+
+fn plain(message: &str, causes: &[String], hint: Option<&str>) -> String {
+    let mut text = format!("error: {message}");
+    for cause in causes {
+        text = text + "\n  " + &cause.replace('\n', "\n  ");
+    }
+    if let Some(hint) = hint {
+        text = text + "\nhint: " + hint;
+    }
+    text
+}
+
+fn placed(message: &str, causes: &[String], hint: Option<&str>, span: &Span, source: &str, name: &str) -> String {
+    let (shown, span, line) = window(source, span);
+    let snippet = Snippet::source(shown).path(name).line_start(line).annotation(AnnotationKind::Primary.span(span));
+    let mut group = Level::ERROR.primary_title(message).element(snippet);
+    for cause in causes {
+        group = group.element(Level::NOTE.with_name(None).message(cause.as_str()));
+    }
+    if let Some(hint) = hint {
+        group = group.element(Level::HELP.with_name("hint").message(hint));
+    }
+    Renderer::styled().render(&[group])
+}
+
+/// The lines of `source` around `span`, the span within them, and the first line's number: a renderer that never sees
+/// megabytes of Dockerfile, nor a span that splits a character.
+fn window<'a>(source: &'a str, span: &Span) -> (&'a str, Span, usize) {
+    let clamp = |mut at: usize| {
+        at = at.min(source.len());
+        while !source.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    };
+    let (start, end) = (clamp(span.start), clamp(span.end.max(span.start)));
+    let first = source[..start].rfind('\n').map_or(0, |at| at + 1);
+    let line_end = |from: usize| source[from..].find('\n').map_or(source.len(), |at| from + at);
+    let one_line = line_end(start);
+    // An instruction over many lines is shown by its first one.
+    let (end, last) = if end > one_line { (one_line, one_line) } else { (end, line_end(end)) };
+    let last = clamp(last.min(first + 2000));
+    let end = end.min(last).max(start.min(last));
+    let line = dockerfile::error::line_of(source, first);
+    (&source[first..last], (start - first).min(last - first)..end - first, line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_is_the_line_of_the_span() {
+        let source = "FROM a\nRUN é x\\\n y\nCMD z\n";
+        let run = source.find("RUN").expect("there");
+        let (shown, span, line) = window(source, &(run..source.find("CMD").expect("there")));
+        assert_eq!((shown, line), ("RUN é x\\", 2));
+        assert_eq!(&shown[span], "RUN é x\\");
+        let (shown, span, line) = window(source, &(source.len()..source.len() + 9));
+        assert_eq!((shown, span, line), ("", 0..0, 5));
+    }
+
+    #[test]
+    fn a_message_without_a_place_has_its_causes_and_hint() {
+        let text = plain("could not push", &["403 DENIED".to_owned()], Some("log in"));
+        assert_eq!(text, "error: could not push\n  403 DENIED\nhint: log in");
+    }
+}

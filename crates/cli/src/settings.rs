@@ -1,0 +1,300 @@
+//! What was typed, as values: made once, from flags and environment; nobody asks for a flag after this.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use build::Secret;
+use net::{Proxies, Settings};
+use oci::{Flavor, Platform, Reference};
+use oci::media_type::Compression;
+
+use crate::args::{Build, CompressionName, ImageFormat, Input, Output, RegistryArgs};
+use crate::labels::{fields, pair};
+use crate::report::Failure;
+
+/// Build arguments; a bare name takes the environment's value, and is left out where that has none (as docker does).
+pub fn build_args(words: &[String]) -> BTreeMap<String, String> {
+    let value = |word: &String| match word.split_once('=') {
+        Some((name, value)) => Some((name.to_owned(), value.to_owned())),
+        None => std::env::var(word).ok().map(|value| (word.clone(), value)),
+    };
+    words.iter().filter_map(value).collect()
+}
+
+pub fn pairs(flag: &str, words: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    words.iter().map(|w| pair(flag, w).map(|(n, v)| (n.to_owned(), v.to_owned()))).collect()
+}
+
+/// The one stage to build. kaniko takes several and pushes the first; several are not supported yet.
+pub fn target(input: &Input) -> Result<Option<String>, Failure> {
+    match input.target.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(one.clone())),
+        _ => Err(Failure::usage("not supported yet: several values of --target")),
+    }
+}
+
+pub fn platform(input: &Input) -> Result<Option<Platform>, Failure> {
+    match &input.platform {
+        None => Ok(None),
+        Some(several) if several.contains(',') => Err(Failure::usage("not supported yet: several values of --platform")),
+        Some(text) => Platform::parse(text).map(Some).map_err(|e| Failure::usage(format!("--platform: {e}"))),
+    }
+}
+
+/// `HOST:ADDRESS` or `HOST=ADDRESS` words.
+pub fn extra_hosts(words: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let split = |word: &String| {
+        let (host, address) = word.split_once(['=', ':'])?;
+        let address = address.trim_start_matches('[').trim_end_matches(']');
+        address.parse::<std::net::IpAddr>().ok().map(|a| (host.to_owned(), a.to_string()))
+    };
+    let failed = |word: &String| Failure::usage(format!("`--add-host {word}`: expected HOST:ADDRESS"));
+    words.iter().map(|w| split(w).ok_or_else(|| failed(w))).collect()
+}
+
+/// `id=ID[,src=FILE][,env=NAME][,type=file|env]`, read now: the files may be out of reach later.
+///
+/// Without src and env the variable named like the id is taken, else the file of that name (kaniko and docker).
+pub fn secrets(words: &[String]) -> Result<BTreeMap<String, Secret>, Failure> {
+    let mut secrets = BTreeMap::new();
+    for word in words {
+        let (id, secret) = secret(word)?;
+        if secrets.insert(id.clone(), secret).is_some() {
+            return Err(Failure::usage(format!("secret `{id}` is given twice")));
+        }
+    }
+    Ok(secrets)
+}
+
+fn secret(word: &str) -> Result<(String, Secret), Failure> {
+    let (mut id, mut src, mut env, mut kind) = (None, None, None, None);
+    for (key, value) in fields(word) {
+        match key.as_str() {
+            "id" => id = Some(value),
+            "src" | "source" => src = Some(value),
+            "env" => env = Some(value),
+            "type" => kind = Some(value),
+            other => return Err(Failure::usage(format!("`--secret {word}`: unknown key `{other}`"))),
+        }
+    }
+    let id = id.filter(|i| !i.is_empty()).ok_or_else(|| Failure::usage(format!("`--secret {word}`: no `id`")))?;
+    match kind.as_deref() {
+        None | Some("file") => {}
+        Some("env") => env = env.or(src.take()).or_else(|| Some(id.clone())),
+        Some(other) => return Err(Failure::usage(format!("`--secret {word}`: type `{other}` is neither file nor env"))),
+    }
+    if env.is_none() && src.is_none() {
+        match std::env::var_os(&id) {
+            Some(_) => env = Some(id.clone()),
+            None => src = Some(id.clone()),
+        }
+    }
+    use std::os::unix::ffi::OsStringExt as _;
+    let bytes = match (env, src) {
+        (Some(name), _) => std::env::var_os(&name)
+            .map(OsStringExt::into_vec)
+            .ok_or_else(|| Failure::usage(format!("secret `{id}`: variable `{name}` is not set")))?,
+        (None, Some(path)) => {
+            std::fs::read(&path).map_err(|e| Failure::usage(format!("secret `{id}`: could not read `{path}`: {e}")))?
+        }
+        (None, None) => Vec::new(),
+    };
+    Ok((id, Secret(bytes)))
+}
+
+pub fn flavor(output: &Output) -> Result<Option<Flavor>, Failure> {
+    let flavor = output.image_format.map(|format| match format {
+        ImageFormat::Docker => Flavor::Docker,
+        ImageFormat::Oci => Flavor::Oci,
+    });
+    if flavor == Some(Flavor::Docker) && output.compression == Some(CompressionName::Zstd) {
+        return Err(Failure::usage("--image-format=docker has no media type for --compression=zstd"));
+    }
+    Ok(flavor)
+}
+
+pub fn compression(output: &Output) -> Compression {
+    match output.compression {
+        None | Some(CompressionName::Gzip) => Compression::Gzip,
+        Some(CompressionName::Zstd) => Compression::Zstd,
+        Some(CompressionName::None) => Compression::None,
+    }
+}
+
+/// kaniko counts only levels above 0 and lets -1 mean the default.
+pub fn compression_level(output: &Output) -> Option<u32> {
+    output.compression_level.and_then(|level| u32::try_from(level).ok()).filter(|level| *level > 0)
+}
+
+/// `SOURCE_DATE_EPOCH` of the build arguments, then of the environment; 0 where `--reproducible` asks and neither says.
+pub fn source_date_epoch(args: &BTreeMap<String, String>, reproducible: bool) -> Result<Option<i64>, Failure> {
+    let given = args.get("SOURCE_DATE_EPOCH").cloned().or_else(|| std::env::var("SOURCE_DATE_EPOCH").ok());
+    match given.filter(|text| !text.is_empty()) {
+        Some(text) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| Failure::usage(format!("SOURCE_DATE_EPOCH `{text}` is not a number of seconds"))),
+        None => Ok(reproducible.then_some(0)),
+    }
+}
+
+/// Where images are pushed: every --destination, and every --tag with --push.
+pub fn destinations(build: &Build) -> Result<Vec<Reference>, Failure> {
+    let no_push = build.kaniko.no_push || env_flag("KANIKO_NO_PUSH")?;
+    let mut texts: Vec<&String> = Vec::new();
+    if !no_push {
+        texts.extend(&build.output.destination);
+    }
+    if build.output.push {
+        texts.extend(&build.output.tag);
+    }
+    references(texts)
+}
+
+/// Every name the image was given, pushed or not.
+pub fn names(build: &Build) -> Result<Vec<Reference>, Failure> {
+    references(build.output.destination.iter().chain(&build.output.tag).collect())
+}
+
+fn references(texts: Vec<&String>) -> Result<Vec<Reference>, Failure> {
+    let mut found: Vec<Reference> = Vec::new();
+    for text in texts {
+        let reference = Reference::parse(text).map_err(|e| Failure::usage(e.to_string()))?;
+        if reference.digest.is_some() {
+            return Err(Failure::usage(format!("`{text}`: an image cannot be pushed to a digest, give a tag")));
+        }
+        if !found.contains(&reference) {
+            found.push(reference);
+        }
+    }
+    Ok(found)
+}
+
+fn env_flag(name: &str) -> Result<bool, Failure> {
+    match std::env::var(name) {
+        Err(_) => Ok(false),
+        Ok(text) => match text.to_ascii_lowercase().as_str() {
+            "1" | "t" | "true" => Ok(true),
+            "" | "0" | "f" | "false" => Ok(false),
+            _ => Err(Failure::usage(format!("variable `{name}` is `{text}`, neither true nor false"))),
+        },
+    }
+}
+
+/// How hosts are reached.
+pub fn network(build: &Build, destinations: &[Reference], cancelled: &Arc<AtomicBool>) -> Result<Settings, Failure> {
+    let args = &build.registry;
+    let mut settings = Settings::new(&user_agent());
+    settings.plain_http.clone_from(&args.insecure_registry);
+    if build.kaniko.insecure {
+        settings.plain_http.extend(destinations.iter().map(|d| d.registry.clone()));
+    }
+    settings.plain_http_all = build.kaniko.insecure_pull;
+    settings.skip_verify.clone_from(&args.skip_tls_verify_registry);
+    settings.skip_verify_all = build.kaniko.skip_tls_verify || build.kaniko.skip_tls_verify_pull;
+    for word in &args.registry_certificate {
+        let (host, file) = pair("--registry-certificate", word)?;
+        settings.certificates.push((host.to_owned(), PathBuf::from(file)));
+    }
+    for word in &args.registry_client_cert {
+        let (host, files) = pair("--registry-client-cert", word)?;
+        let Some((certificate, key)) = files.split_once(',') else {
+            return Err(Failure::usage(format!("`--registry-client-cert {word}`: expected HOST=CERT,KEY")));
+        };
+        settings.client_certificates.push((host.to_owned(), certificate.into(), key.into()));
+    }
+    for file in ["SSL_CERT_FILE"].iter().filter_map(|name| std::env::var_os(name)) {
+        if Path::new(&file).is_file() {
+            settings.certificates.push((String::new(), file.into()));
+        }
+    }
+    if let Some(retries) = args.push_retry.into_iter().chain(args.image_download_retry).max() {
+        settings.retries = retries;
+    }
+    settings.proxies = proxies();
+    settings.cancel = cancelled.clone();
+    Ok(settings)
+}
+
+fn user_agent() -> String {
+    let suffix = std::env::var("UPSTREAM_CLIENT_TYPE").map(|kind| format!(",{kind}")).unwrap_or_default();
+    format!("zuwai/{}{suffix}", env!("CARGO_PKG_VERSION"))
+}
+
+fn proxies() -> Proxies {
+    let either = |lower: &str| {
+        let upper = lower.to_ascii_uppercase();
+        [lower, &upper].into_iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
+    };
+    Proxies { http: either("http_proxy"), https: either("https_proxy"), all: either("all_proxy"), no_proxy: either("no_proxy") }
+}
+
+/// `--registry-map from=to;from=to` and `--registry-mirror`, in order.
+pub fn registry_maps(args: &RegistryArgs) -> Result<Vec<(String, String)>, Failure> {
+    let mut maps = Vec::new();
+    for word in args.registry_map.iter().flat_map(|words| words.split(';')).filter(|w| !w.is_empty()) {
+        let (from, to) = pair("--registry-map", word)?;
+        let from = if from == "index.docker.io" { "docker.io" } else { from };
+        maps.push((from.to_owned(), to.to_owned()));
+    }
+    maps.extend(args.registry_mirror.iter().map(|mirror| ("docker.io".to_owned(), mirror.clone())));
+    Ok(maps)
+}
+
+/// Where trees, layers and cache mounts lie: told, else `/zuwai` in a container, else the user's cache directory.
+pub fn work_root(told: Option<&PathBuf>) -> PathBuf {
+    if let Some(told) = told {
+        return told.clone();
+    }
+    if let Some(kaniko) = std::env::var_os("KANIKO_DIR").filter(|d| !d.is_empty()) {
+        return kaniko.into();
+    }
+    let root = rustix::process::geteuid().is_root();
+    if root && in_container() {
+        return PathBuf::from("/zuwai");
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    match cache.or(home).filter(|_| !root) {
+        Some(cache) => cache.join("zuwai"),
+        None if root => PathBuf::from("/var/cache/zuwai"),
+        None => PathBuf::from("/tmp/zuwai"),
+    }
+}
+
+/// Files and a root file system as container runtimes leave them.
+fn in_container() -> bool {
+    const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
+    ["/.dockerenv", "/run/.containerenv", "/kaniko"].iter().any(|f| Path::new(f).exists())
+        || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+        || rustix::fs::statfs("/").is_ok_and(|fs| fs.f_type as i64 == OVERLAYFS_SUPER_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_from_words() {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        std::fs::write(&file, "hush").expect("written");
+        let word = format!("id=a,src={}", file.path().display());
+        let (id, secret) = secret(&word).expect("valid");
+        assert_eq!((id.as_str(), secret.0.as_slice()), ("a", &b"hush"[..]));
+        for bad in ["src=x", "id=a,src=/no/such/file", "id=a,env=NO_SUCH_VARIABLE_HERE", "id=a,colour=red", "id=a,type=x"] {
+            assert!(super::secret(bad).is_err(), "{bad}");
+        }
+        assert!(secrets(&[word.clone(), word]).is_err(), "twice");
+    }
+
+    #[test]
+    fn hosts() {
+        let got = extra_hosts(&["a:1.2.3.4".into(), "b=[::1]".into(), "c:::1".into()]).expect("valid");
+        let want = [("a", "1.2.3.4"), ("b", "::1"), ("c", "::1")].map(|(h, a)| (h.to_owned(), a.to_owned()));
+        assert_eq!(got, want);
+        assert!(extra_hosts(&["nothing".into()]).is_err());
+    }
+}

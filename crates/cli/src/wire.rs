@@ -1,0 +1,466 @@
+//! Values to back-ends: the one place that picks implementations of the seams.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context as _;
+use build::{BuildError, CacheRoot, NamedContext, Request, RootfsOutput};
+use net::Net;
+use oci::{Platform, Reference};
+use registry::{Credentials, Login, Registry, RegistrySettings};
+use sandbox::{Exit, Mount, Process, Sandbox, SandboxError, Stream};
+use store::{ArchiveExporter, ArchiveFormat, Destination, EntryName, Exporter, Image, ImageSource, LayoutExporter, LayoutSource, StoreError};
+
+use crate::args::Build;
+use crate::labels::{fields, pair};
+use crate::progress::Shown;
+use crate::report::Failure;
+use crate::{Manner, settings};
+
+/// A request and what is needed to talk about it.
+pub struct Wired {
+    pub request: Request,
+    /// Every name the image was given.
+    pub names: Vec<Reference>,
+    /// How the Dockerfile is called in messages.
+    dockerfile_name: String,
+}
+
+impl Wired {
+    pub fn failure(&self, error: BuildError) -> Failure {
+        Failure::Build {
+            error,
+            source: self.request.dockerfile.source.clone(),
+            name: self.dockerfile_name.clone(),
+        }
+    }
+}
+
+/// Where trees and layers lie, and a directory of this run alone that goes when this value does.
+pub struct WorkDir {
+    root: PathBuf,
+    run: tempfile::TempDir,
+    _lock: rustix::fd::OwnedFd,
+}
+
+impl WorkDir {
+    /// Makes the directory of this run below `root`, and removes those that killed runs left.
+    pub fn make(root: &Path) -> Result<WorkDir, Failure> {
+        Self::try_make(root)
+            .with_context(|| format!("could not use work directory `{}`", root.display()))
+            .map_err(|error| Failure::Other { error, code: 6, hint: Some("choose another one with --work-dir".to_owned()) })
+    }
+
+    fn try_make(root: &Path) -> anyhow::Result<WorkDir> {
+        let runs = root.join("runs");
+        std::fs::create_dir_all(&runs)?;
+        let root = root.canonicalize()?;
+        let runs = root.join("runs");
+        for entry in std::fs::read_dir(&runs)? {
+            remove_if_dead(&entry?.path());
+        }
+        let run = tempfile::Builder::new().prefix("run-").tempdir_in(&runs)?;
+        let lock = std::fs::File::create(run.path().join("lock"))?.into();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
+        Ok(WorkDir { root, run, _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.run.path()
+    }
+}
+
+/// A run whose lock can be had has nobody any more.
+fn remove_if_dead(run: &Path) {
+    let Ok(lock) = std::fs::File::open(run.join("lock")) else { return };
+    if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+        // What cannot be removed (another user's, say) stays; it harms nobody.
+        let _ = std::fs::remove_dir_all(run);
+    }
+}
+
+/// The isolation back-end. Where none works the build may still need none: then a RUN says why it cannot run.
+pub fn sandbox(name: &str, work: &Path) -> Result<Arc<dyn Sandbox>, Failure> {
+    match sandbox::probe::enter(name, work) {
+        Ok(sandbox) => Ok(Arc::from(sandbox)),
+        Err(SandboxError::NoBackend { reasons }) => Ok(Arc::new(NoSandbox { reasons })),
+        Err(error) => Err(Failure::Other { error: error.into(), code: 6, hint: Some("`zuwai doctor` shows more".to_owned()) }),
+    }
+}
+
+struct NoSandbox {
+    reasons: String,
+}
+
+impl Sandbox for NoSandbox {
+    fn name(&self) -> &'static str {
+        "none"
+    }
+
+    fn parallel(&self) -> bool {
+        true
+    }
+
+    fn run(
+        &self,
+        _: &rootfs::Tree,
+        _: &Process,
+        _: &[Mount],
+        _: &mut dyn FnMut(Stream, &[u8]),
+        _: &dyn Fn() -> bool,
+    ) -> Result<Exit, SandboxError> {
+        Err(SandboxError::NoBackend { reasons: self.reasons.clone() })
+    }
+}
+
+/// Everything a build needs, out of everything that was typed.
+pub fn request(
+    typed: &Build,
+    manner: Manner,
+    sandbox: Arc<dyn Sandbox>,
+    work: &WorkDir,
+    shown: Arc<dyn Shown>,
+    cancelled: Arc<AtomicBool>,
+) -> Result<Wired, Failure> {
+    let destinations = settings::destinations(typed)?;
+    let net = Net::new(settings::network(typed, &destinations, &cancelled)?)
+        .context("could not set up networking")
+        .map_err(Failure::other(2))?;
+    let opened = open_context(typed, &net, work)?;
+    let dockerfile = dockerfile::parse(&opened.dockerfile).map_err(|e| Failure::Dockerfile {
+        diagnostic: e.diagnostic,
+        source: e.source_text,
+        name: opened.name.clone(),
+    })?;
+    let mut named: Vec<Reference> = destinations.clone();
+    named.extend(dockerfile.stages.iter().filter_map(|s| Reference::parse(&s.from.image.text).ok()));
+    let registry = registry(typed, &net, shown.clone(), &named)?;
+    let platform = settings::platform(&typed.input)?;
+    let names = settings::names(typed)?;
+    let outputs = outputs(typed, manner, &registry, &destinations, &names)?;
+    check_permission(typed, &registry, &destinations)?;
+    let build_args = settings::build_args(&typed.input.build_arg);
+    let source_date_epoch = settings::source_date_epoch(&build_args, typed.kaniko.reproducible)?;
+    let cache_namespace = build_args.get("BUILDKIT_CACHE_MOUNT_NS").cloned().unwrap_or_default();
+    let request = Request {
+        contexts: named_contexts(typed, &registry, &net, work)?,
+        dockerfile,
+        context: opened.context,
+        images: Arc::new(registry.clone()),
+        net,
+        sandbox,
+        target: settings::target(&typed.input)?,
+        platform,
+        build_args,
+        labels: settings::pairs("--label", &typed.input.label)?,
+        annotations: settings::pairs("--annotation", &typed.output.annotation)?.into_iter().collect(),
+        secrets: settings::secrets(&typed.input.secret)?,
+        exporters: outputs.exporters,
+        rootfs_output: outputs.rootfs,
+        flavor: settings::flavor(&typed.output)?,
+        compression: settings::compression(&typed.output),
+        compression_level: settings::compression_level(&typed.output),
+        source_date_epoch,
+        clamp_modified: typed.kaniko.reproducible,
+        ignore_paths: typed.output.ignore_path.iter().map(|p| p.strip_prefix("/").unwrap_or(p).to_owned()).collect(),
+        extra_hosts: settings::extra_hosts(&typed.input.add_host)?,
+        layer_limit_bytes: typed.run.layer_limit.saturating_mul(1 << 30),
+        work: work.path().to_owned(),
+        cache_mounts: CacheRoot { path: work.root.join("cache-mounts"), namespace: cache_namespace },
+        jobs: typed.run.jobs.unwrap_or_else(processors).max(1),
+        cancelled,
+        observer: Arc::new(ShownBuild(shown)),
+    };
+    Ok(Wired { request, names, dockerfile_name: opened.name })
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+/// The observer as the build crate's trait alone.
+struct ShownBuild(Arc<dyn Shown>);
+
+impl build::Observer for ShownBuild {
+    fn event(&self, event: &build::Event<'_>) {
+        self.0.event(event);
+    }
+}
+
+struct ShownTransfers(Arc<dyn Shown>);
+
+impl store::TransferObserver for ShownTransfers {
+    fn transfer(&self, transfer: &store::Transfer) {
+        self.0.transfer(transfer);
+    }
+}
+
+fn registry(typed: &Build, net: &Net, shown: Arc<dyn Shown>, named: &[Reference]) -> Result<Registry, Failure> {
+    let registry_settings = RegistrySettings {
+        maps: settings::registry_maps(&typed.registry)?,
+        skip_fallback: typed.kaniko.skip_default_registry_fallback,
+        ..RegistrySettings::new()
+    };
+    let credentials = credentials(typed, named)?;
+    Ok(Registry::new(net.clone(), credentials, Arc::new(ShownTransfers(shown)), registry_settings))
+}
+
+/// Logins from where docker, podman and kaniko look: `DOCKER_AUTH_CONFIG`, `config.json`, `auth.json`, `KANIKO_HOST_USER`.
+fn credentials(typed: &Build, named: &[Reference]) -> Result<Credentials, Failure> {
+    let mut credentials = Credentials::anonymous();
+    let bad = |error: registry::CredentialsError| Failure::Other { error: error.into(), code: 5, hint: None };
+    if let Ok(text) = std::env::var("DOCKER_AUTH_CONFIG") {
+        credentials.add_config(&text, "variable `DOCKER_AUTH_CONFIG`").map_err(bad)?;
+    }
+    for path in config_files() {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => credentials.add_config(&text, &format!("`{}`", path.display())).map_err(bad)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let error = anyhow::Error::new(error).context(format!("could not read `{}`", path.display()));
+                return Err(Failure::Other { error, code: 5, hint: None });
+            }
+        }
+    }
+    match typed.registry.credential_helpers.as_deref() {
+        Some([]) => return Ok(credentials),
+        Some(names) => {
+            if let Some(other) = names.iter().find(|n| !n.is_empty() && *n != "env") {
+                return Err(Failure::usage(format!("not supported yet: --credential-helpers={other}")));
+            }
+            if names.iter().all(String::is_empty) {
+                return Ok(credentials);
+            }
+        }
+        None => {}
+    }
+    for host in named.iter().map(|r| r.registry.as_str()) {
+        let name: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+        let variable = |what: &str| std::env::var(format!("KANIKO_{name}_{what}"));
+        if let (Ok(username), Ok(password)) = (variable("USER"), variable("PASSWORD")) {
+            let login = Login::Basic { username, password: registry::Secret::new(password) };
+            credentials.add_login(host, login, &format!("variables `KANIKO_{name}_USER` and `_PASSWORD`"));
+        }
+    }
+    Ok(credentials)
+}
+
+fn config_files() -> Vec<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let docker = variable("DOCKER_CONFIG").or_else(|| variable("HOME").map(|home| home.join(".docker")));
+    let mut files: Vec<PathBuf> = docker.into_iter().map(|dir| dir.join("config.json")).collect();
+    files.extend(variable("REGISTRY_AUTH_FILE"));
+    files.extend(variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));
+    files
+}
+
+/// Finds out before the work whether its result can be pushed, as kaniko does.
+fn check_permission(typed: &Build, registry: &Registry, destinations: &[Reference]) -> Result<(), Failure> {
+    if typed.kaniko.skip_push_permission_check || typed.input.dry_run {
+        return Ok(());
+    }
+    for destination in destinations {
+        registry.check_push_permission(destination).map_err(|error| {
+            let hint = match &error {
+                StoreError::Remote { hint, .. } => hint.clone(),
+                _ => None,
+            };
+            let error = anyhow::Error::new(error).context(format!("`{destination}` cannot be pushed to"));
+            Failure::Other { error, code: 5, hint }
+        })?;
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Outputs {
+    exporters: Vec<Arc<dyn Exporter>>,
+    rootfs: Option<RootfsOutput>,
+}
+
+fn outputs(
+    typed: &Build,
+    manner: Manner,
+    registry: &Registry,
+    destinations: &[Reference],
+    names: &[Reference],
+) -> Result<Outputs, Failure> {
+    let mut outputs = Outputs::default();
+    for destination in destinations {
+        outputs.exporters.push(pushing(typed, registry, destination));
+    }
+    if let Some(path) = &typed.output.oci_layout_path {
+        let entries = names.iter().map(EntryName::of).collect();
+        outputs.exporters.push(Arc::new(LayoutExporter::new(path, entries)));
+    }
+    if let Some(path) = &typed.output.tar_path {
+        let destination = Destination::File(path.clone());
+        outputs.exporters.push(Arc::new(ArchiveExporter::new(ArchiveFormat::Docker, destination, archive_names(names))));
+    }
+    for spec in &typed.output.output {
+        output(spec, typed, registry, names, &mut outputs)?;
+    }
+    let nowhere = outputs.exporters.is_empty() && outputs.rootfs.is_none();
+    if nowhere && !typed.kaniko.no_push && !typed.input.dry_run {
+        let hint = match manner {
+            Manner::Kaniko => "give --destination, or --no-push",
+            Manner::Zuwai => "give --push with --tag, --output, or --no-push to only see whether it builds",
+        };
+        let message = "the image would go nowhere".to_owned();
+        return Err(Failure::Usage { message, hint: Some(hint.to_owned()) });
+    }
+    Ok(outputs)
+}
+
+fn pushing(typed: &Build, registry: &Registry, destination: &Reference) -> Arc<dyn Exporter> {
+    let exporter = Arc::new(registry.exporter(destination.clone()));
+    if typed.kaniko.push_ignore_immutable_tag_errors { Arc::new(LenientOnImmutable(exporter)) } else { exporter }
+}
+
+/// kaniko names an archive without destination like this.
+fn archive_names(names: &[Reference]) -> Vec<Reference> {
+    if names.is_empty() {
+        return Reference::parse("docker.io/unset-repo/unset-image-name").into_iter().collect();
+    }
+    names.to_vec()
+}
+
+/// One `--output`: `type=…,dest=…`, or a directory for the files.
+fn output(spec: &str, typed: &Build, registry: &Registry, names: &[Reference], outputs: &mut Outputs) -> Result<(), Failure> {
+    let parsed: BTreeMap<String, String> = if spec.contains('=') {
+        fields(spec).into_iter().collect()
+    } else if spec == "-" {
+        [("type", "tar"), ("dest", "-")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+    } else {
+        [("type", "local"), ("dest", spec)].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+    };
+    for key in parsed.keys() {
+        if !["type", "dest", "name", "push", "tar"].contains(&key.as_str()) {
+            return Err(Failure::usage(format!("`--output {spec}`: not supported yet: `{key}`")));
+        }
+    }
+    let dest = || parsed.get("dest").cloned().ok_or_else(|| Failure::usage(format!("`--output {spec}`: no `dest`")));
+    let named = match parsed.get("name") {
+        Some(texts) => texts.split(',').map(Reference::parse).collect::<Result<_, _>>().map_err(|e| Failure::usage(e.to_string()))?,
+        None => names.to_vec(),
+    };
+    let archive = |format, names| -> Result<Arc<dyn Exporter>, Failure> {
+        let dest = dest()?;
+        let destination = if dest == "-" {
+            Destination::writer(Box::new(std::io::stdout()))
+        } else {
+            Destination::File(dest.into())
+        };
+        Ok(Arc::new(ArchiveExporter::new(format, destination, names)))
+    };
+    match parsed.get("type").map(String::as_str) {
+        Some("oci") if parsed.get("tar").is_some_and(|t| t == "false") => {
+            let entries = named.iter().map(EntryName::of).collect();
+            outputs.exporters.push(Arc::new(LayoutExporter::new(Path::new(&dest()?), entries)));
+        }
+        Some("oci") => outputs.exporters.push(archive(ArchiveFormat::Oci, named)?),
+        Some("docker") => outputs.exporters.push(archive(ArchiveFormat::Docker, archive_names(&named))?),
+        Some("registry") => outputs.exporters.extend(named.iter().map(|n| pushing(typed, registry, n))),
+        Some("image") if parsed.get("push").is_some_and(|p| p == "true") => {
+            outputs.exporters.extend(named.iter().map(|n| pushing(typed, registry, n)));
+        }
+        Some("local") => outputs.rootfs = Some(RootfsOutput::Directory(dest()?.into())),
+        Some("tar") => outputs.rootfs = Some(RootfsOutput::Tar(rootfs_writer(&dest()?)?)),
+        other => {
+            let message = format!("`--output {spec}`: type `{}` is not oci, docker, registry, local or tar", other.unwrap_or(""));
+            return Err(Failure::usage(message));
+        }
+    }
+    Ok(())
+}
+
+fn rootfs_writer(dest: &str) -> Result<std::sync::Mutex<Box<dyn std::io::Write + Send>>, Failure> {
+    if dest == "-" {
+        return Ok(std::sync::Mutex::new(Box::new(std::io::stdout())));
+    }
+    let file = std::fs::File::create(dest)
+        .with_context(|| format!("could not write `{dest}`"))
+        .map_err(Failure::other(6))?;
+    Ok(std::sync::Mutex::new(Box::new(std::io::BufWriter::new(file))))
+}
+
+/// kaniko's `--push-ignore-immutable-tag-errors`: a tag that is there and may not change counts as pushed.
+struct LenientOnImmutable(Arc<registry::RegistryExporter>);
+
+impl Exporter for LenientOnImmutable {
+    fn prepare(&self, layer: &store::Layer) -> Result<(), StoreError> {
+        self.0.prepare(layer)
+    }
+
+    fn export(&self, image: &Image) -> Result<oci::Digest, StoreError> {
+        match self.0.export(image) {
+            Err(error) if registry::failure(&error).is_some_and(|f| f.kind == registry::FailureKind::ImmutableTag) => {
+                Ok(image.encode().manifest_descriptor.digest)
+            }
+            other => other,
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+}
+
+struct Opened {
+    context: context::Context,
+    dockerfile: Vec<u8>,
+    name: String,
+}
+
+fn open_context(typed: &Build, _net: &Net, _work: &WorkDir) -> Result<Opened, Failure> {
+    let spec = typed.positional_context.clone().or_else(|| typed.input.context.clone()).unwrap_or_else(|| ".".to_owned());
+    let root = PathBuf::from(spec.strip_prefix("dir://").unwrap_or(&spec));
+    let root = typed.input.context_sub_path.as_ref().map_or(root.clone(), |sub| root.join(sub));
+    let file = typed.input.file.clone().unwrap_or_else(|| "Dockerfile".to_owned());
+    let path = if Path::new(&file).is_file() && typed.input.file.is_some() { PathBuf::from(&file) } else { root.join(&file) };
+    let mut dockerfile = Vec::new();
+    std::fs::File::open(&path)
+        .and_then(|mut f| f.read_to_end(&mut dockerfile))
+        .with_context(|| format!("could not read Dockerfile `{}`", path.display()))
+        .map_err(Failure::other(3))?;
+    let tree = rootfs::Tree::open(&root, None).context("could not open the build context").map_err(Failure::other(3))?;
+    let own = PathBuf::from(format!("{}.dockerignore", path.display()));
+    let ignore_file = [own, root.join(".dockerignore")].into_iter().find(|f| f.is_file());
+    let patterns = match &ignore_file {
+        Some(f) => dockerfile::ignore::Patterns::parse(&std::fs::read(f).unwrap_or_default())
+            .map_err(|e| Failure::usage(e.to_string()))?,
+        None => Default::default(),
+    };
+    let context = context::Context { tree: Arc::new(tree), ignore: context::Ignore { patterns, file: ignore_file } };
+    Ok(Opened { context, dockerfile, name: file })
+}
+
+/// `--build-context NAME=…`: a directory, `docker-image://REF`, `oci-layout://DIR[:TAG][@DIGEST]`.
+fn named_contexts(
+    typed: &Build,
+    registry: &Registry,
+    _net: &Net,
+    _work: &WorkDir,
+) -> Result<BTreeMap<String, NamedContext>, Failure> {
+    let mut contexts = BTreeMap::new();
+    for word in &typed.input.build_context {
+        let (name, spec) = pair("--build-context", word)?;
+        let failed = |error: anyhow::Error| Failure::Other { error: error.context(format!("named context `{name}`")), code: 3, hint: None };
+        let context = if let Some(image) = spec.strip_prefix("docker-image://") {
+            let reference = Reference::parse(image).map_err(|e| failed(e.into()))?;
+            NamedContext::Image { source: Arc::new(registry.clone()), reference }
+        } else if let Some(layout) = spec.strip_prefix("oci-layout://") {
+            let source = LayoutSource::open(layout).map_err(|e| failed(e.into()))?;
+            let reference = Reference::parse(name).or_else(|_| Reference::parse("layout")).map_err(|e| failed(e.into()))?;
+            NamedContext::Image { source: Arc::new(source), reference }
+        } else {
+            let tree = rootfs::Tree::open(Path::new(spec), None).map_err(|e| failed(e.into()))?;
+            NamedContext::Directory(context::Context { tree: Arc::new(tree), ignore: context::Ignore::default() })
+        };
+        contexts.insert(name.to_ascii_lowercase(), context);
+    }
+    Ok(contexts)
+}
