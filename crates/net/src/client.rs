@@ -61,10 +61,12 @@ pub(crate) fn check_proxies(settings: &Settings) -> Result<(), NetError> {
     proxies(settings).map(drop)
 }
 
+type Make = fn(&str) -> reqwest::Result<Proxy>;
+
 fn proxies(settings: &Settings) -> Result<Vec<Proxy>, NetError> {
     let given = &settings.proxies;
     let direct = given.no_proxy.as_deref().and_then(NoProxy::from_string);
-    let kinds: [(&Option<String>, fn(&str) -> reqwest::Result<Proxy>); 3] = [
+    let kinds: [(&Option<String>, Make); 3] = [
         (&given.http, |url| Proxy::http(url)),
         (&given.https, |url| Proxy::https(url)),
         (&given.all, |url| Proxy::all(url)),

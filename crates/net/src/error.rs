@@ -116,14 +116,14 @@ pub fn is_cancelled(error: &io::Error) -> bool {
 /// `url` as it may be shown: without user, password, query and fragment, which may hold secrets.
 pub(crate) fn display_url(url: &str) -> String {
     match url::Url::parse(url) {
-        Ok(mut parsed) => {
+        Ok(mut parsed) if parsed.has_host() => {
             let _ = parsed.set_username("");
             let _ = parsed.set_password(None);
             parsed.set_query(None);
             parsed.set_fragment(None);
             parsed.to_string()
         }
-        Err(_) => {
+        _ => {
             let plain = url.split(['?', '#']).next().unwrap_or_default();
             plain.rsplit_once('@').map_or(plain, |(_, rest)| rest).to_owned()
         }
