@@ -1,1 +1,97 @@
-//! registry
+//! Registries: the distribution-spec's protocol as a place that images come from and go to, and the credentials for it.
+//!
+//! Written against OCI distribution-spec 1.1 and Docker's token specification, and to what real registries do. This crate
+//! does not know what an image is for, finds no configuration file and reads no environment. Everything blocks; uploads run
+//! in threads of their own, so that they overlap whatever the caller does meanwhile.
+
+mod blob;
+mod challenge;
+mod client;
+mod credentials;
+mod encode;
+mod exporter;
+mod failure;
+mod helper;
+mod mirror;
+mod pull;
+mod secret;
+mod token;
+mod upload;
+
+use std::sync::Arc;
+
+use net::Net;
+use oci::Reference;
+use store::{StoreError, TransferObserver};
+
+pub use challenge::Challenge;
+pub use credentials::{Credentials, CredentialsError, Found, Login, LookUp};
+pub use exporter::RegistryExporter;
+pub use failure::{Failure, FailureKind, failure};
+pub use pull::parse_manifest;
+pub use secret::Secret;
+
+use client::{Client, Place};
+
+/// How registries are used.
+#[derive(Clone, Debug)]
+pub struct RegistrySettings {
+    /// Where to pull from instead, tried in order: `(source, destination)` such as `("docker.io", "mirror.example/hub")`.
+    /// The source is a registry or a prefix of `registry/repository`; the rest of the name is put behind the destination.
+    pub maps: Vec<(String, String)>,
+    /// Fail when none of the places in `maps` has the image instead of asking the registry that the reference names.
+    pub skip_fallback: bool,
+    /// How many blobs are uploaded at the same time.
+    pub parallel_uploads: usize,
+}
+
+impl RegistrySettings {
+    pub fn new() -> RegistrySettings {
+        RegistrySettings { maps: Vec::new(), skip_fallback: false, parallel_uploads: 4 }
+    }
+}
+
+impl Default for RegistrySettings {
+    fn default() -> RegistrySettings {
+        RegistrySettings::new()
+    }
+}
+
+/// All registries, with what is known of each: tokens, schemes, blobs that are there. Cheap to clone; clones share it.
+#[derive(Clone)]
+pub struct Registry {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    observer: Arc<dyn TransferObserver>,
+    settings: RegistrySettings,
+    uploads: exporter::Uploads,
+}
+
+impl Registry {
+    pub fn new(
+        net: Net,
+        credentials: Credentials,
+        observer: Arc<dyn TransferObserver>,
+        settings: RegistrySettings,
+    ) -> Registry {
+        let uploads = exporter::Uploads::new(settings.parallel_uploads);
+        Registry { shared: Arc::new(Shared { client: Client::new(net, credentials), observer, settings, uploads }) }
+    }
+
+    /// A way to push to `reference`. Exporters of one `Registry` share what they have uploaded.
+    pub fn exporter(&self, reference: Reference) -> RegistryExporter {
+        RegistryExporter::new(self.clone(), reference)
+    }
+
+    /// Finds out before a build whether its result could be pushed to `reference`: starts an upload and cancels it.
+    ///
+    /// # Errors
+    /// [`StoreError::Remote`] with what the registry said and where the credentials came from.
+    pub fn check_push_permission(&self, reference: &Reference) -> Result<(), StoreError> {
+        let place = Place::new(&reference.registry, &reference.repository);
+        upload::check_permission(&self.shared.client, &place).map_err(|f| f.during("get permission to push to", place))
+    }
+}

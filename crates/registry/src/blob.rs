@@ -1,0 +1,236 @@
+//! Blobs as streams that survive cuts and end only with the bytes that were asked for.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use http::Method;
+use net::{NetError, Response};
+use oci::{Descriptor, Digest, Hasher};
+use store::{BlobSource, Direction, StoreError, Transfer, TransferState};
+
+use crate::Shared;
+use crate::challenge::Scopes;
+use crate::client::{Answer, Call, Place};
+use crate::failure::{Failure, FailureKind};
+
+/// Progress is told about once per so many bytes.
+pub(crate) const PROGRESS_BYTES: u64 = 512 * 1024;
+
+/// The blobs of a repository, at the places that have it, best first.
+pub(crate) struct RemoteBlobs {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) places: Vec<Place>,
+}
+
+impl BlobSource for RemoteBlobs {
+    /// Asks the first place that has the blob. The reader goes on where it was after a cut, and fails at its end when the
+    /// bytes were not those of `blob`: what was read until then must not be trusted before.
+    fn open(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, StoreError> {
+        let mut first_failure = None;
+        for place in &self.places {
+            match self.shared.download(place, blob) {
+                Ok(download) => return Ok(Box::new(download)),
+                Err(failure) if failure.kind == FailureKind::Cancelled => return Err(StoreError::Cancelled),
+                Err(failure) => {
+                    first_failure
+                        .get_or_insert_with(|| failure.during("pull blob", format!("{place}@{}", blob.digest)));
+                }
+            }
+        }
+        let nowhere = StoreError::Missing { digest: blob.digest.clone(), place: "no registry".to_owned() };
+        Err(first_failure.unwrap_or(nowhere))
+    }
+}
+
+impl Shared {
+    pub(crate) fn tell(&self, direction: Direction, place: &Place, blob: &Descriptor, done: u64, state: TransferState) {
+        self.observer.transfer(&Transfer {
+            direction,
+            what: blob.digest.to_string(),
+            place: place.to_string(),
+            done_bytes: done,
+            total_bytes: Some(blob.size),
+            state,
+        });
+    }
+
+    fn download(self: &Arc<Shared>, place: &Place, blob: &Descriptor) -> Result<Download, Failure> {
+        let body = self.blob_from(place, blob, 0)?;
+        self.tell(Direction::Pull, place, blob, 0, TransferState::Started);
+        Ok(Download {
+            shared: self.clone(),
+            place: place.clone(),
+            blob: blob.clone(),
+            body: Some(body),
+            hasher: Some(Hasher::new()),
+            done: 0,
+            told: 0,
+            cuts: 0,
+        })
+    }
+
+    /// The blob's bytes from `offset` on.
+    fn blob_from(&self, place: &Place, blob: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send>, Failure> {
+        let told =
+            |reason: &str| self.tell(Direction::Pull, place, blob, offset, TransferState::Retry(reason.to_owned()));
+        let mut call =
+            Call::path(Method::GET, format!("blobs/{}", blob.digest), Scopes::pull(&place.repository)).on_retry(&told);
+        if offset > 0 {
+            call = call.header("range", format!("bytes={offset}-"));
+        }
+        let answer = self.client.send(place, &call)?;
+        match answer.response.status {
+            200 => skip(answer, offset),
+            206 if offset > 0 && starts_at(&answer.response, offset) => Ok(answer.response.body),
+            206 => Err(Failure::new(
+                FailureKind::Unexpected,
+                "the registry sent another part of the blob than asked",
+                answer.request,
+            )),
+            404 => {
+                let failure = self.client.refused(place, answer);
+                Err(Failure { kind: FailureKind::BlobNotFound, ..failure })
+            }
+            _ => Err(self.client.refused(place, answer)),
+        }
+    }
+}
+
+/// For a server that ignores `Range`: reads over what we have.
+fn skip(answer: Answer, offset: u64) -> Result<Box<dyn Read + Send>, Failure> {
+    let mut body = answer.response.body;
+    let skipped = io::copy(&mut (&mut body).take(offset), &mut io::sink());
+    match skipped {
+        Ok(count) if count == offset => Ok(body),
+        Ok(_) => Err(Failure::new(FailureKind::Network, "the blob ended early", answer.request)),
+        Err(error) => Err(from_io(&error, &answer.request)),
+    }
+}
+
+/// Whether the `Content-Range` (`bytes 5-9/10`) begins at `offset`. RFC 9110, section 14.4.
+fn starts_at(response: &Response, offset: u64) -> bool {
+    let range = response.header("content-range").and_then(|value| value.trim().strip_prefix("bytes "));
+    range.and_then(|r| r.split_once('-')).is_some_and(|(first, _)| first.trim().parse() == Ok(offset))
+}
+
+pub(crate) fn from_io(error: &io::Error, request: &str) -> Failure {
+    match net::cause_of(error) {
+        Some(cause) => Failure::from_net(cause),
+        None => Failure::new(FailureKind::Network, error.to_string(), request),
+    }
+}
+
+/// A blob on its way here.
+struct Download {
+    shared: Arc<Shared>,
+    place: Place,
+    blob: Descriptor,
+    /// None between a cut and the next attempt, and at the end.
+    body: Option<Box<dyn Read + Send>>,
+    /// None after the end.
+    hasher: Option<Hasher>,
+    done: u64,
+    told: u64,
+    /// Cuts since the last byte arrived.
+    cuts: u32,
+}
+
+impl Read for Download {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if into.is_empty() || self.hasher.is_none() {
+            return Ok(0);
+        }
+        loop {
+            match self.read_some(into) {
+                Ok(0) if self.done == self.blob.size => return self.finish().map(|()| 0),
+                Ok(0) => self.cut("the blob ended early", None)?,
+                Ok(count) => return self.take(&into[..count]),
+                Err(error) if net::is_cancelled(&error) => return Err(error),
+                Err(error) => {
+                    let failure = from_io(&error, "");
+                    self.cut(&failure.reason, Some(error))?;
+                }
+            }
+        }
+    }
+}
+
+impl Download {
+    fn read_some(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.body.is_none() {
+            let body = self.shared.blob_from(&self.place, &self.blob, self.done);
+            self.body = Some(body.map_err(|failure| self.fail(failure))?);
+        }
+        self.body.as_mut().map_or(Ok(0), |body| body.read(into))
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.done += bytes.len() as u64;
+        self.cuts = 0;
+        if self.done > self.blob.size {
+            let (digest, expected) = (self.blob.digest.clone(), self.blob.size);
+            return Err(invalid(StoreError::WrongSize { digest, expected, actual: self.done }));
+        }
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
+        if self.done - self.told >= PROGRESS_BYTES {
+            self.told = self.done;
+            self.tell(TransferState::Progress);
+        }
+        Ok(bytes.len())
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        let actual = self.hasher.take().map(Hasher::finish);
+        if let Some(actual) = actual
+            && let Some(error) = wrong_digest(&self.blob.digest, actual)
+        {
+            return Err(invalid(error));
+        }
+        self.body = None;
+        self.tell(TransferState::Done);
+        Ok(())
+    }
+
+    /// Gets ready to go on after a cut, when that is still worth it.
+    fn cut(&mut self, reason: &str, error: Option<io::Error>) -> io::Result<()> {
+        self.body = None;
+        if self.cuts >= self.shared.client.net.settings().retries || error.as_ref().is_some_and(is_ours) {
+            return Err(error.unwrap_or_else(|| {
+                let (digest, expected) = (self.blob.digest.clone(), self.blob.size);
+                invalid(StoreError::WrongSize { digest, expected, actual: self.done })
+            }));
+        }
+        self.tell(TransferState::Retry(reason.to_owned()));
+        self.shared.client.net.back_off(self.cuts).map_err(|e: NetError| io::Error::other(e))?;
+        self.cuts += 1;
+        Ok(())
+    }
+
+    fn fail(&self, failure: Failure) -> io::Error {
+        if failure.kind == FailureKind::Cancelled {
+            return io::Error::other(NetError::Cancelled);
+        }
+        io::Error::other(failure.during("pull blob", format!("{}@{}", self.place, self.blob.digest)))
+    }
+
+    fn tell(&self, state: TransferState) {
+        self.shared.tell(Direction::Pull, &self.place, &self.blob, self.done, state);
+    }
+}
+
+/// Whether `error` is a verdict of ours and no cut.
+fn is_ours(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<StoreError>())
+}
+
+fn invalid(error: StoreError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// The error when `actual` is not `expected`. Only sha256 is computed here; a sha512 descriptor is taken on its size.
+pub(crate) fn wrong_digest(expected: &Digest, actual: Digest) -> Option<StoreError> {
+    (expected.algorithm() == "sha256" && *expected != actual)
+        .then(|| StoreError::WrongDigest { expected: expected.clone(), actual })
+}

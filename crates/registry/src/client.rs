@@ -1,0 +1,330 @@
+//! Requests to registries, with the authorisation that each wants.
+//!
+//! No `GET /v2/` comes before: a request is made with what is known, and a 401 says what is missing. What a registry wants
+//! is remembered, so that the next request has it at once.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use http::Method;
+use net::{Body, Kind, Net, NetError, Request, Response};
+use url::Url;
+
+use crate::challenge::{Challenge, Scopes};
+use crate::credentials::{Credentials, Login};
+use crate::failure::{Failure, FailureKind};
+use crate::secret::Secret;
+use crate::token::{self, Token, TokenKey};
+
+/// A repository at a registry.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Place {
+    /// As in [`oci::Reference`].
+    pub(crate) registry: String,
+    pub(crate) repository: String,
+}
+
+impl Place {
+    pub(crate) fn new(registry: &str, repository: &str) -> Place {
+        Place { registry: registry.to_owned(), repository: repository.to_owned() }
+    }
+
+    /// Who is spoken to: Docker Hub's registry has another name than its references.
+    pub(crate) fn host(&self) -> &str {
+        if self.registry == "docker.io" { "registry-1.docker.io" } else { &self.registry }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.registry, self.repository)
+    }
+}
+
+/// One request to a registry, before it is known where the registry is and what it wants.
+pub(crate) struct Call<'a> {
+    pub(crate) method: Method,
+    pub(crate) target: Target,
+    pub(crate) scopes: Scopes,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Body<'a>,
+    pub(crate) retry: bool,
+    pub(crate) on_retry: Option<&'a dyn Fn(&str)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// Below `/v2/REPOSITORY/`.
+    Path(String),
+    /// Where a `Location` pointed.
+    Url(String),
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(method: Method, target: Target, scopes: Scopes) -> Call<'a> {
+        Call { method, target, scopes, headers: Vec::new(), body: Body::Empty, retry: true, on_retry: None }
+    }
+
+    pub(crate) fn path(method: Method, path: impl Into<String>, scopes: Scopes) -> Call<'a> {
+        Call::new(method, Target::Path(path.into()), scopes)
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Call<'a> {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn body(mut self, body: Body<'a>) -> Call<'a> {
+        self.body = body;
+        self
+    }
+
+    pub(crate) fn once(mut self) -> Call<'a> {
+        self.retry = false;
+        self
+    }
+
+    pub(crate) fn on_retry(mut self, told: &'a dyn Fn(&str)) -> Call<'a> {
+        self.on_retry = Some(told);
+        self
+    }
+}
+
+/// An answer, and the request it answers for messages.
+pub(crate) struct Answer {
+    pub(crate) response: Response,
+    pub(crate) request: String,
+}
+
+pub(crate) struct Client {
+    pub(crate) net: Net,
+    pub(crate) credentials: Credentials,
+    /// `http` or `https`, by host, where both are allowed.
+    schemes: Mutex<HashMap<String, &'static str>>,
+    challenges: Mutex<HashMap<String, Challenge>>,
+    /// Locked while a token is fetched: uploads that start together need one token, not one each.
+    tokens: Mutex<HashMap<TokenKey, Token>>,
+}
+
+/// The value of an `Authorization` header.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Authorization(Secret);
+
+impl Client {
+    pub(crate) fn new(net: Net, credentials: Credentials) -> Client {
+        Client { net, credentials, schemes: Mutex::default(), challenges: Mutex::default(), tokens: Mutex::default() }
+    }
+
+    /// Sends `call`, answers one 401, and gives back an answer of any other status.
+    pub(crate) fn send(&self, place: &Place, call: &Call<'_>) -> Result<Answer, Failure> {
+        let url = self.url(place, &call.target)?;
+        let request = format!("{} {}", call.method, shown(&url));
+        if !is_at(place.host(), &url) {
+            let response = self.attempt(&url, call, None)?;
+            return Ok(Answer { response, request });
+        }
+        let first = self.known_authorization(place, &url, &call.scopes)?;
+        let response = self.attempt(&url, call, first.as_ref())?;
+        if response.status != 401 {
+            return Ok(Answer { response, request });
+        }
+        let Some(second) = self.authorize(place, &url, &call.scopes, &response, first.as_ref())? else {
+            return Err(self.refused(place, Answer { response, request }));
+        };
+        drop(response);
+        let response = self.attempt(&url, call, Some(&second))?;
+        match response.status {
+            401 => Err(self.refused(place, Answer { response, request })),
+            _ => Ok(Answer { response, request }),
+        }
+    }
+
+    /// The failure that `answer` is, with a hint on credentials where they matter.
+    pub(crate) fn refused(&self, place: &Place, answer: Answer) -> Failure {
+        let failure = Failure::from_answer(answer.request, answer.response);
+        match failure.kind {
+            FailureKind::Unauthorized | FailureKind::Denied => failure.hint(self.credentials_hint(place)),
+            _ => failure,
+        }
+    }
+
+    /// Where the credentials for `place` came from, or where they were looked for.
+    pub(crate) fn credentials_hint(&self, place: &Place) -> String {
+        let look_up = self.credentials.look_up(&place.registry, &place.repository);
+        let problems: String = look_up.problems.iter().map(|problem| format!("; {problem}")).collect();
+        let labels = self.credentials.labels();
+        match look_up.found {
+            Some(found) => format!("credentials came from {}{problems}", found.entry),
+            None if labels.is_empty() => format!("no credentials were given for `{}`", place.registry),
+            None => format!("no credentials for `{}` in `{}`{problems}", place.registry, labels.join("`, `")),
+        }
+    }
+
+    fn attempt(&self, url: &Url, call: &Call<'_>, authorization: Option<&Authorization>) -> Result<Response, NetError> {
+        let mut request = Request::new(call.method.clone(), url.as_str());
+        for (name, value) in &call.headers {
+            request = request.header(name, value)?;
+        }
+        if let Some(Authorization(value)) = authorization {
+            request = request.header("authorization", value.reveal())?;
+        }
+        request.retry = call.retry;
+        request.on_retry = call.on_retry;
+        let blob = matches!(call.body, Body::Stream { .. }) || url.path().contains("/blobs/sha");
+        request.http1 = blob;
+        request.body = match &call.body {
+            Body::Empty => Body::Empty,
+            Body::Bytes(bytes) => Body::Bytes(bytes.clone()),
+            Body::Stream { length, open } => Body::Stream { length: *length, open: *open },
+        };
+        self.net.send(&request)
+    }
+
+    fn url(&self, place: &Place, target: &Target) -> Result<Url, Failure> {
+        let invalid = |text: &str, e: url::ParseError| {
+            let reason = format!("`{}` gave an invalid address: {e}", place.host());
+            Failure::new(FailureKind::Unexpected, reason, format!("`{}`", crate::failure::one_line(text)))
+        };
+        match target {
+            Target::Path(path) => {
+                let text = format!("{}://{}/v2/{}/{path}", self.scheme(place.host())?, place.host(), place.repository);
+                Url::parse(&text).map_err(|e| invalid(&text, e))
+            }
+            Target::Url(text) => {
+                let mut url = Url::parse(text).map_err(|e| invalid(text, e))?;
+                // A registry behind a proxy that ends TLS often believes that it is spoken to over plain HTTP.
+                if url.scheme() == "http"
+                    && url.port().is_none()
+                    && is_at(place.host(), &url)
+                    && self.scheme(place.host())? == "https"
+                {
+                    let _ = url.set_scheme("https");
+                }
+                Ok(url)
+            }
+        }
+    }
+
+    /// HTTPS; where plain HTTP is allowed too, what the host turns out to speak.
+    fn scheme(&self, host: &str) -> Result<&'static str, Failure> {
+        if !self.net.settings().allows_plain_http(host) {
+            return Ok("https");
+        }
+        let mut schemes = locked(&self.schemes);
+        if let Some(scheme) = schemes.get(host) {
+            return Ok(scheme);
+        }
+        let scheme = self.probe(host)?;
+        schemes.insert(host.to_owned(), scheme);
+        Ok(scheme)
+    }
+
+    fn probe(&self, host: &str) -> Result<&'static str, NetError> {
+        let secure = match self.net.send(&Request::get(format!("https://{host}/v2/")).once()) {
+            Ok(_) => return Ok("https"),
+            Err(error) => error,
+        };
+        if secure.kind().is_none() {
+            return Err(secure);
+        }
+        match self.net.send(&Request::get(format!("http://{host}/v2/"))) {
+            Ok(_) => Ok("http"),
+            Err(_) if matches!(secure.kind(), Some(Kind::Certificate | Kind::Tls)) => Err(secure),
+            Err(plain) => Err(plain),
+        }
+    }
+
+    /// The authorisation for a registry that has asked for one before.
+    fn known_authorization(&self, place: &Place, url: &Url, scopes: &Scopes) -> Result<Option<Authorization>, Failure> {
+        let Some(challenge) = locked(&self.challenges).get(place.host()).cloned() else { return Ok(None) };
+        self.answer_challenge(place, url, scopes, &challenge, None)
+    }
+
+    /// What to send after `response` (a 401) to a request that had `used`; none when there is nothing else to try.
+    fn authorize(
+        &self,
+        place: &Place,
+        url: &Url,
+        scopes: &Scopes,
+        response: &Response,
+        used: Option<&Authorization>,
+    ) -> Result<Option<Authorization>, Failure> {
+        let Some(challenge) = Challenge::from_headers(&response.headers) else { return Ok(None) };
+        locked(&self.challenges).insert(place.host().to_owned(), challenge.clone());
+        if used.is_some() {
+            self.credentials.forget_answers();
+        }
+        let fresh = self.answer_challenge(place, url, scopes, &challenge, used)?;
+        // What was refused once is not offered again.
+        Ok(fresh.filter(|fresh| Some(fresh) != used))
+    }
+
+    fn answer_challenge(
+        &self,
+        place: &Place,
+        url: &Url,
+        scopes: &Scopes,
+        challenge: &Challenge,
+        used: Option<&Authorization>,
+    ) -> Result<Option<Authorization>, Failure> {
+        let found = self.credentials.look_up(&place.registry, &place.repository).found;
+        match (challenge, found.map(|f| f.login)) {
+            (_, Some(Login::Registry { token })) => {
+                Ok(Some(Authorization(Secret::new(format!("Bearer {}", token.reveal())))))
+            }
+            (Challenge::Basic, Some(Login::Basic { username, password })) => {
+                Ok(Some(Authorization(token::basic(&username, &password))))
+            }
+            (Challenge::Basic, Some(Login::Identity { .. }) | None) => Ok(None),
+            (Challenge::Bearer { realm, service, scope }, login) => {
+                let key = TokenKey { realm: realm.clone(), service: service.clone(), scopes: scopes.clone(), login };
+                let token = self.token(place, url, key, scope.as_deref(), used)?;
+                Ok(Some(Authorization(Secret::new(format!("Bearer {}", token.reveal())))))
+            }
+        }
+    }
+
+    /// The token for `key`: the one we have, unless it is old or is the one in `used`, which was refused.
+    fn token(
+        &self,
+        place: &Place,
+        url: &Url,
+        key: TokenKey,
+        asked: Option<&str>,
+        used: Option<&Authorization>,
+    ) -> Result<Secret, Failure> {
+        let mut tokens = locked(&self.tokens);
+        let refused = |token: &Token| used.is_some_and(|u| u.0.reveal() == format!("Bearer {}", token.value.reveal()));
+        if let Some(token) = tokens.get(&key).filter(|token| token.is_fresh() && !refused(token)) {
+            return Ok(token.value.clone());
+        }
+        let fetch = token::Fetch { net: &self.net, key: &key, asked, registry: url };
+        let token = fetch.run().map_err(|failure| match failure.kind {
+            FailureKind::Unauthorized | FailureKind::Denied => failure.hint(self.credentials_hint(place)),
+            _ => failure,
+        })?;
+        let value = token.value.clone();
+        tokens.insert(key, token);
+        Ok(value)
+    }
+}
+
+/// Whether `url` is at `host` (`host` or `host:port`): only there does an `Authorization` go.
+fn is_at(host: &str, url: &Url) -> bool {
+    let Ok(own) = Url::parse(&format!("{}://{host}/", url.scheme())) else { return false };
+    own.host() == url.host() && own.port_or_known_default() == url.port_or_known_default()
+}
+
+/// Without query: an upload's holds a state that is worth a password.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
+}
+
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these locks guard is whole after every statement, so a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

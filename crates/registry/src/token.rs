@@ -1,0 +1,181 @@
+//! Tokens: Docker «Token Authentication Specification» (GET) and «Oauth2 Token Authentication» (POST).
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http::Method;
+use net::{Body, Net, Request, Response};
+use serde::Deserialize;
+use url::Url;
+
+use crate::challenge::Scopes;
+use crate::credentials::Login;
+use crate::failure::{Failure, FailureKind};
+use crate::secret::Secret;
+
+/// What a token without `expires_in` lives for, says the specification.
+const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+
+/// A token is not used in its last seconds: the request has to arrive, too.
+const MARGIN: Duration = Duration::from_secs(5);
+
+const MAX_TOKEN_ANSWER_BYTES: u64 = 1024 * 1024;
+
+const CLIENT_ID: &str = "zuwai";
+
+/// What a token is for, and who asked: tokens of one login are not used for another.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct TokenKey {
+    pub(crate) realm: String,
+    pub(crate) service: Option<String>,
+    pub(crate) scopes: Scopes,
+    pub(crate) login: Option<Login>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    pub(crate) value: Secret,
+    expires: Instant,
+}
+
+impl Token {
+    pub(crate) fn is_fresh(&self) -> bool {
+        Instant::now() < self.expires
+    }
+}
+
+/// One question to a token server.
+pub(crate) struct Fetch<'a> {
+    pub(crate) net: &'a Net,
+    pub(crate) key: &'a TokenKey,
+    /// The scope in the challenge, which may ask for more than we thought of.
+    pub(crate) asked: Option<&'a str>,
+    /// Who sent us there.
+    pub(crate) registry: &'a Url,
+}
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    access_token: Option<String>,
+    #[serde(default)]
+    expires_in: Option<u64>,
+}
+
+impl Fetch<'_> {
+    pub(crate) fn run(&self) -> Result<Token, Failure> {
+        let realm = self.realm()?;
+        let request = match &self.key.login {
+            Some(Login::Identity { token }) => self.refresh(&realm, token)?,
+            Some(Login::Basic { username, password }) => {
+                self.ask(&realm, Some(username)).header("authorization", basic(username, password).reveal())?
+            }
+            Some(Login::Registry { .. }) | None => self.ask(&realm, None),
+        };
+        let shown = format!("{} {}", request.method, without_query(&realm));
+        let asked_at = Instant::now();
+        let response = self.net.send(&request)?;
+        match response.is_success() {
+            true => parse(response, shown, asked_at),
+            false => Err(self.refused(shown, response)),
+        }
+    }
+
+    /// The realm, unless following it would send a password in the clear where the registry itself was spoken to over TLS.
+    fn realm(&self) -> Result<Url, Failure> {
+        let realm = &self.key.realm;
+        let bad = |reason: &str| {
+            let reason =
+                format!("the registry names `{}` as its token server: {reason}", crate::failure::one_line(realm));
+            Failure::new(FailureKind::Unexpected, reason, format!("GET {}", without_query(self.registry)))
+        };
+        let url = Url::parse(realm).map_err(|_| bad("not an address"))?;
+        let host = url.host_str().ok_or_else(|| bad("an address without host"))?;
+        let host_and_port = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        match url.scheme() {
+            "https" => Ok(url),
+            "http" if self.registry.scheme() == "http" || self.net.settings().allows_plain_http(&host_and_port) => {
+                Ok(url)
+            }
+            "http" => Err(bad("credentials do not travel over plain HTTP")),
+            _ => Err(bad("neither http nor https")),
+        }
+    }
+
+    fn scopes(&self) -> Scopes {
+        self.key.scopes.clone().with(self.asked)
+    }
+
+    fn ask(&self, realm: &Url, account: Option<&str>) -> Request<'static> {
+        let mut url = realm.clone();
+        {
+            let mut query = url.query_pairs_mut();
+            if let Some(service) = &self.key.service {
+                query.append_pair("service", service);
+            }
+            for scope in self.scopes().texts() {
+                query.append_pair("scope", &scope);
+            }
+            if let Some(account) = account {
+                query.append_pair("account", account);
+            }
+            query.append_pair("client_id", CLIENT_ID);
+        }
+        Request::get(url)
+    }
+
+    fn refresh(&self, realm: &Url, token: &Secret) -> Result<Request<'static>, Failure> {
+        let scopes: Vec<String> = self.scopes().texts().collect();
+        let form = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", "refresh_token")
+            .append_pair("service", self.key.service.as_deref().unwrap_or_default())
+            .append_pair("client_id", CLIENT_ID)
+            .append_pair("scope", &scopes.join(" "))
+            .append_pair("refresh_token", token.reveal())
+            .finish();
+        let request = Request::new(Method::POST, realm.as_str())
+            .header("content-type", "application/x-www-form-urlencoded")?
+            .body(Body::Bytes(Bytes::from(form)));
+        Ok(request)
+    }
+
+    fn refused(&self, shown: String, response: Response) -> Failure {
+        let status = response.status;
+        let mut failure = Failure::from_answer(shown, response);
+        failure.reason = format!("the token server refused: {}", failure.reason);
+        if matches!(status, 400 | 401 | 403) {
+            failure.kind = FailureKind::Unauthorized;
+        }
+        failure
+    }
+}
+
+fn parse(mut response: Response, shown: String, asked_at: Instant) -> Result<Token, Failure> {
+    let bad = |reason: &str| {
+        Failure::new(FailureKind::Unexpected, format!("the token server's answer {reason}"), shown.clone())
+    };
+    let bytes = response.read_all(MAX_TOKEN_ANSWER_BYTES).map_err(|e| bad(&format!("could not be read: {e}")))?;
+    let answer: TokenAnswer = serde_json::from_slice(&bytes).map_err(|_| bad("is not the JSON of a token"))?;
+    let filled = |text: Option<String>| text.filter(|t| !t.is_empty());
+    let value = filled(answer.token).or(filled(answer.access_token)).ok_or_else(|| bad("holds no token"))?;
+    // A year is forever here; more would overflow the clock.
+    let life = answer.expires_in.filter(|&s| s > 0).map_or(DEFAULT_LIFE, |s| Duration::from_secs(s.min(31_536_000)));
+    Ok(Token { value: Secret::new(value), expires: asked_at + life.saturating_sub(MARGIN.min(life / 2)) })
+}
+
+/// The value of an `Authorization` header with a user's name and password. RFC 7617.
+pub(crate) fn basic(username: &str, password: &Secret) -> Secret {
+    let text = format!("{username}:{}", password.reveal());
+    Secret::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text)))
+}
+
+fn without_query(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
+}

@@ -1,0 +1,121 @@
+//! Images, registries and observers for the tests here.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use net::{Net, Settings};
+use oci::media_type::Compression;
+use oci::{Descriptor, DiffId, Digest, Flavor, Hasher, ImageConfig, Platform, Reference, RootFs};
+use store::{BlobSource, Image, Layer, StoreError, Transfer, TransferObserver};
+use zuwai_registry::{Credentials, Registry, RegistrySettings};
+
+/// Keeps what it is told.
+#[derive(Default)]
+pub struct Heard(pub Mutex<Vec<Transfer>>);
+
+impl TransferObserver for Heard {
+    fn transfer(&self, transfer: &Transfer) {
+        self.0.lock().unwrap().push(transfer.clone());
+    }
+}
+
+impl Heard {
+    pub fn states(&self, what: &str) -> Vec<store::TransferState> {
+        self.0.lock().unwrap().iter().filter(|t| t.what == what).map(|t| t.state.clone()).collect()
+    }
+}
+
+/// Plain HTTP to `hosts`, and no long waits.
+pub fn settings(hosts: &[&str]) -> Settings {
+    let mut settings = Settings::new("zuwai-test");
+    settings.plain_http = hosts.iter().map(|h| (*h).to_owned()).collect();
+    settings.backoff = Duration::from_millis(2);
+    settings.idle_timeout = Duration::from_secs(5);
+    settings
+}
+
+pub fn registry(host: &str) -> Registry {
+    registry_with(&[host], Credentials::anonymous())
+}
+
+pub fn registry_with(hosts: &[&str], credentials: Credentials) -> Registry {
+    registry_from(settings(hosts), credentials, RegistrySettings::new())
+}
+
+pub fn registry_from(settings: Settings, credentials: Credentials, how: RegistrySettings) -> Registry {
+    Registry::new(Net::new(settings).unwrap(), credentials, Arc::new(Heard::default()), how)
+}
+
+pub fn reference(host: &str, rest: &str) -> Reference {
+    Reference::parse(&format!("{host}/{rest}")).unwrap()
+}
+
+struct Bytes(Vec<u8>);
+
+impl BlobSource for Bytes {
+    fn open(&self, _: &Descriptor) -> Result<Box<dyn Read + Send>, StoreError> {
+        Ok(Box::new(io::Cursor::new(self.0.clone())))
+    }
+}
+
+pub fn bytes_layer(bytes: &[u8], flavor: Flavor) -> Layer {
+    let media_type = flavor.layer(Compression::None).unwrap();
+    let digest = Digest::of(bytes);
+    Layer {
+        descriptor: Descriptor::new(media_type, digest.clone(), bytes.len() as u64),
+        diff_id: DiffId(digest),
+        content: Arc::new(Bytes(bytes.to_vec())),
+        origin: None,
+    }
+}
+
+/// So many zeros, none of which is kept.
+pub struct Zeros {
+    pub size: u64,
+}
+
+impl BlobSource for Zeros {
+    fn open(&self, _: &Descriptor) -> Result<Box<dyn Read + Send>, StoreError> {
+        Ok(Box::new(io::repeat(0).take(self.size)))
+    }
+}
+
+impl Zeros {
+    pub fn layer(self: &Arc<Zeros>) -> Layer {
+        let mut hasher = Hasher::new();
+        io::copy(&mut io::repeat(0).take(self.size), &mut hasher).unwrap();
+        let digest = hasher.finish();
+        Layer {
+            descriptor: Descriptor::new(oci::media_type::OCI_LAYER, digest.clone(), self.size),
+            diff_id: DiffId(digest),
+            content: self.clone(),
+            origin: None,
+        }
+    }
+}
+
+pub fn image_of(flavor: Flavor, layers: Vec<Layer>) -> Image {
+    let host = Platform::host();
+    let config = ImageConfig {
+        architecture: host.architecture,
+        os: host.os,
+        rootfs: RootFs { diff_ids: layers.iter().map(|l| l.diff_id.clone()).collect(), ..RootFs::default() },
+        ..ImageConfig::default()
+    };
+    Image { config, layers, flavor, annotations: Default::default(), digest: None }
+}
+
+pub fn content(layer: &Layer) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    layer.content.open(&layer.descriptor).unwrap().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// The most memory this process has had, in KiB (proc(5), `VmHWM`).
+pub fn peak_memory_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
