@@ -81,8 +81,8 @@ pub enum CompressionName {
 /// `--flag`, `--flag=true`, `--flag=false`, as kaniko's boolean flags are written.
 macro_rules! switches {
     ($(#[$outer:meta])* pub struct $name:ident { $($(#[$meta:meta])* $field:ident: $default:literal,)* }) => {
-        $(#[$outer])*
         #[derive(Debug, Args)]
+        $(#[$outer])*
         pub struct $name {
             $(
                 $(#[$meta])*

@@ -89,7 +89,7 @@ fn placed(message: &str, causes: &[String], hint: Option<&str>, span: &Span, sou
     let snippet = Snippet::source(shown).path(name).line_start(line).annotation(AnnotationKind::Primary.span(span));
     let mut group = Level::ERROR.primary_title(message).element(snippet);
     for cause in causes {
-        group = group.element(Level::NOTE.with_name(None).message(cause.as_str()));
+        group = group.element(Level::NOTE.no_name().message(cause.as_str()));
     }
     if let Some(hint) = hint {
         group = group.element(Level::HELP.with_name("hint").message(hint));

@@ -92,7 +92,7 @@ fn secret(word: &str) -> Result<(String, Secret), Failure> {
             None => src = Some(id.clone()),
         }
     }
-    use std::os::unix::ffi::OsStringExt as _;
+    use std::os::unix::ffi::OsStringExt;
     let bytes = match (env, src) {
         (Some(name), _) => std::env::var_os(&name)
             .map(OsStringExt::into_vec)

@@ -9,10 +9,10 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context as _;
 use build::{BuildError, CacheRoot, NamedContext, Request, RootfsOutput};
 use net::Net;
-use oci::{Platform, Reference};
+use oci::Reference;
 use registry::{Credentials, Login, Registry, RegistrySettings};
 use sandbox::{Exit, Mount, Process, Sandbox, SandboxError, Stream};
-use store::{ArchiveExporter, ArchiveFormat, Destination, EntryName, Exporter, Image, ImageSource, LayoutExporter, LayoutSource, StoreError};
+use store::{ArchiveExporter, ArchiveFormat, Destination, EntryName, Exporter, Image, LayoutExporter, LayoutSource, StoreError};
 
 use crate::args::Build;
 use crate::labels::{fields, pair};
