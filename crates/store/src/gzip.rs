@@ -7,25 +7,40 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use flate2::{Compress, FlushCompress, Status};
 
-const BLOCK_BYTES: usize = 1 << 20;
+/// Small enough that many threads stay within a small budget (two buffers of this size each), large enough that cutting
+/// costs nothing: 5 bytes each.
+const BLOCK_BYTES: usize = 512 * 1024;
 /// Deflate's window.
 const DICTIONARY_BYTES: usize = 32 * 1024;
 
 /// A [`Write`] that ends by [`ParallelGzip::finish`]; dropping it instead abandons the stream.
 pub(crate) struct ParallelGzip<W> {
     out: W,
-    block: Vec<u8>,
-    previous: Option<Arc<Vec<u8>>>,
+    /// Being filled.
+    block: Box<Block>,
     checksum: crc32fast::Hasher,
     size_bytes: u64,
     pool: Pool,
-    waiting: VecDeque<Receiver<io::Result<Vec<u8>>>>,
+    /// With the threads, oldest first.
+    waiting: VecDeque<Receiver<Deflated>>,
+    /// Buffers for the next blocks.
+    spare: Vec<Box<Block>>,
+}
+
+type Deflated = io::Result<Box<Block>>;
+
+#[derive(Default)]
+struct Block {
+    plain: Vec<u8>,
+    /// The plain bytes before `plain`.
+    dictionary: Vec<u8>,
+    deflated: Vec<u8>,
+    last: bool,
 }
 
 impl<W: Write> ParallelGzip<W> {
@@ -40,17 +55,18 @@ impl<W: Write> ParallelGzip<W> {
         out.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, extra, 255])?;
         Ok(ParallelGzip {
             out,
-            block: Vec::with_capacity(BLOCK_BYTES),
-            previous: None,
+            block: Box::default(),
             checksum: crc32fast::Hasher::new(),
             size_bytes: 0,
             pool: Pool::new(level, threads),
             waiting: VecDeque::new(),
+            spare: Vec::new(),
         })
     }
 
     pub(crate) fn finish(mut self) -> io::Result<W> {
-        self.submit(true)?;
+        self.block.last = true;
+        self.submit()?;
         while !self.waiting.is_empty() {
             self.write_oldest()?;
         }
@@ -62,14 +78,18 @@ impl<W: Write> ParallelGzip<W> {
         Ok(self.out)
     }
 
-    fn submit(&mut self, last: bool) -> io::Result<()> {
-        let next = if last { Vec::new() } else { Vec::with_capacity(BLOCK_BYTES) };
-        let plain = Arc::new(std::mem::replace(&mut self.block, next));
-        let previous = self.previous.replace(Arc::clone(&plain));
+    /// Hands the block over and begins the next.
+    fn submit(&mut self) -> io::Result<()> {
+        let mut next = self.spare.pop().unwrap_or_default();
+        next.plain.clear();
+        next.dictionary.clear();
+        let tail = self.block.plain.len().saturating_sub(DICTIONARY_BYTES);
+        next.dictionary.extend_from_slice(&self.block.plain[tail..]);
+        let block = std::mem::replace(&mut self.block, next);
         let (done, result) = bounded(1);
-        self.pool.deflate(Job { plain, previous, last, done }, self.waiting.len());
+        self.pool.deflate(Job { block, done }, self.waiting.len());
         self.waiting.push_back(result);
-        while self.waiting.len() > self.pool.threads + 1 {
+        while self.waiting.len() > self.pool.most_waiting() {
             self.write_oldest()?;
         }
         Ok(())
@@ -77,20 +97,23 @@ impl<W: Write> ParallelGzip<W> {
 
     fn write_oldest(&mut self) -> io::Result<()> {
         let Some(result) = self.waiting.pop_front() else { return Ok(()) };
-        let deflated = result.recv().map_err(|_| io::Error::other("a compression thread ended early"))??;
-        self.out.write_all(&deflated)
+        let block = result.recv().map_err(|_| io::Error::other("a compression thread ended early"))??;
+        self.out.write_all(&block.deflated)?;
+        self.spare.push(block);
+        Ok(())
     }
 }
 
 impl<W: Write> Write for ParallelGzip<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(BLOCK_BYTES - self.block.len());
+        let plain = &mut self.block.plain;
+        let count = bytes.len().min(BLOCK_BYTES - plain.len());
         let taken = &bytes[..count];
         self.checksum.update(taken);
         self.size_bytes += count as u64;
-        self.block.extend_from_slice(taken);
-        if self.block.len() == BLOCK_BYTES {
-            self.submit(false)?;
+        plain.extend_from_slice(taken);
+        if plain.len() == BLOCK_BYTES {
+            self.submit()?;
         }
         Ok(count)
     }
@@ -102,20 +125,15 @@ impl<W: Write> Write for ParallelGzip<W> {
 }
 
 struct Job {
-    plain: Arc<Vec<u8>>,
-    previous: Option<Arc<Vec<u8>>>,
-    last: bool,
-    done: Sender<io::Result<Vec<u8>>>,
+    block: Box<Block>,
+    done: Sender<Deflated>,
 }
 
 impl Job {
-    fn run(self, compress: &mut Compress) {
-        let dictionary = match &self.previous {
-            Some(previous) => &previous[previous.len().saturating_sub(DICTIONARY_BYTES)..],
-            None => &[],
-        };
+    fn run(mut self, compress: &mut Compress) {
+        let result = deflate(compress, &mut self.block).map(|()| self.block);
         // The receiver is gone when the stream was abandoned.
-        let _ = self.done.send(deflate(compress, &self.plain, dictionary, self.last));
+        let _ = self.done.send(result);
     }
 }
 
@@ -138,8 +156,8 @@ impl Pool {
 
     /// Deflates here, or hands over to a thread; `waiting` jobs are with the threads already.
     fn deflate(&mut self, job: Job, waiting: usize) {
-        let here = self.threads == 1 || (job.last && waiting == 0);
-        if !here && self.workers.len() < self.threads && waiting >= self.workers.len() {
+        let here = self.threads == 1 || (job.block.last && waiting == 0);
+        if !here && self.workers.len() < self.threads {
             self.add_worker();
         }
         if here || self.workers.is_empty() {
@@ -149,6 +167,11 @@ impl Pool {
             // Cannot fail: `self.queue` keeps the channel open.
             let _ = self.jobs.send(job);
         }
+    }
+
+    /// One more than can be worked on, so that no thread waits for the next block to be filled.
+    fn most_waiting(&self) -> usize {
+        if self.workers.is_empty() { 0 } else { self.workers.len() + 1 }
     }
 
     fn add_worker(&mut self) {
@@ -175,20 +198,22 @@ impl Drop for Pool {
     }
 }
 
-/// One block as raw deflate data that ends at a byte boundary, or ends the stream when it is the `last`.
-fn deflate(compress: &mut Compress, plain: &[u8], dictionary: &[u8], last: bool) -> io::Result<Vec<u8>> {
+/// Makes raw deflate data of the block that ends at a byte boundary, or ends the stream when it is the last.
+fn deflate(compress: &mut Compress, block: &mut Block) -> io::Result<()> {
+    let Block { plain, dictionary, deflated, last } = block;
     compress.reset();
     if !dictionary.is_empty() {
         compress.set_dictionary(dictionary).map_err(io::Error::other)?;
     }
     // More than deflate's worst case (5 bytes per 16 KiB; 9 bits per byte at level 1), so that one call does it all: a
     // second call could repeat the flush marker, and where it is needed must not depend on the allocator.
-    let mut out = Vec::with_capacity(plain.len() + plain.len() / 8 + 4096);
-    let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
-    let status = compress.compress_vec(plain, &mut out, flush).map_err(io::Error::other)?;
-    let complete = if last { status == Status::StreamEnd } else { out.len() < out.capacity() };
+    deflated.clear();
+    deflated.reserve(plain.len() + plain.len() / 8 + 4096);
+    let flush = if *last { FlushCompress::Finish } else { FlushCompress::Sync };
+    let status = compress.compress_vec(plain, deflated, flush).map_err(io::Error::other)?;
+    let complete = if *last { status == Status::StreamEnd } else { deflated.len() < deflated.capacity() };
     if !complete || compress.total_in() != plain.len() as u64 {
         return Err(io::Error::other("a block did not fit its worst case"));
     }
-    Ok(out)
+    Ok(())
 }

@@ -16,6 +16,10 @@ impl Layer {
     /// What was read before the end is not verified yet: whoever acts on it must be able to throw its work away.
     pub fn uncompressed(&self) -> Result<Box<dyn Read + Send>, StoreError> {
         let plain = decode(self.open()?).map_err(StoreError::from_read)?;
+        if self.diff_id.0 == self.descriptor.digest {
+            // Stored plain: the digest says it all.
+            return Ok(plain);
+        }
         Ok(Box::new(Verified::new(plain, &self.diff_id.0, None)))
     }
 }
