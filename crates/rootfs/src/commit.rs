@@ -1,9 +1,17 @@
 //! Changes out of a tree: exact detection and the deterministic layer.
 
+mod record;
+mod walk;
+
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::tree::io_error;
+use crate::unpack::{Limits, unpack};
 use crate::{RootfsError, Tree};
+use walk::{Layer, Walk};
 
 /// What a tree was like: a file with one record per path in walking order, so that comparing needs no memory.
 #[derive(Debug)]
@@ -12,11 +20,19 @@ pub struct Snapshot {
     pub record: PathBuf,
 }
 
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        // Whoever made the directory removes it with what is left there.
+        let _ = std::fs::remove_file(&self.record);
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct CommitOptions {
     /// Modification times later than this (seconds) become this.
     pub clamp_modified: Option<i64>,
-    /// Paths (relative) that are left out with everything below.
+    /// Paths (relative) that are left out with everything below. What an earlier record has of them stays recorded, so that
+    /// leaving them out is no deletion.
     pub ignore: Vec<PathBuf>,
 }
 
@@ -28,14 +44,27 @@ pub struct Committed {
 }
 
 /// Records the state of `tree` in the new file `record`.
+///
+/// What is changed after this returns is seen by [`commit`], even within the same tick of the kernel's clock.
 pub fn snapshot(tree: &Tree, record: &Path) -> Result<Snapshot, RootfsError> {
-    let _ = (tree, record);
-    unimplemented!()
+    let (snapshot, writer) = new_record(record)?;
+    let options = CommitOptions::default();
+    let mut walk = Walk::new(tree, &options, None, Some(writer), None)?;
+    walk.run()?;
+    wait_for_clock(walk.newest);
+    Ok(snapshot)
 }
 
 /// Writes what changed in `tree` since `before` as an uncompressed layer tar to `layer`, and records the new state.
 ///
-/// Without `before` everything is written (a layer on nothing).
+/// Without `before` everything is written (a layer on nothing). A file counts as changed when its inode, change time,
+/// modification time, size, mode, owner, device number or kind differ; a directory when its mode or owner differ or something
+/// below it changed. The root itself is never an entry, sockets are left out, and of extended attributes the layer has
+/// `security.capability` (BuildKit). The same tree gives the same bytes.
+///
+/// # Errors
+/// [`RootfsError::WhiteoutName`] for a file that a layer cannot hold, [`RootfsError::Write`] when `layer` fails,
+/// [`RootfsError::Io`] with the path when a system call does.
 pub fn commit(
     tree: &Tree,
     before: Option<&Snapshot>,
@@ -43,12 +72,78 @@ pub fn commit(
     options: &CommitOptions,
     layer: &mut dyn Write,
 ) -> Result<(Snapshot, Committed), RootfsError> {
-    let _ = (tree, before, record, options, layer);
-    unimplemented!()
+    let before = before.map(open_record).transpose()?;
+    let (snapshot, writer) = new_record(record)?;
+    let mut walk = Walk::new(tree, options, before, Some(writer), Some(Layer::new(layer, false)))?;
+    let committed = walk.run()?;
+    wait_for_clock(walk.newest);
+    Ok((snapshot, committed))
 }
 
 /// Copies the whole of `from` into the empty `to`: owners, hard links, attributes, holes, times.
 pub fn clone_tree(from: &Tree, to: &Tree) -> Result<(), RootfsError> {
-    let _ = (from, to);
-    unimplemented!()
+    let (mut reader, mut writer) = std::io::pipe().map_err(RootfsError::Write)?;
+    let options = CommitOptions::default();
+    let (written, unpacked) = std::thread::scope(|scope| {
+        let writing = scope.spawn(move || {
+            let layer = Layer::new(&mut writer, true);
+            Walk::new(from, &options, None, None, Some(layer)).and_then(|mut walk| walk.run())
+        });
+        let unpacked = unpack(&mut reader, to, &Limits::NONE);
+        // With the reading end gone the writer cannot wait for a reader that failed.
+        drop(reader);
+        (writing.join(), unpacked)
+    });
+    match (unpacked, written) {
+        (_, Err(panic)) => std::panic::resume_unwind(panic),
+        // The reader sees only that the stream ended.
+        (_, Ok(Err(error))) if !matches!(error, RootfsError::Write(_)) => return Err(error),
+        (Err(error), _) | (Ok(_), Ok(Err(error))) => return Err(error),
+        (Ok(_), Ok(Ok(_))) => {}
+    }
+    clone_root(from, to)
+}
+
+/// The root directory's own metadata, which are no part of a layer.
+fn clone_root(from: &Tree, to: &Tree) -> Result<(), RootfsError> {
+    let root = Path::new("");
+    let Some(metadata) = from.stat(root)? else { return Ok(()) };
+    to.set_owner(root, metadata.uid, metadata.gid)?;
+    to.set_mode(root, metadata.mode)?;
+    for (name, value) in from.xattrs(root)? {
+        to.set_xattr(root, &name, &value)?;
+    }
+    to.set_modified(root, metadata.modified)
+}
+
+fn new_record(path: &Path) -> Result<(Snapshot, record::Writer), RootfsError> {
+    let fail = |error| io_error("could not make the record", path, error);
+    let file = File::create_new(path).map_err(fail)?;
+    let snapshot = Snapshot { record: path.to_owned() };
+    Ok((snapshot, record::Writer::new(file).map_err(fail)?))
+}
+
+fn open_record(snapshot: &Snapshot) -> Result<record::Reader, RootfsError> {
+    File::open(&snapshot.record)
+        .and_then(record::Reader::new)
+        .map_err(|error| io_error("could not read the record", &snapshot.record, error))
+}
+
+/// Waits until the clock that kernels before 6.13 stamp files with is past `newest`. A file changed twice within a tick
+/// would have the same change time before and after otherwise. A time from the future is not waited for.
+fn wait_for_clock(newest: (i64, u32)) {
+    for _ in 0..100 {
+        if coarse_clock() > newest {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn coarse_clock() -> (i64, u32) {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one timespec, which is ours and lives until it returns. The clock exists since Linux 2.6.32; were
+    // it refused, the time would stay 0 and the wait end after its hundred rounds.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &raw mut time) };
+    (time.tv_sec, time.tv_nsec as u32)
 }

@@ -1,8 +1,8 @@
 //! A directory handle and everything beneath it, with the metadata table.
 
-mod at;
+pub(crate) mod at;
 mod descent;
-mod resolve;
+pub(crate) mod resolve;
 mod sys;
 mod table;
 
@@ -230,14 +230,18 @@ impl Tree {
     }
 
     /// Opens a directory (O_PATH), every link on the way and at the end resolved inside the tree.
-    pub(crate) fn open_parent(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
-        let root = self.root.as_fd();
+    fn open_parent(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        self.open_directory_below(self.root.as_fd(), path)
+    }
+
+    /// Opens a directory (O_PATH) with the directory `base` as the root for `..` and every link.
+    pub(crate) fn open_directory_below(&self, base: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
         if !self.openat2 {
-            return resolve::open_directory(root, path);
+            return resolve::open_directory(base, path);
         }
-        match sys::open_in_root(root, path.as_os_str(), OFlags::PATH | OFlags::DIRECTORY) {
+        match sys::open_in_root(base, path.as_os_str(), OFlags::PATH | OFlags::DIRECTORY) {
             // Longer than PATH_MAX as a whole; or one component is too long, which the walker finds again.
-            Err(Errno::NAMETOOLONG | Errno::AGAIN) => resolve::open_directory(root, path),
+            Err(Errno::NAMETOOLONG | Errno::AGAIN) => resolve::open_directory(base, path),
             result => result,
         }
     }

@@ -31,6 +31,8 @@ pub struct Key {
 pub struct Found {
     pub metadata: Metadata,
     pub key: Key,
+    /// Which attributes the table has for it; 0 for none.
+    pub pretended_attributes: u64,
 }
 
 pub fn kind_of(mode: u32) -> FileKind {
@@ -77,6 +79,7 @@ fn from_statx(stat: &rustix::fs::Statx) -> Found {
             links: u64::from(stat.stx_nlink),
         },
         key: Key { inode: stat.stx_ino, born },
+        pretended_attributes: 0,
     }
 }
 
@@ -87,7 +90,6 @@ fn device_of(kind: FileKind, major: u32, minor: u32) -> (u32, u32) {
     }
 }
 
-#[expect(clippy::unnecessary_cast, clippy::useless_conversion, reason = "field widths differ between architectures")]
 fn stat_without_birth(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Found>> {
     let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH) {
         Ok(stat) => stat,
@@ -108,7 +110,7 @@ fn stat_without_birth(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Fo
         device_id: stat.st_dev as u64,
         links: stat.st_nlink as u64,
     };
-    Ok(Some(Found { key: Key { inode: metadata.inode, born: (0, 0) }, metadata }))
+    Ok(Some(Found { key: Key { inode: metadata.inode, born: (0, 0) }, metadata, pretended_attributes: 0 }))
 }
 
 /// Whether openat2 works in `root`: kernels before 5.6 and gVisor lack it, old seccomp profiles refuse it.

@@ -75,8 +75,17 @@ impl Entry {
         self.xattrs.iter()
     }
 
+    /// A number that differs when the attributes differ (FNV-1a); 0 for none. Setting them leaves no trace in the file.
+    fn attributes(&self) -> u64 {
+        let parts = self.xattrs.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_slice()]);
+        let bytes = parts.flat_map(|part| (part.len() as u32).to_le_bytes().into_iter().chain(part.iter().copied()));
+        let hash = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        if self.xattrs.is_empty() { 0 } else { bytes.fold(0xcbf2_9ce4_8422_2325, hash) }
+    }
+
     /// Puts what is pretended in the place of what the kernel said.
     pub fn apply(&self, found: &mut Found) {
+        found.pretended_attributes = self.attributes();
         let metadata = &mut found.metadata;
         if let Some(mode) = self.mode.filter(|mode| mode.real == metadata.mode) {
             metadata.mode = mode.wanted;

@@ -1,0 +1,391 @@
+//! The walk through a tree that records it, compares it with an earlier record and writes what changed.
+//!
+//! Depth first, names sorted by bytes. The earlier record is read alongside like the other half of a merge, so memory is that
+//! of the directories on the way down, plus a map of files that have several names.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::vec::IntoIter;
+
+use super::record::{self, Record, State};
+use super::{CommitOptions, Committed};
+use crate::tar::{self, CopyError, Entry, Kind};
+use crate::tree::{Descent, at, inside_error, io_error};
+use crate::{FileKind, RootfsError, Tree};
+
+const WHITEOUT: &[u8] = b".wh.";
+
+pub struct Walk<'a> {
+    tree: &'a Tree,
+    options: &'a CommitOptions,
+    before: Option<record::Reader>,
+    record: Option<record::Writer>,
+    layer: Option<Layer<'a>>,
+    descent: Descent,
+    levels: Vec<Level>,
+    /// Of the current file, without a leading `/`.
+    path: Vec<u8>,
+    /// Latest change time that was seen.
+    pub newest: (i64, u32),
+}
+
+/// A directory on the way down.
+struct Level {
+    names: IntoIter<OsString>,
+    /// The record has this directory: what of it does not come up was removed.
+    was_there: bool,
+    /// Length of its path.
+    path_length: usize,
+    state: State,
+    is_written: bool,
+}
+
+/// The layer that is being written.
+pub struct Layer<'a> {
+    writer: tar::Writer<&'a mut dyn Write>,
+    /// First name in the layer of files that have several, by inode.
+    names: HashMap<u64, Vec<u8>>,
+    /// A copy of a tree rather than a layer: all attributes, times to the nanosecond.
+    is_copy: bool,
+    entries: u64,
+}
+
+impl<'a> Layer<'a> {
+    pub fn new(stream: &'a mut dyn Write, is_copy: bool) -> Layer<'a> {
+        Layer { writer: tar::Writer::new(stream), names: HashMap::new(), is_copy, entries: 0 }
+    }
+
+    fn finish(self) -> Result<Committed, RootfsError> {
+        let size_bytes = self.writer.finish().map_err(RootfsError::Write)?;
+        Ok(Committed { entries: self.entries, size_bytes })
+    }
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(
+        tree: &'a Tree,
+        options: &'a CommitOptions,
+        before: Option<record::Reader>,
+        record: Option<record::Writer>,
+        layer: Option<Layer<'a>>,
+    ) -> Result<Walk<'a>, RootfsError> {
+        let fail = |error| inside_error("could not read the directory", Path::new(""), error);
+        let root = tree.open_dir_at(tree.root(), OsStr::new(".")).map_err(fail)?;
+        let descent = Descent::new(root).map_err(fail)?;
+        Ok(Walk {
+            tree,
+            options,
+            before,
+            record,
+            layer,
+            descent,
+            levels: Vec::new(),
+            path: Vec::new(),
+            newest: (i64::MIN, 0),
+        })
+    }
+
+    /// Walks the whole tree; gives what went into the layer.
+    pub fn run(&mut self) -> Result<Committed, RootfsError> {
+        let root =
+            self.tree.stat_at(self.tree.root(), OsStr::new(".")).map_err(|error| self.fail("could not read", error))?;
+        let Some(root) = root else { return Ok(Committed::default()) };
+        // The root is no entry of a layer: containerd and Docker make it themselves.
+        self.push_level(State::of(&root), self.before.is_some(), true)?;
+        while let Some(level) = self.levels.last_mut() {
+            self.path.truncate(level.path_length);
+            match level.names.next() {
+                Some(name) => self.visit(name)?,
+                None => self.leave()?,
+            }
+        }
+        if let Some(record) = self.record.take() {
+            record.finish().map_err(record_error)?;
+        }
+        self.layer.take().map_or(Ok(Committed::default()), Layer::finish)
+    }
+
+    /// Lists the current directory of the descent.
+    fn push_level(&mut self, state: State, was_there: bool, is_written: bool) -> Result<(), RootfsError> {
+        let fail = |error| self.fail("could not read the directory", error);
+        let mut names = at::names(self.descent.current()).map_err(fail)?;
+        names.sort_unstable();
+        let path_length = self.path.len();
+        self.levels.push(Level { names: names.into_iter(), was_there, path_length, state, is_written });
+        Ok(())
+    }
+
+    fn depth(&self) -> u32 {
+        self.levels.len() as u32
+    }
+
+    /// One name of the current directory.
+    fn visit(&mut self, name: OsString) -> Result<(), RootfsError> {
+        self.remove_before(Some(name.as_bytes()))?;
+        let before = self.take_equal(name.as_bytes())?;
+        push_name(&mut self.path, name.as_bytes());
+        if self.is_ignored() {
+            return self.keep_record(before);
+        }
+        let fail = |error| self.fail("could not read", error);
+        let found = self.tree.stat_at(self.descent.current(), &name).map_err(fail)?;
+        let Some(found) = found.filter(|found| found.metadata.kind != FileKind::Socket) else {
+            return before.map_or(Ok(()), |before| self.remove(before));
+        };
+        let state = State::of(&found);
+        self.newest = self.newest.max(state.changed);
+        self.write_record(name.as_bytes(), &state)?;
+        if state.kind == FileKind::Directory {
+            return self.enter(name, state, before);
+        }
+        if let Some(before) = &before {
+            self.skip_below(before)?;
+        }
+        if before.is_none_or(|before| state.differs(&before.state)) {
+            self.write_file(&name, &state)?;
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, name: OsString, state: State, before: Option<Record>) -> Result<(), RootfsError> {
+        let before = before.filter(|before| before.state.kind == FileKind::Directory);
+        let is_changed = before.as_ref().is_none_or(|before| state.differs_as_directory(&before.state));
+        let fail = |error| self.fail("could not read the directory", error);
+        let directory = self.tree.open_dir_at(self.descent.current(), &name).map_err(fail)?;
+        self.descent.enter(directory, name).map_err(|error| self.fail("could not read the directory", error))?;
+        self.push_level(state, before.is_some(), false)?;
+        if is_changed { self.write_directories() } else { Ok(()) }
+    }
+
+    /// The current directory is done.
+    fn leave(&mut self) -> Result<(), RootfsError> {
+        self.remove_before(None)?;
+        self.levels.pop();
+        self.descent.leave().map_err(|error| self.fail("could not read the directory", error))?;
+        Ok(())
+    }
+
+    /// Writes whiteouts for recorded names of the current directory that are smaller than `name` (all that are left without
+    /// one): they did not come up.
+    fn remove_before(&mut self, name: Option<&[u8]>) -> Result<(), RootfsError> {
+        loop {
+            let depth = self.depth();
+            let was_there = self.levels.last().is_some_and(|level| level.was_there);
+            let Some(before) = self.before.as_mut().filter(|_| was_there) else { return Ok(()) };
+            let is_missing = before
+                .peek()
+                .is_some_and(|record| record.depth == depth && name.is_none_or(|name| record.name.as_slice() < name));
+            if !is_missing {
+                return Ok(());
+            }
+            let Some(record) = before.take().map_err(record_error)? else { return Ok(()) };
+            let length = self.path.len();
+            push_name(&mut self.path, &record.name);
+            if self.is_ignored() {
+                self.keep_record(Some(record))?
+            } else {
+                self.remove(record)?
+            }
+            self.path.truncate(length);
+        }
+    }
+
+    /// The record of `name` in the current directory, if there is one.
+    fn take_equal(&mut self, name: &[u8]) -> Result<Option<Record>, RootfsError> {
+        let depth = self.depth();
+        let was_there = self.levels.last().is_some_and(|level| level.was_there);
+        match self.before.as_mut().filter(|_| was_there) {
+            Some(before) if before.peek().is_some_and(|record| record.depth == depth && record.name == name) => {
+                before.take().map_err(record_error)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Skips the records of what was below a directory.
+    fn skip_below(&mut self, above: &Record) -> Result<(), RootfsError> {
+        let Some(before) = &mut self.before else { return Ok(()) };
+        while before.peek().is_some_and(|record| record.depth > above.depth) {
+            before.take().map_err(record_error)?;
+        }
+        Ok(())
+    }
+
+    /// Takes records over as they are: of a path that is ignored now.
+    fn keep_record(&mut self, kept: Option<Record>) -> Result<(), RootfsError> {
+        let Some(kept) = kept else { return Ok(()) };
+        self.write_record_at(&kept)?;
+        while let Some(before) = &mut self.before
+            && before.peek().is_some_and(|record| record.depth > kept.depth)
+            && let Some(below) = before.take().map_err(record_error)?
+        {
+            self.write_record_at(&below)?;
+        }
+        Ok(())
+    }
+
+    fn write_record(&mut self, name: &[u8], state: &State) -> Result<(), RootfsError> {
+        let depth = self.depth();
+        self.record.as_mut().map_or(Ok(()), |record| record.write(depth, name, state)).map_err(record_error)
+    }
+
+    fn write_record_at(&mut self, kept: &Record) -> Result<(), RootfsError> {
+        let write = |record: &mut record::Writer| record.write(kept.depth, &kept.name, &kept.state);
+        self.record.as_mut().map_or(Ok(()), write).map_err(record_error)
+    }
+
+    fn is_ignored(&self) -> bool {
+        let path = Path::new(OsStr::from_bytes(&self.path));
+        self.options.ignore.iter().any(|ignored| ignored.strip_prefix("/").unwrap_or(ignored) == path)
+    }
+
+    /// A whiteout for the current path, which is gone with everything below.
+    fn remove(&mut self, gone: Record) -> Result<(), RootfsError> {
+        self.skip_below(&gone)?;
+        self.write_directories()?;
+        let Some(layer) = &mut self.layer else { return Ok(()) };
+        let start = self.path.len() - gone.name.len();
+        let path = [&self.path[..start], WHITEOUT, &gone.name].concat();
+        layer.entries += 1;
+        layer.writer.header(&whiteout(path)).map_err(RootfsError::Write)
+    }
+
+    /// Writes the directories on the way down that the layer does not have yet.
+    fn write_directories(&mut self) -> Result<(), RootfsError> {
+        let Some(first) = self.levels.iter().position(|level| !level.is_written) else { return Ok(()) };
+        for index in first..self.levels.len() {
+            let level = &mut self.levels[index];
+            level.is_written = true;
+            let (length, state) = (level.path_length, level.state);
+            check_name(&self.path[..length])?;
+            let xattrs = self.directory_xattrs(index)?;
+            let Some(layer) = &mut self.layer else { return Ok(()) };
+            let mut entry = entry_of(&state, &self.path[..length], self.options, layer.is_copy);
+            entry.path.push(b'/');
+            entry.xattrs = xattrs;
+            layer.entries += 1;
+            layer.writer.header(&entry).map_err(RootfsError::Write)?;
+        }
+        Ok(())
+    }
+
+    /// A layer has none of directories; a copy is written on the way down, so the directory is the current one.
+    fn directory_xattrs(&self, index: usize) -> Result<Xattrs, RootfsError> {
+        if !self.layer.as_ref().is_some_and(|layer| layer.is_copy) || index + 1 != self.levels.len() {
+            return Ok(Vec::new());
+        }
+        let fail = |error| self.fail("could not read the attributes of", error);
+        self.tree.xattrs_at(self.descent.current(), OsStr::new(".")).map_err(fail)
+    }
+
+    /// Writes a file, link or special file and its content.
+    fn write_file(&mut self, name: &OsStr, state: &State) -> Result<(), RootfsError> {
+        if self.layer.is_none() {
+            return Ok(());
+        }
+        check_name(&self.path)?;
+        self.write_directories()?;
+        let path = &self.path;
+        let fail = |error| inside_error("could not read", Path::new(OsStr::from_bytes(path)), error);
+        let directory = self.descent.current();
+        let Some(layer) = &mut self.layer else { return Ok(()) };
+        let mut entry = entry_of(state, path, self.options, layer.is_copy);
+        if state.kind == FileKind::File || layer.is_copy {
+            entry.xattrs = self.tree.xattrs_at(directory, name).map_err(fail)?;
+            // As BuildKit, which leaves all others out of the layers that it writes.
+            entry.xattrs.retain(|(name, _)| layer.is_copy || name == "security.capability");
+        }
+        layer.entries += 1;
+        if let Some(first) = layer.names.get(&state.inode) {
+            entry.kind = Kind::HardLink;
+            entry.link = first.clone();
+            return layer.writer.header(&entry).map_err(RootfsError::Write);
+        }
+        if state.links > 1 {
+            layer.names.insert(state.inode, path.clone());
+        }
+        match state.kind {
+            FileKind::File => {
+                let mut file = self.tree.open_file_at(directory, name).map_err(fail)?;
+                entry.size_bytes = file.metadata().map_err(fail)?.len();
+                layer.writer.header(&entry).map_err(RootfsError::Write)?;
+                layer.writer.content(&mut file, entry.size_bytes).map_err(|error| match error {
+                    CopyError::Read(error) => fail(error),
+                    CopyError::Write(error) => RootfsError::Write(error),
+                })
+            }
+            FileKind::Symlink => {
+                entry.link = at::read_link(directory, name).map_err(fail)?.into_os_string().into_encoded_bytes();
+                layer.writer.header(&entry).map_err(RootfsError::Write)
+            }
+            _ => layer.writer.header(&entry).map_err(RootfsError::Write),
+        }
+    }
+
+    fn fail(&self, action: &'static str, error: io::Error) -> RootfsError {
+        inside_error(action, Path::new(OsStr::from_bytes(&self.path)), error)
+    }
+}
+
+type Xattrs = Vec<(OsString, Vec<u8>)>;
+
+fn record_error(error: io::Error) -> RootfsError {
+    io_error("could not record the state of", Path::new("the rootfs"), error)
+}
+
+fn push_name(path: &mut Vec<u8>, name: &[u8]) {
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend(name);
+}
+
+/// A layer cannot have a file whose name begins with `.wh.`: whoever unpacks it would delete another instead.
+fn check_name(path: &[u8]) -> Result<(), RootfsError> {
+    let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    if name.starts_with(WHITEOUT) {
+        return Err(RootfsError::WhiteoutName { path: Path::new(OsStr::from_bytes(path)).to_owned() });
+    }
+    Ok(())
+}
+
+/// Time and owner are fixed, as containerd 2 has them.
+fn whiteout(path: Vec<u8>) -> Entry {
+    Entry {
+        kind: Kind::File,
+        path,
+        link: Vec::new(),
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        size_bytes: 0,
+        modified: (0, 0),
+        device: (0, 0),
+        xattrs: Vec::new(),
+        pieces: None,
+    }
+}
+
+fn entry_of(state: &State, path: &[u8], options: &CommitOptions, is_copy: bool) -> Entry {
+    let seconds = options.clamp_modified.map_or(state.modified.0, |latest| state.modified.0.min(latest));
+    Entry {
+        kind: match state.kind {
+            // Sockets never come here.
+            FileKind::File | FileKind::Socket => Kind::File,
+            FileKind::Directory => Kind::Directory,
+            FileKind::Symlink => Kind::Symlink,
+            FileKind::Fifo => Kind::Fifo,
+            FileKind::CharDevice => Kind::CharDevice,
+            FileKind::BlockDevice => Kind::BlockDevice,
+        },
+        mode: if state.kind == FileKind::Symlink { 0o777 } else { state.mode },
+        uid: state.uid,
+        gid: state.gid,
+        modified: (seconds, if is_copy { state.modified.1 } else { 0 }),
+        device: state.device,
+        ..whiteout(path.to_vec())
+    }
+}
