@@ -1,35 +1,49 @@
 //! Where COPY and ADD take files from: directories, tars, addresses; and what `.dockerignore` hides of them.
+//!
+//! A context is opened in three steps, since each needs the one before: [`open`] gives the files, [`read_dockerfile`] finds the
+//! Dockerfile in them or elsewhere, and [`Opened::with_ignore_file`] decides what the build may see. Nothing here looks at
+//! flags, the environment or standard input by itself, and no Dockerfile is parsed.
 
+mod directory;
+mod dockerfile;
+mod fetch;
+mod ignore;
+mod place;
+mod tar;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::directory::open_dir;
+pub use self::dockerfile::{DOCKERFILE_MAX_BYTES, Dockerfile, read_dockerfile};
+pub use self::fetch::{Fetch, Fetched, fetch, fetch_url};
+pub use self::ignore::Ignore;
+pub use self::place::Place;
+pub use self::tar::open_tar;
+
+use std::error::Error;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dockerfile::ignore::Patterns;
+use net::Net;
 use rootfs::Tree;
-use rootfs::copy::Filter;
 
-/// An opened build context.
+/// An opened build context: files, and what of them the build may see.
+#[derive(Clone, Debug)]
 pub struct Context {
     pub tree: Arc<Tree>,
     pub ignore: Ignore,
 }
 
-/// The ignore file that applies, if any.
-#[derive(Clone, Debug, Default)]
-pub struct Ignore {
-    pub patterns: Patterns,
-    /// `.dockerignore` or `NAME.dockerignore`, for hints.
-    pub file: Option<PathBuf>,
-}
-
-impl Filter for Ignore {
-    fn excludes(&self, path: &Path) -> bool {
-        use std::os::unix::ffi::OsStrExt as _;
-        self.patterns.excludes(path.as_os_str().as_bytes())
-    }
-    fn may_include_below(&self, directory: &Path) -> bool {
-        use std::os::unix::ffi::OsStrExt as _;
-        self.patterns.may_include_below(directory.as_os_str().as_bytes())
-    }
+/// A context whose Dockerfile and ignore file have not been looked for.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    pub tree: Arc<Tree>,
+    /// For a context that was a single file: that file, which is the Dockerfile. The tree is then empty.
+    pub dockerfile: Option<Dockerfile>,
+    /// Whether the tree is the user's own directory; otherwise it was unpacked below the working directory.
+    pub local: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -38,10 +52,104 @@ pub enum ContextError {
     Io { action: &'static str, place: String, source: std::io::Error },
     #[error("{what}: {reason}")]
     Invalid { what: String, reason: String },
+    /// There is no such Dockerfile.
+    #[error("Dockerfile `{}` not found in {}", name.display(), searched.join(" or "))]
+    NoDockerfile {
+        name: PathBuf,
+        /// Where it was looked for, in words.
+        searched: Vec<String>,
+        /// A file in the context that looks like one.
+        suggestion: Option<PathBuf>,
+    },
     #[error("not supported yet: {what}")]
     Unsupported { what: String },
     #[error("could not fetch `{url}`: {reason}")]
     Fetch { url: String, reason: String },
     #[error(transparent)]
     Rootfs(#[from] rootfs::RootfsError),
+}
+
+/// What opening a context may need from outside.
+pub struct Sources<'a> {
+    /// Standard input; none when something else reads it.
+    pub stdin: Option<Box<dyn Read + Send + 'a>>,
+    pub net: &'a Net,
+    /// An existing directory for what is downloaded and unpacked. Whoever made it removes it.
+    pub work: &'a Path,
+}
+
+impl Sources<'_> {
+    /// Standard input, once.
+    pub(crate) fn take_stdin(&mut self, wanted_for: &str) -> Result<Box<dyn Read + Send + '_>, ContextError> {
+        self.stdin.take().ok_or_else(|| ContextError::Invalid {
+            what: wanted_for.to_owned(),
+            reason: "standard input is already taken".to_owned(),
+        })
+    }
+}
+
+/// Opens the context at `place`, without an ignore file yet: see [`Opened::with_ignore_file`].
+///
+/// Tars are unpacked below `sources.work`; a file from an address or from standard input that is no archive is a context of
+/// that one Dockerfile, as for `docker build -`.
+///
+/// # Errors
+/// [`ContextError::Unsupported`] for places that are known but cannot be used yet; [`ContextError::Fetch`] and
+/// [`ContextError::Io`] with the place; [`ContextError::Invalid`] for a tar that is none.
+pub fn open(place: &Place, sources: &mut Sources<'_>) -> Result<Opened, ContextError> {
+    match place {
+        Place::Directory(path) => directory::open(path),
+        Place::Tar(path) => {
+            let file =
+                std::fs::File::open(path).map_err(|source| io("could not open context", path.display(), source))?;
+            tar::open_file(file, &path.display().to_string(), sources.work)
+        }
+        Place::Stdin => {
+            let work = sources.work;
+            let mut stdin = sources.take_stdin("could not read the context")?;
+            tar::open_stream(stdin.as_mut(), "standard input", work)
+        }
+        Place::Http(url) => {
+            let fetched = fetch_url(sources.net, url, None, sources.work)?;
+            let file = std::fs::File::open(&fetched.path)
+                .map_err(|source| io("could not open context", fetched.path.display(), source));
+            let context = tar::open_file(file?, &fetch::display_url(url), sources.work);
+            // Unpacked or read: either way the download has done its part.
+            let _ = std::fs::remove_file(&fetched.path);
+            context
+        }
+    }
+}
+
+impl Opened {
+    /// Decides what the build may see: the ignore file beside `dockerfile` if it has one, wholly instead of `.dockerignore` at
+    /// the root of the context, else that one.
+    ///
+    /// # Errors
+    /// [`ContextError::Invalid`] names file, line and pattern.
+    pub fn with_ignore_file(self, dockerfile: &Dockerfile) -> Result<Context, ContextError> {
+        let ignore = match &dockerfile.ignore_file {
+            Some((path, text)) => Ignore::parse(path, text)?,
+            None => Ignore::of_tree(&self.tree)?,
+        };
+        Ok(Context { tree: self.tree, ignore })
+    }
+}
+
+fn io(action: &'static str, place: impl std::fmt::Display, source: std::io::Error) -> ContextError {
+    ContextError::Io { action, place: place.to_string(), source }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
 }

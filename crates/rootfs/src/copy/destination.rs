@@ -34,6 +34,7 @@ pub(super) enum Chmod {
 struct Made {
     path: PathBuf,
     owner: (u32, u32),
+    mode: u32,
 }
 
 /// The tree that is written to.
@@ -84,6 +85,11 @@ impl<'a> Target<'a> {
     /// Makes the resolved `path` and its parents where they are missing. Owner and mode are set by [`Target::finish`], so that a
     /// mode without write permission does not lock its own contents out.
     pub(super) fn make_parents(&mut self, path: &Path) -> Result<(), CopyError> {
+        self.make_parents_with(path, self.parent_mode())
+    }
+
+    /// [`Target::make_parents`] with a mode of its own.
+    pub(super) fn make_parents_with(&mut self, path: &Path, mode: u32) -> Result<(), CopyError> {
         if self.is_directory(path)? {
             return Ok(());
         }
@@ -100,7 +106,7 @@ impl<'a> Target<'a> {
                         reached.display()
                     ));
                 }
-                None => self.make_parent(&reached, parent)?,
+                None => self.make_parent(&reached, mode, parent)?,
             });
         }
         Ok(())
@@ -113,13 +119,13 @@ impl<'a> Target<'a> {
     }
 
     /// Mode and group of the directory `path` that this makes; `above` are those of its parent.
-    fn make_parent(&mut self, path: &Path, above: Option<(u32, u32)>) -> Result<(u32, u32), CopyError> {
+    fn make_parent(&mut self, path: &Path, mode: u32, above: Option<(u32, u32)>) -> Result<(u32, u32), CopyError> {
         // mkdir below a set-group-ID directory hands the group (and the bit, until chmod) on.
         let inherited = above.filter(|(mode, _)| mode & 0o2000 != 0).map_or(0, |(_, gid)| gid);
         let owner = self.options.owner.unwrap_or((0, inherited));
         self.tree.make_dir(path, 0o755)?;
         self.tree.set_owner(path, owner.0, owner.1)?;
-        self.made.push(Made { path: path.to_owned(), owner });
+        self.made.push(Made { path: path.to_owned(), owner, mode });
         self.copied.entries += 1;
         Ok((0o755, owner.1))
     }
@@ -168,8 +174,7 @@ impl<'a> Target<'a> {
 
     /// Gives the directories that were made on the way their mode and time, the deepest first.
     pub(super) fn finish(mut self) -> Result<Copied, CopyError> {
-        let mode = self.parent_mode();
-        for Made { path, owner } in std::mem::take(&mut self.made).into_iter().rev() {
+        for Made { path, owner, mode } in std::mem::take(&mut self.made).into_iter().rev() {
             self.tree.set_owner(&path, owner.0, owner.1)?;
             self.tree.set_mode(&path, mode)?;
             self.set_made_modified(&path)?;

@@ -177,7 +177,7 @@ impl<'a> Copier<'a> {
             return Ok(false);
         }
         let into = self.target.tree.resolve(&destination.path, true)?;
-        self.target.make_parents(&into)?;
+        self.target.make_parents_with(&into, 0o755)?;
         refuse(format!("cannot unpack archive `{}` into `/{}`", from.display(), into.display()))
     }
 
