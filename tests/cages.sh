@@ -52,13 +52,13 @@ push_debian
 mapfile -t proxy < <(proxy_arguments)
 
 # The builder's own image holds the program and nothing else, as the published one does.
-mkdir -p "$work/image" "$work/bin"
-cp "$zuwai" "$work/image/zuwai" && cp "$zuwai" "$work/bin/zuwai"
+mkdir -p "$work/image/zuwai" "$work/bin"
+cp "$zuwai" "$work/image/zuwai/zuwai" && cp "$zuwai" "$work/bin/zuwai"
 cp -r examples/tide "$work/context" && chmod -R go+rX "$work/context"
 
 # build CAGE TAG: as `zuwai build` in the cage; stdout (the digest) in $work/TAG.digest, the rest in $work/TAG.log
 build() {
-  local cage=$1 tag=$2 program=/zuwai context=/context
+  local cage=$1 tag=$2 program=/zuwai/zuwai context=/context
   local arguments=("--build-arg=DEBIAN=$debian" "--insecure-registry=$registry" "${proxy[@]}")
   local within=()
   case $cage in
