@@ -4,8 +4,8 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use http::Method;
-use net::{NetError, Response};
-use oci::{Descriptor, Digest, Hasher};
+use net::Response;
+use oci::{Descriptor, Hasher};
 use store::{BlobSource, Direction, StoreError, Transfer, TransferState};
 
 use crate::Shared;
@@ -62,7 +62,7 @@ impl Shared {
             place: place.clone(),
             blob: blob.clone(),
             body: Some(body),
-            hasher: Some(Hasher::new()),
+            hasher: Some(Hasher::like(&blob.digest)),
             done: 0,
             told: 0,
             cuts: 0,
@@ -102,7 +102,7 @@ fn skip(answer: Answer, offset: u64) -> Result<Box<dyn Read + Send>, Failure> {
     let skipped = io::copy(&mut (&mut body).take(offset), &mut io::sink());
     match skipped {
         Ok(count) if count == offset => Ok(body),
-        Ok(_) => Err(Failure::new(FailureKind::Network, "the blob ended early", answer.request)),
+        Ok(_) => Err(Failure::new(FailureKind::Truncated, "the blob ended early", answer.request)),
         Err(error) => Err(from_io(&error, &answer.request)),
     }
 }
@@ -136,40 +136,39 @@ struct Download {
 }
 
 impl Read for Download {
+    /// Errors hold a [`StoreError`]: see [`StoreError::from_read`].
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if into.is_empty() || self.hasher.is_none() {
             return Ok(0);
         }
         loop {
             match self.read_some(into) {
-                Ok(0) if self.done == self.blob.size => return self.finish().map(|()| 0),
-                Ok(0) => self.cut("the blob ended early", None)?,
-                Ok(count) => return self.take(&into[..count]),
-                Err(error) if net::is_cancelled(&error) => return Err(error),
-                Err(error) => {
-                    let failure = from_io(&error, "");
-                    self.cut(&failure.reason, Some(error))?;
+                Ok(0) if self.done == self.blob.size => {
+                    return self.finish().map_err(StoreError::into_read).map(|()| 0);
                 }
+                Ok(0) => self.cut(Failure::new(FailureKind::Truncated, "the blob ended early", "")),
+                Ok(count) => return self.take(&into[..count]).map_err(StoreError::into_read).map(|()| count),
+                Err(failure) => self.cut(failure),
             }
+            .map_err(StoreError::into_read)?;
         }
     }
 }
 
 impl Download {
-    fn read_some(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.body.is_none() {
-            let body = self.shared.blob_from(&self.place, &self.blob, self.done);
-            self.body = Some(body.map_err(|failure| self.fail(failure))?);
-        }
-        self.body.as_mut().map_or(Ok(0), |body| body.read(into))
+    fn read_some(&mut self, into: &mut [u8]) -> Result<usize, Failure> {
+        let body = match &mut self.body {
+            Some(body) => body,
+            None => self.body.insert(self.shared.blob_from(&self.place, &self.blob, self.done)?),
+        };
+        body.read(into).map_err(|error| from_io(&error, ""))
     }
 
-    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.done += bytes.len() as u64;
         self.cuts = 0;
         if self.done > self.blob.size {
-            let (digest, expected) = (self.blob.digest.clone(), self.blob.size);
-            return Err(invalid(StoreError::WrongSize { digest, expected, actual: self.done }));
+            return Err(self.wrong_size());
         }
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
@@ -178,59 +177,41 @@ impl Download {
             self.told = self.done;
             self.tell(TransferState::Progress);
         }
-        Ok(bytes.len())
+        Ok(())
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        let actual = self.hasher.take().map(Hasher::finish);
-        if let Some(actual) = actual
-            && let Some(error) = wrong_digest(&self.blob.digest, actual)
-        {
-            return Err(invalid(error));
-        }
+    fn finish(&mut self) -> Result<(), StoreError> {
         self.body = None;
+        if let Some(actual) = self.hasher.take().map(Hasher::finish)
+            && actual != self.blob.digest
+        {
+            return Err(StoreError::WrongDigest { expected: self.blob.digest.clone(), actual });
+        }
         self.tell(TransferState::Done);
         Ok(())
     }
 
-    /// Gets ready to go on after a cut, when that is still worth it.
-    fn cut(&mut self, reason: &str, error: Option<io::Error>) -> io::Result<()> {
-        self.body = None;
-        if self.cuts >= self.shared.client.net.settings().retries || error.as_ref().is_some_and(is_ours) {
-            return Err(error.unwrap_or_else(|| {
-                let (digest, expected) = (self.blob.digest.clone(), self.blob.size);
-                invalid(StoreError::WrongSize { digest, expected, actual: self.done })
-            }));
+    /// Gets ready to go on after `failure`, when that is still worth it.
+    fn cut(&mut self, failure: Failure) -> Result<(), StoreError> {
+        // What `blob_from` gave up on has been tried often enough.
+        let opening = self.body.take().is_none();
+        if opening || !failure.is_transient() || self.cuts >= self.shared.client.net.settings().retries {
+            return Err(match failure.kind {
+                FailureKind::Truncated => self.wrong_size(),
+                _ => failure.during("pull blob", format!("{}@{}", self.place, self.blob.digest)),
+            });
         }
-        self.tell(TransferState::Retry(reason.to_owned()));
-        self.shared.client.net.back_off(self.cuts).map_err(|e: NetError| io::Error::other(e))?;
+        self.tell(TransferState::Retry(failure.reason));
+        self.shared.client.net.back_off(self.cuts).map_err(|_| StoreError::Cancelled)?;
         self.cuts += 1;
         Ok(())
     }
 
-    fn fail(&self, failure: Failure) -> io::Error {
-        if failure.kind == FailureKind::Cancelled {
-            return io::Error::other(NetError::Cancelled);
-        }
-        io::Error::other(failure.during("pull blob", format!("{}@{}", self.place, self.blob.digest)))
+    fn wrong_size(&self) -> StoreError {
+        StoreError::WrongSize { digest: self.blob.digest.clone(), expected: self.blob.size, actual: self.done }
     }
 
     fn tell(&self, state: TransferState) {
         self.shared.tell(Direction::Pull, &self.place, &self.blob, self.done, state);
     }
-}
-
-/// Whether `error` is a verdict of ours and no cut.
-fn is_ours(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<StoreError>())
-}
-
-fn invalid(error: StoreError) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-/// The error when `actual` is not `expected`. Only sha256 is computed here; a sha512 descriptor is taken on its size.
-pub(crate) fn wrong_digest(expected: &Digest, actual: Digest) -> Option<StoreError> {
-    (expected.algorithm() == "sha256" && *expected != actual)
-        .then(|| StoreError::WrongDigest { expected: expected.clone(), actual })
 }

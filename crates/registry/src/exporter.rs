@@ -8,11 +8,10 @@ use bytes::Bytes;
 use http::Method;
 use net::Body;
 use oci::{Descriptor, Digest, Reference};
-use store::{Direction, Exporter, Image, Layer, StoreError, Transfer, TransferState};
+use store::{Direction, Encoded, Exporter, Image, Layer, StoreError, Transfer, TransferState};
 
 use crate::challenge::Scopes;
 use crate::client::{Call, Place, locked};
-use crate::encode::{Encoded, encode};
 use crate::failure::{Failure, FailureKind};
 use crate::upload::{Upload, mount_source};
 use crate::{Registry, Shared};
@@ -46,7 +45,7 @@ impl RegistryExporter {
     fn put_manifest(&self, encoded: &Encoded) -> Result<(), StoreError> {
         let place = self.place();
         let target = match (self.by_digest || self.reference.tag.is_none(), &self.reference.digest) {
-            (true, _) if self.by_digest => encoded.manifest.digest.to_string(),
+            (true, _) if self.by_digest => encoded.manifest_descriptor.digest.to_string(),
             (true, Some(digest)) => digest.to_string(),
             _ => self.reference.tag_or_latest().to_owned(),
         };
@@ -56,14 +55,14 @@ impl RegistryExporter {
                 what: "manifest".to_owned(),
                 place: place.to_string(),
                 done_bytes: 0,
-                total_bytes: Some(encoded.manifest.size),
+                total_bytes: Some(encoded.manifest_descriptor.size),
                 state,
             });
         };
         let told = |reason: &str| tell(TransferState::Retry(reason.to_owned()));
         let call = Call::path(Method::PUT, format!("manifests/{target}"), Scopes::push(&place.repository))
-            .header("content-type", encoded.manifest.media_type.clone())
-            .body(Body::Bytes(encoded.manifest_bytes.clone()))
+            .header("content-type", encoded.manifest_descriptor.media_type.clone())
+            .body(Body::Bytes(Bytes::from(encoded.manifest.clone())))
             .on_retry(&told);
         let answer = self.shared().client.send(&place, &call).map_err(|f| self.failed(f))?;
         if !answer.response.is_success() {
@@ -71,9 +70,10 @@ impl RegistryExporter {
         }
         if let Some(stored) = answer.response.header("docker-content-digest").and_then(|text| Digest::parse(text).ok())
             && stored.algorithm() == "sha256"
-            && stored != encoded.manifest.digest
+            && stored != encoded.manifest_descriptor.digest
         {
-            let reason = format!("the registry stored digest `{stored}` instead of `{}`", encoded.manifest.digest);
+            let reason =
+                format!("the registry stored digest `{stored}` instead of `{}`", encoded.manifest_descriptor.digest);
             return Err(self.failed(Failure::new(FailureKind::WrongDigest, reason, answer.request)));
         }
         tell(TransferState::Done);
@@ -93,13 +93,16 @@ impl Exporter for RegistryExporter {
     }
 
     fn export(&self, image: &Image) -> Result<Digest, StoreError> {
-        let encoded = encode(image)?;
-        if let Some(wanted) = self.reference.digest.as_ref().filter(|d| **d != encoded.manifest.digest) {
-            return Err(StoreError::WrongDigest { expected: wanted.clone(), actual: encoded.manifest.digest });
+        let encoded = image.encode();
+        if let Some(wanted) = self.reference.digest.as_ref().filter(|d| **d != encoded.manifest_descriptor.digest) {
+            return Err(StoreError::WrongDigest {
+                expected: wanted.clone(),
+                actual: encoded.manifest_descriptor.digest,
+            });
         }
         let place = self.place();
         let mut jobs: Vec<Arc<Job>> = image.layers.iter().map(|layer| self.shared().queue(&place, layer)).collect();
-        jobs.push(self.shared().queue_bytes(&place, &encoded.config, &encoded.config_bytes));
+        jobs.push(self.shared().queue_bytes(&place, &encoded.config_descriptor, &encoded.config));
         // Waits for all before telling of one: nothing is left running that the caller believes to be over.
         let outcomes: Vec<Result<(), StoreError>> = jobs.iter().map(|job| job.wait()).collect();
         outcomes
@@ -107,7 +110,7 @@ impl Exporter for RegistryExporter {
             .collect::<Result<(), StoreError>>()
             .inspect_err(|_| self.shared().uploads.forget_failures())?;
         self.put_manifest(&encoded)?;
-        Ok(encoded.manifest.digest)
+        Ok(encoded.manifest_descriptor.digest)
     }
 
     fn describe(&self) -> String {
@@ -162,8 +165,8 @@ impl Shared {
         self.queue_job(place, &layer.descriptor, content, mount_source(layer, place))
     }
 
-    fn queue_bytes(self: &Arc<Shared>, place: &Place, blob: &Descriptor, bytes: &Bytes) -> Arc<Job> {
-        self.queue_job(place, blob, Content::Bytes(bytes.clone()), None)
+    fn queue_bytes(self: &Arc<Shared>, place: &Place, blob: &Descriptor, bytes: &[u8]) -> Arc<Job> {
+        self.queue_job(place, blob, Content::Bytes(Bytes::copy_from_slice(bytes)), None)
     }
 
     /// The job for `blob` in `place`: a new one, unless there is one.

@@ -43,6 +43,8 @@ pub enum FailureKind {
     TooLarge,
     /// Bytes arrived that do not have their digest, here or there.
     WrongDigest,
+    /// Fewer bytes arrived than there should be.
+    Truncated,
     /// A media type or manifest version we do not read.
     Unsupported,
     /// 5xx.

@@ -8,7 +8,6 @@ mod blob;
 mod challenge;
 mod client;
 mod credentials;
-mod encode;
 mod exporter;
 mod failure;
 mod helper;
@@ -28,7 +27,6 @@ pub use challenge::Challenge;
 pub use credentials::{Credentials, CredentialsError, Found, Login, LookUp};
 pub use exporter::RegistryExporter;
 pub use failure::{Failure, FailureKind, failure};
-pub use pull::parse_manifest;
 pub use secret::Secret;
 
 use client::{Client, Place};

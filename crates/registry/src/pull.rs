@@ -4,81 +4,23 @@ use std::io;
 use std::sync::Arc;
 
 use http::Method;
-use oci::{Descriptor, Digest, Flavor, ImageConfig, Index, Manifest, Platform, Reference, media_type};
-use serde::Deserialize;
-use store::{BlobSource as _, Image, ImageSource, Layer, Origin, StoreError};
+use oci::{Descriptor, Digest, Hasher, Index, Manifest, Platform, Reference, media_type};
+use store::{
+    Document, Image, ImageSource, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Origin, StoreError, choose_platform,
+    is_attestation, read_blob, read_document,
+};
 
-use crate::blob::{RemoteBlobs, from_io, wrong_digest};
+use crate::blob::{RemoteBlobs, from_io};
 use crate::challenge::Scopes;
 use crate::client::{Call, Place};
 use crate::failure::{Failure, FailureKind};
 use crate::{Registry, Shared, mirror};
-
-/// The distribution-spec lets registries refuse more than 4 MiB; containerd reads 8.
-const MAX_MANIFEST_BYTES: u64 = 8 * 1024 * 1024;
-
-/// Configs are a few kilobytes; one with a very long history is not a megabyte.
-const MAX_CONFIG_BYTES: u64 = 16 * 1024 * 1024;
 
 /// An index in an index in an index is allowed and unheard of.
 const MAX_INDEX_DEPTH: u32 = 3;
 
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
                       application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
-
-/// What a manifest document is.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Document {
-    Index(Index),
-    Manifest(Box<Manifest>),
-}
-
-/// Reads a manifest or index as it came from somebody else. `content_type` counts where the document does not say what it is.
-///
-/// # Errors
-/// A clause for a message: what it is instead. A document that could be read as both is refused, or two readers could see
-/// two images under one digest (CVE-2021-41190).
-pub fn parse_manifest(bytes: &[u8], content_type: Option<&str>) -> Result<Document, String> {
-    let shape: Shape = serde_json::from_slice(bytes).map_err(|e| format!("not the JSON of a manifest: {e}"))?;
-    if shape.schema_version == Some(1) {
-        return Err(
-            "manifest schema 1, which was abandoned in 2017; push the image again with a current tool".to_owned()
-        );
-    }
-    if shape.manifests.is_some() && (shape.layers.is_some() || shape.config.is_some()) {
-        return Err("both an index and a manifest".to_owned());
-    }
-    let content_type = content_type.and_then(|value| value.split(';').next()).map(str::trim);
-    let named = shape.media_type.as_deref().filter(|t| !t.is_empty()).or(content_type);
-    let is_index = match named {
-        Some(media_type::OCI_INDEX | media_type::DOCKER_INDEX) => true,
-        Some(media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST) => false,
-        // Some registries say `application/json` or `text/plain`.
-        _ if shape.media_type.is_none() => shape.manifests.is_some(),
-        Some(other) => return Err(format!("of media type `{}`", crate::failure::one_line(other))),
-        None => shape.manifests.is_some(),
-    };
-    let invalid = |e: serde_json::Error| format!("an invalid {}: {e}", if is_index { "index" } else { "manifest" });
-    match is_index {
-        true => serde_json::from_slice(bytes).map(Document::Index).map_err(invalid),
-        false => serde_json::from_slice(bytes).map(|m| Document::Manifest(Box::new(m))).map_err(invalid),
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Shape {
-    #[serde(default)]
-    schema_version: Option<u64>,
-    #[serde(default)]
-    media_type: Option<String>,
-    #[serde(default)]
-    manifests: Option<serde::de::IgnoredAny>,
-    #[serde(default)]
-    layers: Option<serde::de::IgnoredAny>,
-    #[serde(default)]
-    config: Option<serde::de::IgnoredAny>,
-}
 
 impl ImageSource for Registry {
     /// Asks the mirrors of the reference's registry, then the registry itself. Fetches index, manifest and config.
@@ -155,11 +97,11 @@ impl Pull<'_> {
         for _ in 0..=MAX_INDEX_DEPTH {
             let (digest, document) = self.document(&wanted)?;
             match document {
-                Document::Manifest(manifest) => return self.assemble(digest, &manifest),
-                Document::Index(index) => wanted = self.choose(&index, platform)?.digest.to_string(),
+                Document::Manifest(manifest) => return self.assemble(&digest, &manifest),
+                Document::Index(index) => wanted = self.choose(index, platform)?.digest.to_string(),
             }
         }
-        Err(self.invalid("its indexes are nested too deeply"))
+        Err(StoreError::Invalid { what: self.name(), reason: "its indexes are nested too deeply".to_owned() })
     }
 
     fn resolve(&self) -> Result<Digest, StoreError> {
@@ -187,104 +129,48 @@ impl Pull<'_> {
         }
         let read = answer.response.read_all(MAX_MANIFEST_BYTES);
         let bytes = read.map_err(|e| self.failed(unreadable(&e, &answer.request)))?;
-        let digest = Digest::of(&bytes);
         let promised = answer.response.header("docker-content-digest").and_then(|text| Digest::parse(text).ok());
         for expected in Digest::parse(wanted).ok().iter().chain(&promised) {
-            if wrong_digest(expected, digest.clone()).is_some() {
-                let reason = format!("the registry sent a manifest with digest `{digest}` for `{expected}`");
+            let actual = digest_like(expected, &bytes);
+            if actual != *expected {
+                let reason = format!("the registry sent a manifest with digest `{actual}` for `{expected}`");
                 return Err(self.failed(Failure::new(FailureKind::WrongDigest, reason, &answer.request)));
             }
         }
-        let document = parse_manifest(&bytes, answer.response.header("content-type"));
-        let unsupported = |reason| Failure::new(FailureKind::Unsupported, format!("it is {reason}"), &answer.request);
-        Ok((digest, document.map_err(|reason| self.failed(unsupported(reason)))?))
+        let digest = Digest::parse(wanted).unwrap_or_else(|_| Digest::of(&bytes));
+        Ok((digest, read_document(&self.name(), &bytes, media_type_of(&answer.response))?))
     }
 
-    /// The entry of `index` that serves `platform` best; the first of equals.
-    fn choose<'i>(&self, index: &'i Index, platform: &Platform) -> Result<&'i Descriptor, StoreError> {
-        let images = || index.manifests.iter().filter(|entry| is_image(entry));
-        let ranked = images().filter_map(|entry| Some((entry.platform.as_ref()?.rank_for(platform)?, entry)));
-        if let Some((_, best)) = ranked.min_by_key(|(rank, _)| *rank) {
-            return Ok(best);
-        }
-        // An entry without platform is what its config says; a single one is what was meant.
-        let mut unnamed = images().filter(|entry| entry.platform.is_none());
-        if let (Some(only), None) = (unnamed.next(), unnamed.next()) {
-            return Ok(only);
-        }
-        let mut available: Vec<String> =
-            images().filter_map(|entry| entry.platform.as_ref()).map(|p| format!("`{p}`")).collect();
-        available.dedup();
-        if available.is_empty() {
-            available.push("no image for any platform".to_owned());
-        }
-        Err(StoreError::Platform {
-            wanted: platform.to_string(),
-            reference: self.reference.familiar(),
-            available: available.join(", "),
-        })
+    /// The entry of `index` that serves `platform` best, of those that may be images.
+    fn choose(&self, index: Index, platform: &Platform) -> Result<Descriptor, StoreError> {
+        let manifests = index.manifests.into_iter().filter(is_image).collect();
+        choose_platform(&Index { manifests, ..index }, platform, &self.reference.familiar()).cloned()
     }
 
-    fn assemble(&self, digest: Digest, manifest: &Manifest) -> Result<Image, StoreError> {
-        let flavor = self.flavor(manifest)?;
+    fn assemble(&self, digest: &Digest, manifest: &Manifest) -> Result<Image, StoreError> {
+        let name = self.name();
+        for layer in &manifest.layers {
+            if media_type::layer_compression(&layer.media_type).is_none() {
+                let kind = crate::failure::one_line(&layer.media_type);
+                let reason = format!("layer `{}` has media type `{kind}`, which is not supported", layer.digest);
+                return Err(StoreError::Invalid { what: name, reason });
+            }
+        }
         let blobs = Arc::new(RemoteBlobs { shared: self.shared.clone(), places: self.blob_places() });
-        let config = self.config(&blobs, &manifest.config)?;
-        let (ids, count) = (&config.rootfs.diff_ids, manifest.layers.len());
-        if ids.len() != count {
-            return Err(self.invalid(&format!("its manifest has {count} layers, its config {}", ids.len())));
-        }
+        // An artifact's config may be anything of any size, and is refused before it is asked for.
+        let config = match manifest.config.media_type.as_str() {
+            media_type::OCI_CONFIG | media_type::DOCKER_CONFIG => {
+                read_blob(&*blobs, &manifest.config, "image config", MAX_CONFIG_BYTES)?
+            }
+            _ => Vec::new(),
+        };
         let origin = Origin { registry: self.place.registry.clone(), repository: self.place.repository.clone() };
-        let layers = manifest.layers.iter().zip(ids).map(|(descriptor, diff_id)| {
-            if media_type::layer_compression(&descriptor.media_type).is_none() {
-                let kind = crate::failure::one_line(&descriptor.media_type);
-                return Err(self.invalid(&format!(
-                    "layer `{}` has media type `{kind}`, which is not supported",
-                    descriptor.digest
-                )));
-            }
-            let (descriptor, diff_id) = (descriptor.clone(), diff_id.clone());
-            Ok(Layer { descriptor, diff_id, content: blobs.clone(), origin: Some(origin.clone()) })
-        });
-        let layers = layers.collect::<Result<Vec<Layer>, StoreError>>()?;
-        let annotations = manifest.annotations.clone().unwrap_or_default();
-        Ok(Image { config, layers, flavor, annotations, digest: Some(digest) })
-    }
-
-    fn flavor(&self, manifest: &Manifest) -> Result<Flavor, StoreError> {
-        let config = manifest.config.media_type.as_str();
-        match (manifest.media_type.as_deref(), config) {
-            (Some(media_type::DOCKER_MANIFEST), media_type::DOCKER_CONFIG | media_type::OCI_CONFIG) => {
-                Ok(Flavor::Docker)
-            }
-            (_, media_type::OCI_CONFIG) => Ok(Flavor::Oci),
-            (None, media_type::DOCKER_CONFIG) => Ok(Flavor::Docker),
-            (_, media_type::DOCKER_CONFIG) => Ok(Flavor::Oci),
-            (_, other) => {
-                let kind = crate::failure::one_line(other);
-                Err(self.invalid(&format!("it is an artifact with a config of media type `{kind}`, not an image")))
-            }
-        }
-    }
-
-    fn config(&self, blobs: &RemoteBlobs, descriptor: &Descriptor) -> Result<ImageConfig, StoreError> {
-        if descriptor.size > MAX_CONFIG_BYTES {
-            return Err(
-                self.invalid(&format!("its config has {} bytes; {MAX_CONFIG_BYTES} are the limit", descriptor.size))
-            );
-        }
-        let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut blobs.open(descriptor)?, &mut bytes).map_err(|e| read_failed(e, self.reference))?;
-        serde_json::from_slice(&bytes).map_err(|e| self.invalid(&format!("its config is not valid: {e}")))
+        Image::from_documents(&name, manifest, &config, digest, blobs, Some(origin))
     }
 
     /// This place first, then where else the blobs may be.
     fn blob_places(&self) -> Vec<Place> {
         std::iter::once(self.place).chain(self.others).cloned().collect()
-    }
-
-    fn invalid(&self, reason: &str) -> StoreError {
-        Failure::new(FailureKind::Unsupported, reason, format!("the manifest of {}", self.reference))
-            .during("use", self.reference.familiar())
     }
 
     fn failed(&self, failure: Failure) -> StoreError {
@@ -320,16 +206,23 @@ impl Pull<'_> {
 }
 
 /// Whether an index entry may be an image or lead to one: attestations and other artifacts are not.
-///
-/// BuildKit's attestations have platform `unknown/unknown` and an annotation (buildkit `attestation-storage.md`).
 fn is_image(entry: &Descriptor) -> bool {
-    let unknown = entry.platform.as_ref().is_some_and(|p| p.os == "unknown" || p.architecture == "unknown");
-    let attached = entry.annotations.as_ref().is_some_and(|a| a.contains_key("vnd.docker.reference.type"));
     let known_type = matches!(
         entry.media_type.as_str(),
         media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST | media_type::OCI_INDEX | media_type::DOCKER_INDEX
     );
-    known_type && !unknown && !attached && entry.artifact_type.is_none()
+    known_type && !is_attestation(entry) && entry.artifact_type.is_none()
+}
+
+fn digest_like(expected: &Digest, bytes: &[u8]) -> Digest {
+    let mut hasher = Hasher::like(expected);
+    hasher.update(bytes);
+    hasher.finish()
+}
+
+/// `Content-Type` without its parameters.
+fn media_type_of(response: &net::Response) -> Option<&str> {
+    response.header("content-type")?.split(';').next().map(str::trim)
 }
 
 fn unreadable(error: &io::Error, request: &str) -> Failure {
@@ -337,16 +230,4 @@ fn unreadable(error: &io::Error, request: &str) -> Failure {
         io::ErrorKind::FileTooLarge => Failure::new(FailureKind::Unsupported, error.to_string(), request),
         _ => from_io(error, request),
     }
-}
-
-/// What reading a blob gave, as the error it holds.
-fn read_failed(error: io::Error, reference: &Reference) -> StoreError {
-    if net::is_cancelled(&error) {
-        return StoreError::Cancelled;
-    }
-    if error.get_ref().is_some_and(|inner| inner.is::<StoreError>()) {
-        let inner = error.into_inner().and_then(|inner| inner.downcast::<StoreError>().ok());
-        return inner.map_or(StoreError::Cancelled, |inner| *inner);
-    }
-    from_io(&error, "").during("pull the config of", reference.familiar())
 }

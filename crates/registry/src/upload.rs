@@ -1,18 +1,18 @@
 //! One blob into one repository: is it there, can it be mounted, else upload it.
 
-use std::cell::Cell;
 use std::io::{self, Read};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::Method;
 use net::{Body, Response};
 use oci::Descriptor;
-use store::{Direction, Layer, StoreError, TransferState};
+use store::{Direction, Layer, StoreError, Transfer, TransferObserver, TransferState};
 
 use crate::Shared;
 use crate::blob::PROGRESS_BYTES;
 use crate::challenge::Scopes;
-use crate::client::{Answer, Call, Client, Place, Target};
+use crate::client::{Answer, Call, Client, Place, Target, locked};
 use crate::failure::{Failure, FailureKind};
 
 /// GHCR takes no larger chunk with a `Content-Range`.
@@ -170,12 +170,8 @@ impl Upload<'_> {
     ///
     /// Without `Content-Range`, one streamed request of any length is allowed everywhere we know of; with it there are limits.
     fn patch(&self, session: &mut Session, offset: u64, length: u64, ranged: bool) -> Result<(), Failed> {
-        let source_error = Cell::new(None);
-        let keep = |error: StoreError| {
-            source_error.set(Some(error));
-            io::Error::other("the blob could not be opened")
-        };
-        let open = || self.part(offset, length).map_err(keep);
+        let broken = Broken::default();
+        let open = || self.part(offset, length, &broken);
         let body = Body::Stream { length: Some(length), open: &open };
         let mut call = Call::new(Method::PATCH, Target::Url(session.location.clone()), self.scopes())
             .header("content-type", "application/octet-stream")
@@ -186,7 +182,7 @@ impl Upload<'_> {
         }
         let sent = self.shared.client.send(self.place, &call);
         drop(call);
-        if let Some(error) = source_error.take() {
+        if let Some(error) = locked(&broken.0).take() {
             return Err(Failed::Source(error));
         }
         let answer = sent?;
@@ -200,22 +196,25 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// The blob's bytes from `offset` on, `length` of them, telling of their progress.
-    fn part(&self, offset: u64, length: u64) -> Result<Box<dyn Read + Send>, StoreError> {
-        let mut source = (self.open)()?;
-        let skipped = io::copy(&mut (&mut source).take(offset), &mut io::sink()).map_err(StoreError::Read)?;
-        if skipped < offset {
-            let (digest, expected) = (self.blob.digest.clone(), self.blob.size);
-            return Err(StoreError::WrongSize { digest, expected, actual: skipped });
-        }
-        Ok(Box::new(Outgoing {
+    /// The blob's bytes from `offset` on, `length` of them, telling of their progress. What goes wrong is left in `broken`.
+    fn part(&self, offset: u64, length: u64, broken: &Broken) -> io::Result<Box<dyn Read + Send>> {
+        let mut source = (self.open)().map_err(|error| broken.keep(error))?;
+        let skipped = io::copy(&mut (&mut source).take(offset), &mut io::sink());
+        let skipped = skipped.map_err(|error| broken.keep(StoreError::from_read(error)))?;
+        let outgoing = Outgoing {
             source: source.take(length),
             observer: self.shared.observer.clone(),
             place: self.place.clone(),
             blob: self.blob.clone(),
-            done: offset,
+            done: skipped,
+            end: offset + length,
             told: offset,
-        }))
+            broken: broken.clone(),
+        };
+        if skipped < offset {
+            return Err(outgoing.ended_early());
+        }
+        Ok(Box::new(outgoing))
     }
 
     /// After a cut: asks how much arrived and sends the rest. distribution-spec 1.1, «Pushing a blob in chunks».
@@ -333,23 +332,42 @@ fn header(response: &Response) -> Option<&str> {
     response.header("location").filter(|text| !text.is_empty())
 }
 
-/// Tells of the bytes that are read from it.
+/// What went wrong with a blob that was being sent: the HTTP client would only say that it did.
+#[derive(Clone, Default)]
+struct Broken(Arc<Mutex<Option<StoreError>>>);
+
+impl Broken {
+    fn keep(&self, error: StoreError) -> io::Error {
+        *locked(&self.0) = Some(error);
+        io::Error::other("the blob could not be read")
+    }
+}
+
+/// Tells of the bytes that are read from it, and ends neither early nor late.
 struct Outgoing<R> {
     source: io::Take<R>,
-    observer: std::sync::Arc<dyn store::TransferObserver>,
+    observer: Arc<dyn TransferObserver>,
     place: Place,
     blob: Descriptor,
     done: u64,
+    /// Where in the blob this part ends.
+    end: u64,
     told: u64,
+    broken: Broken,
 }
 
 impl<R: Read> Read for Outgoing<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(into)?;
+        let count = match self.source.read(into) {
+            Ok(0) if self.done < self.end && !into.is_empty() => return Err(self.ended_early()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => return Err(self.broken.keep(StoreError::from_read(error))),
+        };
         self.done += count as u64;
         if self.done - self.told >= PROGRESS_BYTES {
             self.told = self.done;
-            self.observer.transfer(&store::Transfer {
+            self.observer.transfer(&Transfer {
                 direction: Direction::Push,
                 what: self.blob.digest.to_string(),
                 place: self.place.to_string(),
@@ -359,6 +377,13 @@ impl<R: Read> Read for Outgoing<R> {
             });
         }
         Ok(count)
+    }
+}
+
+impl<R> Outgoing<R> {
+    fn ended_early(&self) -> io::Error {
+        let (digest, expected) = (self.blob.digest.clone(), self.blob.size);
+        self.broken.keep(StoreError::WrongSize { digest, expected, actual: self.done })
     }
 }
 
