@@ -541,7 +541,20 @@ impl<'a> Execution<'a> {
                 let name = &heredoc.name;
                 rootfs::copy::write_file(to, &copy.destination, name, &mut content, 0o644, None, options).map_err(failed)
             }
-            CopySource::Url(url) => Err(BuildError::dockerfile(&step.span, format!("not supported yet: ADD of `{url}`"))),
+            CopySource::Url(url) => {
+                let fetched = context::fetch_url(&self.request.net, url, copy.checksum.as_deref(), &self.request.work)
+                    .map_err(|source| BuildError::Context {
+                        action: format!("could not add `{url}`"),
+                        place: Some(Place { span: step.span.clone() }),
+                        source,
+                    })?;
+                let options =
+                    CopyOptions { archives: if copy.unpack_remote { Archives::Unpack } else { Archives::Copy }, ..options.clone() };
+                let mut content = File::open(&fetched.path).map_err(BuildError::io(format!("could not open `{url}`")))?;
+                let (name, modified) = (&fetched.file_name, Some(fetched.modified));
+                rootfs::copy::write_file(to, &copy.destination, name, &mut content, 0o600, modified, &options)
+                    .map_err(failed)
+            }
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Values to back-ends: the one place that picks implementations of the seams.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use build::{BuildError, CacheRoot, NamedContext, Request, RootfsOutput};
+use context::{Place, Sources};
 use net::Net;
 use oci::Reference;
 use registry::{Credentials, Login, Registry, RegistrySettings};
@@ -415,35 +415,41 @@ struct Opened {
     name: String,
 }
 
-fn open_context(typed: &Build, _net: &Net, _work: &WorkDir) -> Result<Opened, Failure> {
-    let spec = typed.positional_context.clone().or_else(|| typed.input.context.clone()).unwrap_or_else(|| ".".to_owned());
-    let root = PathBuf::from(spec.strip_prefix("dir://").unwrap_or(&spec));
-    let root = typed.input.context_sub_path.as_ref().map_or(root.clone(), |sub| root.join(sub));
-    let file = typed.input.file.clone().unwrap_or_else(|| "Dockerfile".to_owned());
-    let path = if Path::new(&file).is_file() && typed.input.file.is_some() { PathBuf::from(&file) } else { root.join(&file) };
-    let mut dockerfile = Vec::new();
-    std::fs::File::open(&path)
-        .and_then(|mut f| f.read_to_end(&mut dockerfile))
-        .with_context(|| format!("could not read Dockerfile `{}`", path.display()))
-        .map_err(Failure::other(3))?;
-    let tree = rootfs::Tree::open(&root, None).context("could not open the build context").map_err(Failure::other(3))?;
-    let own = PathBuf::from(format!("{}.dockerignore", path.display()));
-    let ignore_file = [own, root.join(".dockerignore")].into_iter().find(|f| f.is_file());
-    let patterns = match &ignore_file {
-        Some(f) => dockerfile::ignore::Patterns::parse(&std::fs::read(f).unwrap_or_default())
-            .map_err(|e| Failure::usage(e.to_string()))?,
-        None => Default::default(),
+/// The build context and the Dockerfile in or beside it.
+fn open_context(typed: &Build, net: &Net, work: &WorkDir) -> Result<Opened, Failure> {
+    let input = &typed.input;
+    if typed.positional_context.is_some() && input.context.is_some() {
+        return Err(Failure::usage("the context is given twice: as --context and by itself"));
+    }
+    let spec = typed.positional_context.as_deref().or(input.context.as_deref()).unwrap_or(".");
+    let mut sources = Sources { stdin: Some(Box::new(std::io::stdin())), net, work: work.path() };
+    let mut try_open = || -> anyhow::Result<Opened> {
+        let opened = context::open(&Place::parse(spec)?, &mut sources)?;
+        let opened = match &input.context_sub_path {
+            Some(sub) => below(opened, sub)?,
+            None => opened,
+        };
+        let dockerfile = context::read_dockerfile(input.file.as_deref(), &opened, &mut sources)?;
+        let context = opened.with_ignore_file(&dockerfile)?;
+        Ok(Opened { context, dockerfile: dockerfile.bytes, name: dockerfile.name })
     };
-    let context = context::Context { tree: Arc::new(tree), ignore: context::Ignore { patterns, file: ignore_file } };
-    Ok(Opened { context, dockerfile, name: file })
+    try_open().map_err(Failure::other(3))
+}
+
+/// A directory of a context as the context.
+fn below(opened: context::Opened, sub: &Path) -> anyhow::Result<context::Opened> {
+    let inside = opened.tree.resolve(sub, true)?;
+    let path = opened.tree.path().join(inside);
+    let tree = rootfs::Tree::open(&path, None).with_context(|| format!("--context-sub-path `{}`", sub.display()))?;
+    Ok(context::Opened { tree: Arc::new(tree), ..opened })
 }
 
 /// `--build-context NAME=…`: a directory, `docker-image://REF`, `oci-layout://DIR[:TAG][@DIGEST]`.
 fn named_contexts(
     typed: &Build,
     registry: &Registry,
-    _net: &Net,
-    _work: &WorkDir,
+    net: &Net,
+    work: &WorkDir,
 ) -> Result<BTreeMap<String, NamedContext>, Failure> {
     let mut contexts = BTreeMap::new();
     for word in &typed.input.build_context {
@@ -457,8 +463,13 @@ fn named_contexts(
             let reference = Reference::parse(name).or_else(|_| Reference::parse("layout")).map_err(|e| failed(e.into()))?;
             NamedContext::Image { source: Arc::new(source), reference }
         } else {
-            let tree = rootfs::Tree::open(Path::new(spec), None).map_err(|e| failed(e.into()))?;
-            NamedContext::Directory(context::Context { tree: Arc::new(tree), ignore: context::Ignore::default() })
+            let mut sources = Sources { stdin: None, net, work: work.path() };
+            let place = Place::parse(spec).map_err(|e| failed(e.into()))?;
+            let opened = match place {
+                Place::Directory(path) => context::open_dir(&path, None),
+                place => context::open(&place, &mut sources).map(|o| context::Context { tree: o.tree, ignore: Default::default() }),
+            };
+            NamedContext::Directory(opened.map_err(|e| failed(e.into()))?)
         };
         contexts.insert(name.to_ascii_lowercase(), context);
     }
