@@ -709,3 +709,111 @@ fn modes_that_are_none() {
     assert_eq!(Mode::parse("00644").unwrap(), Mode::Octal(0o644));
     assert_eq!(Mode::parse("7777").unwrap(), Mode::Octal(0o7777));
 }
+
+/// A tar with the file `one` (0640, 7:8).
+fn archive() -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o640);
+    header.set_uid(7);
+    header.set_gid(8);
+    builder.append_data(&mut header, "one", &b"1"[..]).unwrap();
+    builder.into_inner().unwrap()
+}
+
+#[test]
+fn archives() {
+    const FROM: &str = "f 644 0:0 a.txt a\nd 755 0:0 d\nl 777 0:0 link -> a.tar";
+    // instructions, what is there then; `ARCHIVE` is the archive as a file
+    let table: &[(&[&str], &str)] = &[
+        (&["ADD a.tar /new/"], "d 755 0:0 new\nf 640 7:8 new/one 1"),
+        (&["ADD a.tar /new"], "d 755 0:0 new\nf 640 7:8 new/one 1"),
+        (&["ADD link /new"], "d 755 0:0 new\nf 640 7:8 new/one 1"),
+        (&["ADD --chown=1:2 --chmod=600 a.tar /new/"], "d 755 1:2 new\nf 640 1:2 new/one 1"),
+        (&["ADD a.txt a.tar /all/"], "d 755 0:0 all\nf 644 0:0 all/a.txt a\nf 640 7:8 all/one 1"),
+        (&["ADD *.t* /all/"], "d 755 0:0 all\nf 644 0:0 all/a.txt a\nf 640 7:8 all/one 1"),
+        (&["ADD d /d"], "d 755 0:0 d\nf 644 0:0 d/in.tar ARCHIVE"),
+        (&["COPY a.tar /c/"], "d 755 0:0 c\nf 644 0:0 c/a.tar ARCHIVE"),
+    ];
+    for (run_all, expected) in table {
+        let room = Room::new();
+        let (from, to) = (room.tree("from", FROM), room.tree("to", ""));
+        for path in ["a.tar", "d/in.tar"] {
+            from.make_file(Path::new(path)).unwrap().write_all(&archive()).unwrap();
+            from.set_mode(Path::new(path), 0o644).unwrap();
+        }
+        for instruction in *run_all {
+            run(&from, &[], &to, instruction).unwrap_or_else(|error| panic!("{instruction}: {error}"));
+        }
+        let shown = show(&to).replace(&String::from_utf8(archive()).unwrap(), "ARCHIVE");
+        assert_eq!(lines(&shown), lines(expected), "{run_all:?}");
+    }
+}
+
+#[test]
+fn an_archive_over_a_file_is_refused() {
+    let room = Room::new();
+    let (from, to) = (room.tree("from", ""), room.tree("to", "f 644 0:0 f x"));
+    from.make_file(Path::new("a.tar")).unwrap().write_all(&archive()).unwrap();
+    let error = run(&from, &[], &to, "ADD a.tar /f").unwrap_err().to_string();
+    assert!(error.contains("`/f` is not a directory"), "{error}");
+}
+
+mod random {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A random tree as the text that [`fill`] reads: each entry goes into a directory made before it.
+    fn any_tree() -> impl Strategy<Value = String> {
+        let entry =
+            (any::<prop::sample::Index>(), 0..6u8, 0..0o10000u32, 0..3u32, "[a-zA-Z.*\u{e4}]{1,6}", "[a-z]{0,9}");
+        prop::collection::vec(entry, 0..30).prop_map(|entries| {
+            let mut directories = vec![PathBuf::new()];
+            let (mut files, mut used, mut text) = (Vec::<PathBuf>::new(), vec![], String::new());
+            for (index, kind, mode, owner, name, content) in entries {
+                let path = directories[index.index(directories.len())].join(format!("{name}{}", used.len()));
+                let (kind, rest) = match kind {
+                    0 | 1 => ("d", String::new()),
+                    2 => ("l", format!("-> {content}x")),
+                    3 => ("p", String::new()),
+                    4 if !files.is_empty() => ("h", format!("= {}", files[index.index(files.len())].display())),
+                    _ => ("f", content),
+                };
+                // What shares an inode shares its mode: give it that of the first name by leaving it alone.
+                let mode = if kind == "h" { 0o644 } else { mode };
+                let owner = if kind == "h" { 0 } else { owner };
+                match kind {
+                    "d" => directories.push(path.clone()),
+                    "f" => files.push(path.clone()),
+                    _ => {}
+                }
+                writeln!(text, "{kind} {mode:o} {owner}:{owner} {} {rest}", path.display()).unwrap();
+                used.push(path);
+            }
+            text
+        })
+    }
+
+    fn times(tree: &Tree) -> Vec<(PathBuf, (i64, u32))> {
+        let mut times = Vec::new();
+        walk(tree, &mut |path, metadata| times.push((path.to_owned(), metadata.modified)));
+        times
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn a_copy_of_a_stage_equals_it(text in any_tree()) {
+            let room = Room::new();
+            let (from, to) = (room.tree("from", &text), room.tree("to", ""));
+            run(&from, &[], &to, "COPY --from / /").unwrap();
+            prop_assert_eq!(show(&to), show(&from));
+            prop_assert_eq!(times(&to), times(&from));
+            // Once more over itself changes nothing.
+            run(&from, &[], &to, "COPY --from / /").unwrap();
+            prop_assert_eq!(show(&to), show(&from));
+        }
+    }
+}

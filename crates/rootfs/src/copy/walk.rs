@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use dockerfile::glob;
 use dockerfile::ignore::Patterns;
 
-use crate::{FileKind, Metadata, Tree, archive};
+use crate::{FileKind, Metadata, Tree, archive, unpack};
 
 use super::content::ContentCopier;
 use super::destination::{Destination, Target};
@@ -173,12 +173,14 @@ impl<'a> Copier<'a> {
         if self.target.options.archives == Archives::Copy {
             return Ok(false);
         }
-        if archive::open_archive(self.source.tree.open_file(from)?)?.is_none() {
-            return Ok(false);
-        }
+        let Some(mut archive) = archive::open_archive(self.source.tree.open_file(from)?)? else { return Ok(false) };
         let into = self.target.tree.resolve(&destination.path, true)?;
+        // --chmod is for files that are copied.
         self.target.make_parents_with(&into, 0o755)?;
-        refuse(format!("cannot unpack archive `{}` into `/{}`", from.display(), into.display()))
+        let unpacked = unpack::extract(archive.as_mut(), self.target.tree, &into, self.target.options.owner)?;
+        self.target.copied.entries += unpacked.entries;
+        self.target.copied.size_bytes += unpacked.size_bytes;
+        Ok(true)
     }
 
     /// Copies what is in the directory `entry` into its target, which exists.
