@@ -76,26 +76,52 @@ impl Report {
 /// How often `cancelled` is asked while nothing is printed.
 const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
-/// Starts a helper for `spec` and waits until it and everything below it is gone.
-pub fn run(
-    spec: &Spec,
-    output: &mut dyn FnMut(Stream, &[u8]),
-    cancelled: &dyn Fn() -> bool,
-) -> Result<Exit, SandboxError> {
-    let (ours, theirs) = UnixStream::pair().map_err(|source| setup("could not make a socket pair", source))?;
-    let mut child = spawn(theirs)?;
-    let result = orders(spec, &ours).and_then(|()| pump(&mut child, &ours, output, cancelled));
-    // Lets go of the socket, which makes the helper kill what there may still be.
-    let _ = ours.shutdown(std::net::Shutdown::Both);
-    child.wait().map_err(|source| setup("could not wait for the helper process", source))?;
-    let report = result?;
-    if cancelled() && !matches!(report, Some(Report::Ended(Exit::Code(_)))) {
-        return Err(SandboxError::Cancelled);
+/// A helper that waits for its orders. Dropping it ends it.
+pub struct Helper {
+    child: Child,
+    socket: UnixStream,
+}
+
+impl Helper {
+    /// Returns when the helper's program has been loaded, so that it needs nothing of the file system any more.
+    pub fn start() -> Result<Helper, SandboxError> {
+        let (socket, theirs) = UnixStream::pair().map_err(|source| setup("could not make a socket pair", source))?;
+        let helper = Helper { child: spawn(theirs)?, socket };
+        let mut ready = [0];
+        (&helper.socket)
+            .read_exact(&mut ready)
+            .map_err(|source| setup("the helper process did not start (is `dispatch_child` called first in `main`?)", source))?;
+        Ok(helper)
     }
-    let report = report.ok_or_else(|| {
-        setup("the helper process ended without a report", io::Error::from(io::ErrorKind::UnexpectedEof))
-    })?;
-    report.into_result()
+
+    /// Runs a step and waits until it and everything below it is gone.
+    pub fn run(
+        mut self,
+        spec: &Spec,
+        output: &mut dyn FnMut(Stream, &[u8]),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Exit, SandboxError> {
+        orders(spec, &self.socket)?;
+        let report = pump(&mut self.child, &self.socket, output, cancelled)?;
+        self.end().map_err(|source| setup("could not wait for the helper process", source))?;
+        match report {
+            Some(report) => report.into_result(),
+            None if cancelled() => Err(SandboxError::Cancelled),
+            None => Err(setup("the helper process ended without a report", io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    /// Lets go of the socket, which makes the helper kill what there may still be, and waits for it.
+    fn end(&mut self) -> io::Result<()> {
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        self.child.wait().map(drop)
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
 }
 
 fn setup(action: impl Into<String>, source: io::Error) -> SandboxError {
@@ -213,6 +239,7 @@ fn take_orders() -> io::Result<(UnixStream, Spec)> {
     let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 3)?);
     // Those who share our process group, or are stopped with it, get Ctrl-C from a terminal.
     let _ = rustix::process::setsid();
+    (&socket).write_all(b"!")?;
     let mut length = [0; 8];
     (&socket).read_exact(&mut length)?;
     let mut text = Vec::new();

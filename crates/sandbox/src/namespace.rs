@@ -9,7 +9,7 @@ use rootfs::Tree;
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::helper::{self, Place, Report, Spec};
+use crate::helper::{Helper, Place, Report, Spec};
 use crate::{Exit, Mount, MountSource, Network, Process, Sandbox, SandboxError, Stream, files, stubs, sys, wire};
 
 mod arrange;
@@ -65,7 +65,7 @@ impl Sandbox for Namespace {
             pid_namespace: self.fresh_proc,
         };
         let spec = Spec { process: process.clone(), place: Place::Namespace(inside) };
-        let result = helper::run(&spec, output, cancelled);
+        let result = Helper::start().and_then(|helper| helper.run(&spec, output, cancelled));
         let removed = stubs::remove(rootfs.path(), &stubs);
         let exit = result?;
         removed.map(|()| exit)

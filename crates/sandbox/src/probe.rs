@@ -10,6 +10,7 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::helper::{self, Report as Failure};
+use crate::inplace::{InPlace, host};
 use crate::namespace::user::{self, Way};
 use crate::namespace::{self, Inside, Namespace};
 use crate::sys::{self, Forked};
@@ -41,9 +42,28 @@ pub fn dispatch_child() {
     }
 }
 
+/// Which back-end is wanted, and for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// `auto` or a back-end's name.
+    pub name: &'a str,
+    /// Where stages will lie; made where it is missing.
+    pub work: &'a Path,
+    /// What the builder opens by its path while steps run (context, credentials, caches): `inplace` leaves it where it is.
+    pub keep: &'a [PathBuf],
+    /// Whether `inplace` may take over `/` without a sign that this is a container.
+    pub force_in_place: bool,
+}
+
+impl<'a> Wanted<'a> {
+    pub fn new(name: &'a str, work: &'a Path) -> Wanted<'a> {
+        Wanted { name, work, keep: &[], force_in_place: false }
+    }
+}
+
 /// Probes every back-end. Call before any thread exists. `work` is where stages will lie.
 pub fn probe(work: &Path) -> Report {
-    let candidates = candidates(work);
+    let candidates = candidates(&Wanted::new("auto", work));
     Report {
         chosen: candidates.iter().find(|candidate| candidate.finding.works).map(|candidate| candidate.finding.backend),
         findings: candidates.into_iter().map(|candidate| candidate.finding).collect(),
@@ -53,15 +73,27 @@ pub fn probe(work: &Path) -> Report {
 /// Enters what the chosen back-end needs of the whole builder process (a user and mount namespace for `namespace` without
 /// real root) and returns the back-end. `name`: `auto` or a back-end's name. Call before any thread exists.
 pub fn enter(name: &str, work: &Path) -> Result<Box<dyn Sandbox>, SandboxError> {
+    enter_as(&Wanted::new(name, work))
+}
+
+/// As [`enter`].
+///
+/// # Errors
+/// [`SandboxError::NoBackend`] with the refused call of each back-end; [`SandboxError::Unsupported`] for an unknown name.
+pub fn enter_as(wanted: &Wanted<'_>) -> Result<Box<dyn Sandbox>, SandboxError> {
+    fs::create_dir_all(wanted.work).map_err(|source| {
+        let action = format!("could not make the work directory `{}`", wanted.work.display());
+        SandboxError::Setup { action, source }
+    })?;
     let mut reasons = Vec::new();
-    for candidate in candidates(work) {
-        if name != "auto" && name != candidate.finding.backend {
-            continue;
-        }
+    for candidate in candidates(wanted) {
         match candidate.chosen {
-            Some(chosen) => return become_fit_for(chosen, work),
-            None => reasons
-                .extend(candidate.finding.tried.last().map(|last| format!("  {}: {last}", candidate.finding.backend))),
+            Some(chosen) => return become_fit_for(chosen, wanted),
+            None => reasons.push(format!(
+                "  {}: {}",
+                candidate.finding.backend,
+                candidate.finding.tried.last().map_or("not tried", String::as_str)
+            )),
         }
     }
     Err(SandboxError::NoBackend { reasons: reasons.join("\n") })
@@ -74,25 +106,51 @@ struct Candidate {
 
 enum Chosen {
     Namespace { way: Way, fresh_proc: bool },
+    InPlace,
 }
 
-/// Every back-end in the order in which `auto` prefers them.
-fn candidates(work: &Path) -> Vec<Candidate> {
-    vec![try_namespace(work)]
+/// A back-end's probe: tries it and touches nothing of this process.
+type Try = fn(&Wanted<'_>) -> Candidate;
+
+/// Every back-end in the order in which `auto` prefers them. A new one is a line here and an arm in [`become_fit_for`].
+const BACKENDS: &[(&str, Try)] = &[("namespace", try_namespace), ("inplace", try_in_place)];
+
+/// Names that `enter` takes beside `auto`.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    BACKENDS.iter().map(|(name, _)| *name)
 }
 
-fn become_fit_for(chosen: Chosen, work: &Path) -> Result<Box<dyn Sandbox>, SandboxError> {
+/// The outcome for each back-end that is wanted, up to the first that works unless all are asked for.
+fn candidates(wanted: &Wanted<'_>) -> Vec<Candidate> {
+    let asked = |name: &str| wanted.name == "auto" || wanted.name == name;
+    BACKENDS.iter().filter(|(name, _)| asked(name)).map(|(_, attempt)| attempt(wanted)).collect()
+}
+
+fn become_fit_for(chosen: Chosen, wanted: &Wanted<'_>) -> Result<Box<dyn Sandbox>, SandboxError> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let sandbox: Box<dyn Sandbox> = match chosen {
         Chosen::Namespace { way, fresh_proc } => {
-            user::enter(&way, work).map_err(|(action, source)| SandboxError::Setup { action, source })?;
+            user::enter(&way, wanted.work).map_err(|(action, source)| SandboxError::Setup { action, source })?;
             Box::new(Namespace { fresh_proc })
         }
+        Chosen::InPlace => Box::new(InPlace::new(wanted.work, wanted.keep)?),
     };
     // Nobody of the same user reads our memory, environment or descriptors.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|error| SandboxError::Setup { action: "prctl(PR_SET_DUMPABLE)".into(), source: error.into() })?;
     Ok(sandbox)
+}
+
+// ---------------------------------------------------------------------------------------------------------------- inplace
+
+fn try_in_place(wanted: &Wanted<'_>) -> Candidate {
+    let (works, tried) = host::works(wanted.work, wanted.force_in_place);
+    let needs = "root with CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_KILL, CAP_SETFCAP, CAP_SETGID and \
+                 CAP_SETUID in a container of its own, and a work directory that is on no volume";
+    Candidate {
+        finding: Finding { backend: "inplace", works, tried, needs: (!works).then(|| needs.to_owned()) },
+        chosen: works.then_some(Chosen::InPlace),
+    }
 }
 
 // -------------------------------------------------------------------------------------------------------------- namespace
@@ -105,11 +163,11 @@ struct Attempt {
     tried: Vec<String>,
 }
 
-fn try_namespace(work: &Path) -> Candidate {
+fn try_namespace(wanted: &Wanted<'_>) -> Candidate {
     let (ways, mut tried) = user::ways();
     let mut chosen = None;
     for way in ways {
-        let attempt = in_child(|attempt| attempt_namespace(&way, work, attempt));
+        let attempt = in_child(|attempt| attempt_namespace(&way, wanted.work, attempt));
         tried.extend(attempt.tried);
         if attempt.works {
             chosen = Some(Chosen::Namespace { way, fresh_proc: attempt.fresh_proc });

@@ -63,6 +63,14 @@ fn remove_one(root: &Path, stub: &Path) -> rustix::io::Result<()> {
     })
 }
 
+/// Whether `path` is a directory below `root` that is reached without symbolic links.
+pub fn is_below(root: &Path, path: &Path) -> std::io::Result<bool> {
+    match open_below(root, path) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
+        opened => Ok(opened.map(|_| true)?),
+    }
+}
+
 /// Opens a directory below `root` and follows no symbolic link after it.
 fn open_below(root: &Path, path: &Path) -> rustix::io::Result<OwnedFd> {
     let directory = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;

@@ -1,0 +1,270 @@
+//! What stands for mounts where nothing can be mounted: things put into the stage's directory before it is swapped in, and
+//! removed after it is back, with what they covered put back in their place.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::path::{Path, PathBuf};
+
+use rootfs::Tree;
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::{Mount, MountSource, SandboxError, stubs, wire};
+
+/// Everything that was put into a stage, in order.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Mounted {
+    /// Directory for what is covered.
+    #[serde(with = "wire")]
+    covered: PathBuf,
+    places: Vec<Placed>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Placed {
+    /// Relative, free of symbolic links.
+    #[serde(with = "wire")]
+    target: PathBuf,
+    /// Directories and the like made for it, outermost first.
+    made: Vec<Made>,
+    /// Something was there and waits in `covered`, under the index of this entry.
+    covers: bool,
+    back: Back,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Made(#[serde(with = "wire")] PathBuf);
+
+/// What happens to the thing afterwards.
+#[derive(Clone, Serialize, Deserialize)]
+enum Back {
+    /// It is removed.
+    Nowhere,
+    /// It was moved here from the source, and returns.
+    Move(Made),
+    /// It is a copy of the source, which is replaced by it.
+    Copy(Made),
+}
+
+impl Mounted {
+    /// Puts every mount into the tree; on an error nothing is left of them.
+    pub fn put(tree: &Tree, state: &Path, mounts: &[Mount]) -> Result<Mounted, SandboxError> {
+        let covered = state.join("covered");
+        let mut mounted = Mounted { covered, places: Vec::new() };
+        fs::create_dir_all(&mounted.covered).map_err(|error| failed("could not make", &mounted.covered, error))?;
+        for mount in mounts {
+            if let Err(error) = mounted.put_one(tree, mount) {
+                // The first error is the one to be told.
+                let _ = mounted.undo(tree.path());
+                return Err(error);
+            }
+        }
+        Ok(mounted)
+    }
+
+    fn put_one(&mut self, tree: &Tree, mount: &Mount) -> Result<(), SandboxError> {
+        let refuse = |reason: String| SandboxError::Mount { target: mount.target.clone(), reason };
+        check(mount).map_err(refuse)?;
+        let target = tree.resolve(&mount.target, true)?;
+        let is_directory = match &mount.source {
+            MountSource::Bind { path, .. } => {
+                let looks = fs::metadata(path);
+                looks.map_err(|error| refuse(format!("source `{}`: {error}", path.display())))?.is_dir()
+            }
+            MountSource::Tmpfs { .. } => true,
+            MountSource::File { .. } => false,
+        };
+        let place = tree.path().join(&target);
+        let there = fs::symlink_metadata(&place).ok();
+        if there.as_ref().is_some_and(|there| there.is_dir() != is_directory) {
+            let (what, on) = if is_directory { ("directory", "file") } else { ("file", "directory") };
+            return Err(refuse(format!("cannot mount a {what} on a {on}")));
+        }
+        let mut placed = Placed { target: target.clone(), made: Vec::new(), covers: false, back: Back::Nowhere };
+        let index = self.places.len();
+        make_parents(tree.path(), &target, &mut placed.made)
+            .map_err(|error| refuse(format!("could not make the mount point: {error}")))?;
+        self.places.push(placed);
+        let Some(placed) = self.places.last_mut() else { return Ok(()) };
+        if there.is_some() {
+            renamed(&place, &self.covered.join(index.to_string())).map_err(|error| failed("could not move", &place, error))?;
+            placed.covers = true;
+        }
+        let mode = there.map_or(0o755, |there| there.mode() & 0o7777);
+        placed.back = fill(&place, &mount.source, mode).map_err(|error| refuse(format!("could not put it there: {error}")))?;
+        Ok(())
+    }
+
+    /// Removes everything again, the last first.
+    pub fn undo(&mut self, stage: &Path) -> Result<(), SandboxError> {
+        while let Some(placed) = self.places.last() {
+            let place = stage.join(&placed.target);
+            let covered = self.covered.join((self.places.len() - 1).to_string());
+            undo_one(stage, placed, &covered).map_err(|error| failed("could not clear the mount at", &place, error))?;
+            self.places.pop();
+        }
+        Ok(())
+    }
+}
+
+fn failed(action: &str, path: &Path, source: io::Error) -> SandboxError {
+    SandboxError::Setup { action: format!("{action} `{}`", path.display()), source }
+}
+
+fn check(mount: &Mount) -> Result<(), String> {
+    if !mount.target.has_root() || mount.target.file_name().is_none() {
+        return Err("the target is not an absolute path below `/`".into());
+    }
+    let fixed = ["/proc", "/sys", "/dev"].into_iter().find(|fixed| mount.target.starts_with(fixed));
+    fixed.map_or(Ok(()), |fixed| Err(format!("`{fixed}` is the container's when a step runs in place")))
+}
+
+fn make_parents(root: &Path, target: &Path, made: &mut Vec<Made>) -> io::Result<()> {
+    let mut parents: Vec<&Path> = target.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+    parents.reverse();
+    for path in parents {
+        let place = root.join(path);
+        if !place.exists() {
+            in_parent(&place, || fs::create_dir(&place))?;
+            fs::set_permissions(&place, fs::Permissions::from_mode(0o755))?;
+            made.push(Made(path.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Does something to an entry and puts the modification time of its directory back.
+fn in_parent(place: &Path, change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let parent = place.parent().unwrap_or(place);
+    let opened = rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    stubs::keeping_times(opened.as_fd(), || {
+        change().map_err(|error| rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO))
+    })?;
+    Ok(())
+}
+
+/// Renames, without a trace in the times of the directories.
+fn renamed(from: &Path, to: &Path) -> io::Result<()> {
+    in_parent(from, || in_parent(to, || fs::rename(from, to)))
+}
+
+fn fill(place: &Path, source: &MountSource, mode: u32) -> io::Result<Back> {
+    match source {
+        MountSource::Tmpfs { .. } => {
+            in_parent(place, || fs::create_dir(place))?;
+            fs::set_permissions(place, fs::Permissions::from_mode(mode))?;
+            Ok(Back::Nowhere)
+        }
+        MountSource::File { content, mode, uid, gid } => {
+            in_parent(place, || write_secret(place, content))?;
+            chown(place, Some(*uid), Some(*gid))?;
+            fs::set_permissions(place, fs::Permissions::from_mode(*mode))?;
+            Ok(Back::Nowhere)
+        }
+        MountSource::Bind { path, read_only: true } => in_parent(place, || copy(path, place)).map(|()| Back::Nowhere),
+        MountSource::Bind { path, read_only: false } => writable(place, path),
+    }
+}
+
+/// Never readable for others, not even before the owner is set.
+fn write_secret(place: &Path, content: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(place)?;
+    io::Write::write_all(&mut file, content)
+}
+
+fn writable(place: &Path, source: &Path) -> io::Result<Back> {
+    let source = fs::canonicalize(source)?;
+    match renamed(&source, place) {
+        Ok(()) => Ok(Back::Move(Made(source))),
+        // On a volume, or in a layer of the container's image, or a mount.
+        Err(error) if matches!(error.kind(), io::ErrorKind::CrossesDevices | io::ErrorKind::ResourceBusy) => {
+            in_parent(place, || copy(&source, place))?;
+            let returns = fs::symlink_metadata(place)?.is_symlink();
+            Ok(if returns { Back::Nowhere } else { Back::Copy(Made(source)) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Copies a file or a whole directory with owners, modes and times. A socket cannot be copied: the step gets a link to it.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let looks = fs::metadata(from)?;
+    if looks.is_dir() {
+        return copy_directory(from, to);
+    }
+    if looks.file_type().is_socket() {
+        return symlink(from, to);
+    }
+    fs::copy(from, to)?;
+    chown(to, Some(looks.uid()), Some(looks.gid()))?;
+    fs::set_permissions(to, looks.permissions())?;
+    let times = fs::FileTimes::new().set_modified(looks.modified()?);
+    fs::File::open(to)?.set_times(times)
+}
+
+fn copy_directory(from: &Path, to: &Path) -> io::Result<()> {
+    let to = Tree::create(to, None).map_err(io::Error::other)?;
+    copy_into(from, &to)
+}
+
+fn copy_into(from: &Path, empty: &Tree) -> io::Result<()> {
+    let from = Tree::open(from, None).map_err(io::Error::other)?;
+    rootfs::commit::clone_tree(&from, empty).map_err(io::Error::other)
+}
+
+fn undo_one(stage: &Path, placed: &Placed, covered: &Path) -> io::Result<()> {
+    let place = stage.join(&placed.target);
+    // The step may have removed the directory, or put a link in its place: then there is nothing to clear.
+    let reachable = stubs::is_below(stage, placed.target.parent().unwrap_or(Path::new("")))?;
+    if reachable {
+        give_back(&place, &placed.back)?;
+        if placed.covers && covered.symlink_metadata().is_ok() {
+            renamed(covered, &place)?;
+        }
+    }
+    remove(covered)?;
+    let made: Vec<PathBuf> = placed.made.iter().rev().map(|Made(path)| path.clone()).collect();
+    stubs::remove(stage, &made).map_err(io::Error::other)
+}
+
+fn give_back(place: &Path, back: &Back) -> io::Result<()> {
+    if place.symlink_metadata().is_err() {
+        // A cache has to be there next time, even when the step has removed it.
+        return match back {
+            Back::Move(Made(source)) if source.symlink_metadata().is_err() => fs::create_dir(source),
+            _ => Ok(()),
+        };
+    }
+    match back {
+        Back::Nowhere => in_parent(place, || remove(place)),
+        Back::Move(Made(source)) if source.symlink_metadata().is_err() => renamed(place, source),
+        Back::Move(_) => in_parent(place, || remove(place)),
+        Back::Copy(Made(source)) => {
+            replace(source, place)?;
+            in_parent(place, || remove(place))
+        }
+    }
+}
+
+/// Makes the source what has become of its copy.
+fn replace(source: &Path, copied: &Path) -> io::Result<()> {
+    if !copied.is_dir() {
+        return copy(copied, source);
+    }
+    // The directory itself may be a mount, so only what is in it is exchanged.
+    for entry in fs::read_dir(source)? {
+        remove(&entry?.path())?;
+    }
+    copy_into(copied, &Tree::open(source, None).map_err(io::Error::other)?)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Err(_) => Ok(()),
+        Ok(looks) if looks.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+    }
+}

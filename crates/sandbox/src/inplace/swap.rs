@@ -1,0 +1,338 @@
+//! Swapping a stage into `/` and back, by rename(2) alone.
+//!
+//! `/` belongs to one of two sides at a time, the builder's or the stage's; the other's entries wait in its directory (the
+//! stash, or the stage's directory). [`Swap::take`] moves what is in `/` to a side, [`Swap::put`] moves a side into `/`. A
+//! directory that cannot be moved is shared: its entries are exchanged one level down, its mode, owner and times are those of
+//! the side that has `/`, and the side that has not keeps a directory of the same name as a placeholder for them. Shared are:
+//!
+//! - parents of what must stay ([`Swap::keep`]), where the stage has a directory of that name; else they stay altogether;
+//! - directories of the container's image (overlayfs answers EXDEV) in which something is mounted. Without a mount such a
+//!   directory is made anew on the builder's side, which can be moved from then on.
+//!
+//! Every step is idempotent, and what has been begun is on disk before it begins: [`recover`] finishes it.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use serde::{Deserialize, Serialize};
+
+use super::mounts::Mounted;
+use crate::SandboxError;
+
+/// Always there and never a stage's: mounts of the container.
+const SYSTEM: &[&str] = &["/proc", "/sys", "/dev"];
+
+/// Mounts of the container where what a step leaves is of no interest, so that a stage may have such a directory.
+const FLEETING: &[&str] = &["/tmp", "/run", "/var/tmp", "/var/run", "/run/secrets", "/var/run/secrets"];
+
+/// How far it has got; on disk, so that a killed builder can be recovered from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+enum Phase {
+    /// The builder's entries are being moved to the stash; none of the stage's is in `/`.
+    Taking,
+    /// None of the builder's is in `/`.
+    Placed,
+    /// None of the stage's is in `/`; the builder's come back.
+    Restoring,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Record {
+    phase: Phase,
+    #[serde(with = "crate::wire")]
+    stage: PathBuf,
+    mounted: Mounted,
+}
+
+/// A stage that is in `/`. Dropping it takes it out.
+pub struct Swap {
+    record: Record,
+    state: PathBuf,
+    keep: Vec<PathBuf>,
+    mounts: BTreeSet<PathBuf>,
+    in_root: bool,
+}
+
+/// Which side's directory entries are moved to or from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Builder,
+    Stage,
+}
+
+impl Swap {
+    /// Moves the builder's entries of `/` out of the way and those of the directory `stage` in.
+    pub fn put_in(stage: &Path, state: &Path, keep: &[PathBuf], mounted: Mounted) -> Result<Swap, SandboxError> {
+        let record = Record { phase: Phase::Taking, stage: stage.to_owned(), mounted };
+        let mut swap = Swap::of(record, state, keep)?;
+        swap.in_root = true;
+        swap.enter_phase(Phase::Taking)?;
+        swap.take(Side::Builder, Path::new("/"))?;
+        swap.enter_phase(Phase::Placed)?;
+        swap.put(Side::Stage, Path::new("/"))?;
+        Ok(swap)
+    }
+
+    fn of(record: Record, state: &Path, keep: &[PathBuf]) -> Result<Swap, SandboxError> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(setup("could not read", "/proc/self/mountinfo"))?;
+        let (state, keep) = (state.to_owned(), keep.to_vec());
+        Ok(Swap { record, state, keep, mounts: mount_points(&mounts), in_root: false })
+    }
+
+    /// Moves the stage back to its directory and the builder's entries back to `/`, and undoes the stage's mounts.
+    pub fn take_out(mut self) -> Result<(), SandboxError> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<(), SandboxError> {
+        self.in_root = false;
+        if self.record.phase == Phase::Placed {
+            self.take(Side::Stage, Path::new("/"))?;
+        }
+        self.enter_phase(Phase::Restoring)?;
+        self.put(Side::Builder, Path::new("/"))?;
+        self.record.mounted.undo(&self.record.stage)?;
+        let file = record_file(&self.state);
+        fs::remove_file(&file).map_err(setup("could not remove", &file))
+    }
+
+    fn enter_phase(&mut self, phase: Phase) -> Result<(), SandboxError> {
+        self.record.phase = phase;
+        write_record(&self.state, &self.record)
+    }
+
+    /// Where a side waits while it has not `/`.
+    fn side(&self, side: Side) -> PathBuf {
+        match side {
+            Side::Builder => self.state.join("stash"),
+            Side::Stage => self.record.stage.clone(),
+        }
+    }
+
+    fn waiting(&self, side: Side, path: &Path) -> PathBuf {
+        self.side(side).join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Whether `path` itself stays in `/` whatever happens.
+    fn stays(&self, path: &Path) -> bool {
+        SYSTEM.iter().any(|system| path == Path::new(system))
+            || self.keep.iter().any(|kept| kept == path)
+            || self.mounts.contains(path)
+            // With nothing of the stage's in its way, all beside what is kept may stay as well.
+            || (self.is_above_kept(path) && !self.waiting(Side::Stage, path).is_dir())
+    }
+
+    fn is_above_kept(&self, path: &Path) -> bool {
+        self.keep.iter().any(|kept| kept.starts_with(path) && kept != path)
+    }
+
+    /// Moves the entries of the directory `path` of `/` to a side.
+    fn take(&self, side: Side, path: &Path) -> Result<(), SandboxError> {
+        let place = self.waiting(side, path);
+        let looks = fs::symlink_metadata(path).map_err(setup("could not look at", path))?;
+        let made = make_placeholder(&place)?;
+        for entry in entries(path)? {
+            let path = path.join(&entry);
+            if !self.stays(&path) {
+                self.take_entry(side, &path)?;
+            }
+        }
+        // A directory of the container's image is no business of a stage that neither has it nor put anything there.
+        if made && side == Side::Stage && fs::remove_dir(&place).is_ok() {
+            return Ok(());
+        }
+        dress(&place, &looks)
+    }
+
+    fn take_entry(&self, side: Side, path: &Path) -> Result<(), SandboxError> {
+        if !self.is_above_kept(path) {
+            match fs::rename(path, self.waiting(side, path)) {
+                Ok(()) => return Ok(()),
+                // A mount that came into being after the mounts were read.
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Ok(()),
+                Err(error) if is_shared(&error) && path.is_dir() && !path.is_symlink() => {}
+                Err(error) => return Err(setup("could not move out of `/`:", path)(error)),
+            }
+        }
+        self.take(side, path)?;
+        if !self.is_above_kept(path) {
+            // Stays when something is mounted in it; else its twin on the side can be moved back as a whole.
+            let _ = fs::remove_dir(path);
+        }
+        Ok(())
+    }
+
+    /// Moves the entries that a side has for the directory `path` into `/`.
+    fn put(&self, side: Side, path: &Path) -> Result<(), SandboxError> {
+        let place = self.waiting(side, path);
+        let looks = match fs::symlink_metadata(&place) {
+            // Nothing had been moved yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && side == Side::Builder => return Ok(()),
+            looks => looks.map_err(setup("could not look at", &place))?,
+        };
+        for entry in entries(&place)? {
+            self.put_entry(side, &path.join(&entry))?;
+        }
+        if side == Side::Builder {
+            fs::remove_dir(&place).map_err(setup("could not remove", &place))?;
+        }
+        dress(path, &looks)
+    }
+
+    fn put_entry(&self, side: Side, path: &Path) -> Result<(), SandboxError> {
+        let from = self.waiting(side, path);
+        let there = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return fs::rename(&from, path).map_err(setup("could not move into `/`:", path));
+            }
+            there => there.map_err(setup("could not look at", path))?,
+        };
+        let own = fs::symlink_metadata(&from).map_err(setup("could not look at", &from))?;
+        if side == Side::Stage && self.stays(path) {
+            return self.check_hidden(path, &from, &own, &there);
+        }
+        match own.is_dir() && there.is_dir() {
+            true => self.put(side, path),
+            false => Err(hidden(path, "is of another type in the stage")),
+        }
+    }
+
+    /// What the stage has at a place that stays the container's is out of the step's sight. That must not matter.
+    fn check_hidden(&self, path: &Path, own: &Path, looks: &Metadata, there: &Metadata) -> Result<(), SandboxError> {
+        let listed = |list: &[&str]| list.iter().any(|listed| path == Path::new(listed));
+        if listed(SYSTEM) || (!looks.is_dir() && !there.is_dir()) {
+            return Ok(());
+        }
+        match looks.is_dir() && listed(FLEETING) && entries(own)?.is_empty() {
+            true => Ok(()),
+            false => Err(hidden(path, "is the stage's as well")),
+        }
+    }
+}
+
+impl Drop for Swap {
+    fn drop(&mut self) {
+        if self.in_root {
+            // On the way out of an error or panic, which says what went wrong first.
+            let _ = self.finish();
+        }
+    }
+}
+
+fn hidden(path: &Path, why: &str) -> SandboxError {
+    SandboxError::Unsupported {
+        backend: "inplace",
+        what: format!(
+            "`{}` is a mount of this container, or the builder's own, and {why}; mount the volume elsewhere",
+            path.display()
+        ),
+    }
+}
+
+fn is_shared(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::CrossesDevices | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists)
+}
+
+fn entries(directory: &Path) -> Result<Vec<OsString>, SandboxError> {
+    let names = fs::read_dir(directory).and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
+    names.map_err(setup("could not list", directory))
+}
+
+/// True when the directory was not there.
+fn make_placeholder(place: &Path) -> Result<bool, SandboxError> {
+    match fs::create_dir(place) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(setup("could not make", place)(error)),
+    }
+}
+
+/// Gives a directory the owner, mode and times of another.
+fn dress(directory: &Path, looks: &Metadata) -> Result<(), SandboxError> {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: looks.atime(), tv_nsec: looks.atime_nsec() as _ },
+        last_modification: Timespec { tv_sec: looks.mtime(), tv_nsec: looks.mtime_nsec() as _ },
+    };
+    lchown(directory, Some(looks.uid()), Some(looks.gid()))
+        .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(looks.mode() & 0o7777)))
+        .and_then(|()| Ok(rustix::fs::utimensat(CWD, directory, &times, AtFlags::SYMLINK_NOFOLLOW)?))
+        .map_err(setup("could not set owner, mode and times of", directory))
+}
+
+/// Where something is mounted (proc_pid_mountinfo(5): the fifth field, with octal escapes), except `/`.
+fn mount_points(mountinfo: &str) -> BTreeSet<PathBuf> {
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    points.filter(|point| point != Path::new("/")).collect()
+}
+
+fn unescape(text: &str) -> PathBuf {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, others)) = rest.split_first() {
+        rest = others;
+        let code = others.get(..3).and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match (first, code) {
+            (b'\\', Some(code)) => {
+                bytes.push(code);
+                rest = &others[3..];
+            }
+            _ => bytes.push(*first),
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+fn setup<P: AsRef<Path>>(action: &'static str, path: P) -> impl FnOnce(io::Error) -> SandboxError {
+    move |source| SandboxError::Setup { action: format!("{action} `{}`", path.as_ref().display()), source }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- record
+
+fn record_file(state: &Path) -> PathBuf {
+    state.join("swapped.json")
+}
+
+/// Replaces the record in one go: there is the old one or the new one, never half of one.
+fn write_record(state: &Path, record: &Record) -> Result<(), SandboxError> {
+    let (file, new) = (record_file(state), state.join("swapped.new"));
+    serde_json::to_vec(record)
+        .map_err(io::Error::from)
+        .and_then(|text| fs::write(&new, text))
+        .and_then(|()| fs::rename(&new, &file))
+        .map_err(setup("could not write", &file))
+}
+
+/// Finishes what a killed builder had begun: `/` is the builder's again, the stage is back in its directory.
+pub fn recover(state: &Path, keep: &[PathBuf]) -> Result<(), SandboxError> {
+    let file = record_file(state);
+    let text = match fs::read(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        text => text.map_err(setup("could not read", &file))?,
+    };
+    let record = serde_json::from_slice(&text).map_err(io::Error::from).map_err(setup("could not understand", &file))?;
+    Swap::of(record, state, keep)?.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_unescaped() {
+        let text = "1 0 0:1 / / rw - overlay overlay rw\n2 1 0:2 / /a\\040b rw - tmpfs tmpfs rw\n3 1 0:3 / /proc rw - proc proc rw\n";
+        let wanted = BTreeSet::from([PathBuf::from("/a b"), PathBuf::from("/proc")]);
+        assert_eq!(mount_points(text), wanted);
+    }
+
+    #[test]
+    fn an_unfinished_escape_is_text() {
+        assert_eq!(unescape("a\\04").as_os_str().as_bytes(), b"a\\04");
+        assert_eq!(unescape("\\134").as_os_str().as_bytes(), b"\\");
+    }
+}
