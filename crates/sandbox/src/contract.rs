@@ -33,14 +33,20 @@ impl Abilities {
     }
 }
 
-/// One check's name and what was wrong.
-pub type Outcome = (&'static str, Result<(), String>);
-
-/// Runs every check whose name holds `part`, with rootfs trees made in `work` from the static program `busybox`.
-pub fn check_all(sandbox: &dyn Sandbox, abilities: Abilities, busybox: &Path, work: &Path, part: &str) -> Vec<Outcome> {
+/// Runs every check whose name holds `part`, with rootfs trees made in `work` from the static program `busybox`. `report`
+/// gets each check's name and what was wrong.
+pub fn check_all(
+    sandbox: &dyn Sandbox,
+    abilities: Abilities,
+    busybox: &Path,
+    work: &Path,
+    part: &str,
+    report: &mut dyn FnMut(&'static str, Result<(), String>),
+) {
     let suite = Suite { sandbox, abilities, busybox, work, made: AtomicUsize::new(0) };
-    let checks = CHECKS.iter().filter(|(name, _)| name.contains(part));
-    checks.map(|(name, check)| (*name, check(&suite))).collect()
+    for (name, check) in CHECKS.iter().filter(|(name, _)| name.contains(part)) {
+        report(name, check(&suite));
+    }
 }
 
 type Check = fn(&Suite<'_>) -> Result<(), String>;
@@ -71,6 +77,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("bind mounts", binds),
     ("bind mount of one file", bind_file),
     ("bind mount over something that exists", bind_over),
+    ("several mounts of one source", shared_source),
     ("mounts in mounts", nested_mounts),
     ("tmpfs mounts", tmpfs),
     ("secret files", secrets),
@@ -569,6 +576,19 @@ fn bind_over(suite: &Suite<'_>) -> Result<(), String> {
     let mounts = [bind(&source, "/data", false), bind(&source.join("theirs"), "/file", true)];
     same("covered", place.script("ls /data; cat /file", &mounts)?.as_str(), "theirs\n")?;
     place.only_new(&before, &[])
+}
+
+fn shared_source(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let source = suite.fresh_directory("source")?;
+    fs::create_dir(source.join("sub")).map_err(text)?;
+    let before = place.listing()?;
+    let mounts =
+        [bind(&source, "/one", false), bind(&source, "/two", false), bind(&source.join("sub"), "/three", false)];
+    let script = "echo a > /one/a; cat /two/a; echo b > /two/sub/b; cat /three/b; echo c > /three/c; ls /one/sub";
+    same("inside", place.script(script, &mounts)?.as_str(), "a\nb\nb\nc\n")?;
+    place.only_new(&before, &[])?;
+    same("kept", source.join("a").exists() && source.join("sub/b").exists() && source.join("sub/c").exists(), true)
 }
 
 fn nested_mounts(suite: &Suite<'_>) -> Result<(), String> {

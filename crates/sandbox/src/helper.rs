@@ -88,9 +88,9 @@ impl Helper {
         let (socket, theirs) = UnixStream::pair().map_err(|source| setup("could not make a socket pair", source))?;
         let helper = Helper { child: spawn(theirs)?, socket };
         let mut ready = [0];
-        (&helper.socket)
-            .read_exact(&mut ready)
-            .map_err(|source| setup("the helper process did not start (is `dispatch_child` called first in `main`?)", source))?;
+        (&helper.socket).read_exact(&mut ready).map_err(|source| {
+            setup("the helper process did not start (is `dispatch_child` called first in `main`?)", source)
+        })?;
         Ok(helper)
     }
 

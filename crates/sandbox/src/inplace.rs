@@ -73,11 +73,17 @@ impl Sandbox for InPlace {
         let _alone = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Before the swap: a dynamically linked helper would look for its libraries in the stage.
         let helper = Helper::start()?;
+        let stage = fs::canonicalize(rootfs.path()).map_err(|source| SandboxError::Setup {
+            action: format!("could not find the stage's directory `{}`", rootfs.path().display()),
+            source,
+        })?;
         let mounted = Mounted::put(rootfs, &self.state, &with_network_files(process, mounts))?;
-        let swap = Swap::put_in(rootfs.path(), &self.state, &self.keep, mounted)?;
+        let swap = Swap::put_in(&stage, &self.state, &self.keep, mounted)?;
         let result = helper.run(&Spec { process: process.clone(), place: Place::Here }, output, cancelled);
+        let lost = swap.left_in_mounts();
         swap.take_out()?;
-        result
+        let exit = result?;
+        lost.map_or(Ok(exit), Err)
     }
 }
 

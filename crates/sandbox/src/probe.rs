@@ -63,7 +63,7 @@ impl<'a> Wanted<'a> {
 
 /// Probes every back-end. Call before any thread exists. `work` is where stages will lie.
 pub fn probe(work: &Path) -> Report {
-    let candidates = candidates(&Wanted::new("auto", work));
+    let candidates: Vec<Candidate> = candidates(&Wanted::new("auto", work)).collect();
     Report {
         chosen: candidates.iter().find(|candidate| candidate.finding.works).map(|candidate| candidate.finding.backend),
         findings: candidates.into_iter().map(|candidate| candidate.finding).collect(),
@@ -79,12 +79,17 @@ pub fn enter(name: &str, work: &Path) -> Result<Box<dyn Sandbox>, SandboxError> 
 /// As [`enter`].
 ///
 /// # Errors
-/// [`SandboxError::NoBackend`] with the refused call of each back-end; [`SandboxError::Unsupported`] for an unknown name.
+/// [`SandboxError::NoBackend`] with the refused call of each back-end, or the names there are.
 pub fn enter_as(wanted: &Wanted<'_>) -> Result<Box<dyn Sandbox>, SandboxError> {
     fs::create_dir_all(wanted.work).map_err(|source| {
         let action = format!("could not make the work directory `{}`", wanted.work.display());
         SandboxError::Setup { action, source }
     })?;
+    if wanted.name != "auto" && !names().any(|name| name == wanted.name) {
+        let known: Vec<&str> = names().collect();
+        let reasons = format!("  `{}` is not one; there are `auto`, `{}`", wanted.name, known.join("`, `"));
+        return Err(SandboxError::NoBackend { reasons });
+    }
     let mut reasons = Vec::new();
     for candidate in candidates(wanted) {
         match candidate.chosen {
@@ -120,10 +125,10 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     BACKENDS.iter().map(|(name, _)| *name)
 }
 
-/// The outcome for each back-end that is wanted, up to the first that works unless all are asked for.
-fn candidates(wanted: &Wanted<'_>) -> Vec<Candidate> {
+/// The outcome for each back-end that is wanted; none is tried before it is asked for.
+fn candidates<'a>(wanted: &'a Wanted<'a>) -> impl Iterator<Item = Candidate> {
     let asked = |name: &str| wanted.name == "auto" || wanted.name == name;
-    BACKENDS.iter().filter(|(name, _)| asked(name)).map(|(_, attempt)| attempt(wanted)).collect()
+    BACKENDS.iter().filter(move |(name, _)| asked(name)).map(|(_, attempt)| attempt(wanted))
 }
 
 fn become_fit_for(chosen: Chosen, wanted: &Wanted<'_>) -> Result<Box<dyn Sandbox>, SandboxError> {

@@ -59,7 +59,8 @@ fn rights() -> Result<String, String> {
         return Err(format!("the user is {uid}, not root"));
     }
     let have = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
-    let lacking: Vec<&str> = NEEDED.iter().filter(|(_, needed)| !have.contains(*needed)).map(|(name, _)| *name).collect();
+    let lacking: Vec<&str> =
+        NEEDED.iter().filter(|(_, needed)| !have.contains(*needed)).map(|(name, _)| *name).collect();
     match lacking.is_empty() {
         true => Ok("ok".into()),
         false => Err(format!("lacks {}", lacking.join(", "))),

@@ -68,33 +68,43 @@ impl Mounted {
         let refuse = |reason: String| SandboxError::Mount { target: mount.target.clone(), reason };
         check(mount).map_err(refuse)?;
         let target = tree.resolve(&mount.target, true)?;
-        let is_directory = match &mount.source {
-            MountSource::Bind { path, .. } => {
-                let looks = fs::metadata(path);
-                looks.map_err(|error| refuse(format!("source `{}`: {error}", path.display())))?.is_dir()
-            }
-            MountSource::Tmpfs { .. } => true,
-            MountSource::File { .. } => false,
-        };
         let place = tree.path().join(&target);
+        let (source, alias) = self.now_at(tree.path(), &mount.source);
         let there = fs::symlink_metadata(&place).ok();
+        let is_directory = is_directory(&source).map_err(refuse)?;
         if there.as_ref().is_some_and(|there| there.is_dir() != is_directory) {
             let (what, on) = if is_directory { ("directory", "file") } else { ("file", "directory") };
             return Err(refuse(format!("cannot mount a {what} on a {on}")));
         }
-        let mut placed = Placed { target: target.clone(), made: Vec::new(), covers: false, back: Back::Nowhere };
-        let index = self.places.len();
-        make_parents(tree.path(), &target, &mut placed.made)
-            .map_err(|error| refuse(format!("could not make the mount point: {error}")))?;
-        self.places.push(placed);
+        // From here on `undo` knows of it, whatever fails.
+        let covered = self.covered.join(self.places.len().to_string());
+        self.places.push(Placed { target, made: Vec::new(), covers: there.is_some(), back: Back::Nowhere });
         let Some(placed) = self.places.last_mut() else { return Ok(()) };
+        make_parents(tree.path(), &placed.target, &mut placed.made)
+            .map_err(|error| refuse(format!("could not make the mount point: {error}")))?;
         if there.is_some() {
-            renamed(&place, &self.covered.join(index.to_string())).map_err(|error| failed("could not move", &place, error))?;
-            placed.covers = true;
+            renamed(&place, &covered).map_err(|error| failed("could not move", &place, error))?;
         }
         let mode = there.map_or(0o755, |there| there.mode() & 0o7777);
-        placed.back = fill(&place, &mount.source, mode).map_err(|error| refuse(format!("could not put it there: {error}")))?;
+        placed.back = match alias {
+            Some(first) => in_parent(&place, || symlink(first, &place)).map(|()| Back::Nowhere),
+            None => fill(&place, &source, mode),
+        }
+        .map_err(|error| refuse(format!("could not put it there: {error}")))?;
         Ok(())
+    }
+
+    /// The source, or where it is since an earlier mount has moved it (or a directory that it is in) into the stage; and for
+    /// a writable one its path there as the step will see it, for both must be the same thing.
+    fn now_at(&self, stage: &Path, source: &MountSource) -> (MountSource, Option<PathBuf>) {
+        let MountSource::Bind { path, read_only } = source else { return (source.clone(), None) };
+        let moved = self.places.iter().find_map(|placed| match &placed.back {
+            Back::Move(Made(from)) => Some(placed.target.join(path.strip_prefix(from).ok()?)),
+            Back::Nowhere | Back::Copy(_) => None,
+        });
+        let Some(now) = moved else { return (source.clone(), None) };
+        let alias = (!read_only).then(|| Path::new("/").join(&now));
+        (MountSource::Bind { path: stage.join(now), read_only: *read_only }, alias)
     }
 
     /// Removes everything again, the last first.
@@ -119,6 +129,17 @@ fn check(mount: &Mount) -> Result<(), String> {
     }
     let fixed = ["/proc", "/sys", "/dev"].into_iter().find(|fixed| mount.target.starts_with(fixed));
     fixed.map_or(Ok(()), |fixed| Err(format!("`{fixed}` is the container's when a step runs in place")))
+}
+
+fn is_directory(source: &MountSource) -> Result<bool, String> {
+    match source {
+        MountSource::Bind { path, .. } => match fs::metadata(path) {
+            Ok(looks) => Ok(looks.is_dir()),
+            Err(error) => Err(format!("source `{}`: {error}", path.display())),
+        },
+        MountSource::Tmpfs { .. } => Ok(true),
+        MountSource::File { .. } => Ok(false),
+    }
 }
 
 fn make_parents(root: &Path, target: &Path, made: &mut Vec<Made>) -> io::Result<()> {

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 
@@ -56,6 +56,8 @@ pub struct Swap {
     state: PathBuf,
     keep: Vec<PathBuf>,
     mounts: BTreeSet<PathBuf>,
+    /// What is in the container's volumes that the step sees.
+    seen: Vec<(PathBuf, Vec<OsString>)>,
     in_root: bool,
 }
 
@@ -76,13 +78,34 @@ impl Swap {
         swap.take(Side::Builder, Path::new("/"))?;
         swap.enter_phase(Phase::Placed)?;
         swap.put(Side::Stage, Path::new("/"))?;
+        swap.seen = swap.volumes();
         Ok(swap)
     }
 
+    /// Directories mounted in the container where the step sees them, with their entries.
+    fn volumes(&self) -> Vec<(PathBuf, Vec<OsString>)> {
+        let ignored = SYSTEM.iter().chain(FLEETING).map(Path::new).collect::<Vec<_>>();
+        let ours = |path: &Path| {
+            ignored.iter().any(|ignored| path.starts_with(ignored))
+                || self.keep.iter().any(|kept| path.starts_with(kept))
+        };
+        let visible = self.mounts.iter().filter(|path| !ours(path) && path.is_dir());
+        visible.filter_map(|path| Some((path.clone(), entries(path).ok()?))).collect()
+    }
+
+    /// Files that the step has put into a volume of the container, where no layer gets them from.
+    pub fn left_in_mounts(&self) -> Option<SandboxError> {
+        self.seen.iter().find_map(|(volume, before)| {
+            let new = entries(volume).ok()?.into_iter().find(|entry| !before.contains(entry))?;
+            Some(hidden(volume, &format!("the step wrote `{}` to it, which no layer can have", new.to_string_lossy())))
+        })
+    }
+
     fn of(record: Record, state: &Path, keep: &[PathBuf]) -> Result<Swap, SandboxError> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(setup("could not read", "/proc/self/mountinfo"))?;
+        let mounts =
+            fs::read_to_string("/proc/self/mountinfo").map_err(setup("could not read", "/proc/self/mountinfo"))?;
         let (state, keep) = (state.to_owned(), keep.to_vec());
-        Ok(Swap { record, state, keep, mounts: mount_points(&mounts), in_root: false })
+        Ok(Swap { record, state, keep, mounts: mount_points(&mounts), seen: Vec::new(), in_root: false })
     }
 
     /// Moves the stage back to its directory and the builder's entries back to `/`, and undoes the stage's mounts.
@@ -236,7 +259,10 @@ fn hidden(path: &Path, why: &str) -> SandboxError {
 }
 
 fn is_shared(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::CrossesDevices | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists)
+    matches!(
+        error.kind(),
+        io::ErrorKind::CrossesDevices | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+    )
 }
 
 fn entries(directory: &Path) -> Result<Vec<OsString>, SandboxError> {
@@ -315,7 +341,8 @@ pub fn recover(state: &Path, keep: &[PathBuf]) -> Result<(), SandboxError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         text => text.map_err(setup("could not read", &file))?,
     };
-    let record = serde_json::from_slice(&text).map_err(io::Error::from).map_err(setup("could not understand", &file))?;
+    let record =
+        serde_json::from_slice(&text).map_err(io::Error::from).map_err(setup("could not understand", &file))?;
     Swap::of(record, state, keep)?.finish()
 }
 
@@ -332,7 +359,7 @@ mod tests {
 
     #[test]
     fn an_unfinished_escape_is_text() {
-        assert_eq!(unescape("a\\04").as_os_str().as_bytes(), b"a\\04");
-        assert_eq!(unescape("\\134").as_os_str().as_bytes(), b"\\");
+        assert_eq!(unescape("a\\04"), Path::new("a\\04"));
+        assert_eq!(unescape("\\134"), Path::new("\\"));
     }
 }
