@@ -22,17 +22,17 @@ const DICTIONARY_BYTES: usize = 32 * 1024;
 pub(crate) struct ParallelGzip<W> {
     out: W,
     /// Being filled.
-    block: Box<Block>,
+    block: Block,
     checksum: crc32fast::Hasher,
     size_bytes: u64,
     pool: Pool,
     /// With the threads, oldest first.
     waiting: VecDeque<Receiver<Deflated>>,
     /// Buffers for the next blocks.
-    spare: Vec<Box<Block>>,
+    spare: Vec<Block>,
 }
 
-type Deflated = io::Result<Box<Block>>;
+type Deflated = io::Result<Block>;
 
 #[derive(Default)]
 struct Block {
@@ -55,7 +55,7 @@ impl<W: Write> ParallelGzip<W> {
         out.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, extra, 255])?;
         Ok(ParallelGzip {
             out,
-            block: Box::default(),
+            block: Block::default(),
             checksum: crc32fast::Hasher::new(),
             size_bytes: 0,
             pool: Pool::new(level, threads),
@@ -125,7 +125,7 @@ impl<W: Write> Write for ParallelGzip<W> {
 }
 
 struct Job {
-    block: Box<Block>,
+    block: Block,
     done: Sender<Deflated>,
 }
 
