@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
+use oci::Compression;
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -14,18 +15,20 @@ pub fn decode<'a>(stored: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Se
     let mut magic = [0; 4];
     let count = peek(&mut stored, &mut magic)?;
     let stored = Prefixed { prefix: magic, from: 0, to: count, inner: stored };
-    Ok(match &magic[..count] {
-        [0x1f, 0x8b, ..] => Box::new(Drained { plain: MultiGzDecoder::new(stored), drain: |d| d.get_mut() }),
-        magic if is_zstd(magic) => {
-            Box::new(Drained { plain: zstd::Decoder::with_buffer(stored)?, drain: |d| d.get_mut() })
-        }
-        _ => Box::new(stored),
+    Ok(match compression_of(&magic[..count]) {
+        Compression::Gzip => Box::new(Drained { plain: MultiGzDecoder::new(stored), drain: |d| d.get_mut() }),
+        Compression::Zstd => Box::new(Drained { plain: zstd::Decoder::with_buffer(stored)?, drain: |d| d.get_mut() }),
+        Compression::None => Box::new(stored),
     })
 }
 
-/// RFC 8878: a frame, or a skippable frame before it.
-fn is_zstd(magic: &[u8]) -> bool {
-    matches!(magic, [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18])
+/// What the first four bytes say. RFC 1952; RFC 8878: a frame, or a skippable frame before it.
+pub(crate) fn compression_of(magic: &[u8]) -> Compression {
+    match magic {
+        [0x1f, 0x8b, ..] => Compression::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Compression::Zstd,
+        _ => Compression::None,
+    }
 }
 
 /// Fills `magic` as far as the stream goes.

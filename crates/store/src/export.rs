@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use oci::media_type::layer_compression;
-use oci::{Compression, Descriptor, Digest, Index, Reference};
+use oci::{Compression, Descriptor, Digest, Flavor, Index, Reference};
 
 use crate::image::Encoded;
 use crate::layout::{LAYOUT_FILE, index_entry, index_of, io_error, to_json};
@@ -16,15 +16,25 @@ use crate::tar::TarWriter;
 use crate::{EntryName, Exporter, Image, Layer, Layout, StoreError};
 
 /// Adds images to an OCI layout directory, which is made when it is not there.
+///
+/// The media types stay those of the image, so that the digest is the one that a registry gets (kaniko `--oci-layout-path`,
+/// which Tekton reads the digest from). skopeo and others find only OCI media types in a layout: see
+/// [`LayoutExporter::with_oci_types`].
 pub struct LayoutExporter {
     path: PathBuf,
     names: Vec<EntryName>,
+    oci_types: bool,
 }
 
 impl LayoutExporter {
     /// The image gets an entry for each of `names`, or one without a name.
     pub fn new(path: &Path, names: Vec<EntryName>) -> LayoutExporter {
-        LayoutExporter { path: path.to_owned(), names }
+        LayoutExporter { path: path.to_owned(), names, oci_types: false }
+    }
+
+    /// Writes every image with OCI media types, as BuildKit's `type=oci` does.
+    pub fn with_oci_types(self) -> LayoutExporter {
+        LayoutExporter { oci_types: true, ..self }
     }
 }
 
@@ -35,9 +45,10 @@ impl Exporter for LayoutExporter {
 
     fn export(&self, image: &Image) -> Result<Digest, StoreError> {
         let layout = Layout::create(&self.path)?;
-        let mut manifest = layout.add(image, self.names.first())?;
+        let image = if self.oci_types { image.with_flavor(Flavor::Oci) } else { image.clone() };
+        let mut manifest = layout.add(&image, self.names.first())?;
         for name in self.names.iter().skip(1) {
-            manifest = layout.add(image, Some(name))?;
+            manifest = layout.add(&image, Some(name))?;
         }
         Ok(manifest.digest)
     }
@@ -49,7 +60,7 @@ impl Exporter for LayoutExporter {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ArchiveFormat {
-    /// A tar of an OCI image layout.
+    /// A tar of an OCI image layout, always with OCI media types.
     Oci,
     /// What `docker save` wrote before it wrote layouts, and `docker load` and kaniko's `--tar-path` know: `manifest.json`,
     /// `<hex>.json`, `<hex>.tar.gz`.
@@ -109,6 +120,10 @@ impl Exporter for ArchiveExporter {
     }
 
     fn export(&self, image: &Image) -> Result<Digest, StoreError> {
+        let image = &match self.format {
+            ArchiveFormat::Oci => image.with_flavor(Flavor::Oci),
+            ArchiveFormat::Docker => image.clone(),
+        };
         let encoded = image.encode();
         match &self.destination {
             Destination::Writer(writer) => {

@@ -182,6 +182,11 @@ impl Image {
         Encoded { config, config_descriptor, manifest, manifest_descriptor }
     }
 
+    /// The same image, to be written with the media types of `flavor`. Its manifest digest is another one then.
+    pub fn with_flavor(&self, flavor: Flavor) -> Image {
+        Image { flavor, digest: None, ..self.clone() }
+    }
+
     /// The family that [`Image::encode`] uses: `flavor`, but OCI where a layer is zstd.
     pub fn written_flavor(&self) -> Flavor {
         let zstd = |layer: &Layer| layer_compression(&layer.descriptor.media_type) == Some(Compression::Zstd);

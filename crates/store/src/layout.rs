@@ -11,24 +11,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use oci::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, Reference, media_type};
+use oci::{Descriptor, Digest, Index, Platform, Reference, media_type};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::image::{Encoded, no_platform, platform_of};
+use crate::catalog::{Catalog, IMAGE_NAME, REF_NAME, SizedBlobs, annotation};
+use crate::image::Encoded;
 use crate::{
-    BlobSink, BlobSource, Document, Image, ImageSource, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, StoreError, Verified,
-    is_attestation, read_blob, read_document,
+    BlobSink, BlobSource, Document, Image, ImageSource, MAX_MANIFEST_BYTES, StoreError, Verified, read_document,
 };
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// The full reference, where the name is only its tag (containerd, BuildKit).
-const IMAGE_NAME: &str = "io.containerd.image.name";
 pub(crate) const LAYOUT_FILE: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
-/// How deep indexes may point to indexes.
-const MAX_NESTING: usize = 4;
-const MAX_ENTRIES: usize = 10_000;
 
 /// An OCI image layout on disk. Cheap to clone; clones share the directory.
 #[derive(Clone)]
@@ -137,13 +131,7 @@ impl Layout {
     /// `name` is an entry's name, a full reference, a tag or a manifest digest; without it the only image is meant, or
     /// `latest` where there are several.
     pub fn find(&self, name: Option<&str>, platform: &Platform) -> Result<Image, StoreError> {
-        let candidates = self.candidates(name)?;
-        let wanted = match name {
-            Some(name) => format!("{name} in {}", self.path().display()),
-            None => self.path().display().to_string(),
-        };
-        let descriptor = self.choose(candidates, platform, &wanted)?;
-        self.load(&descriptor)
+        Catalog { index: self.index()?, content: Arc::new(self.clone()), place: self.place() }.find(name, platform)
     }
 
     /// Writes an image: layers, config and manifest, then its entry in `index.json`, which replaces one of the same name.
@@ -182,139 +170,6 @@ impl Layout {
         let own = rustix::fs::openat(&self.root.directory, ".", flags, Mode::empty()).ok()?;
         rustix::fs::flock(&own, FlockOperation::LockExclusive).ok()?;
         Some(own)
-    }
-
-    fn candidates(&self, name: Option<&str>) -> Result<Vec<Descriptor>, StoreError> {
-        let index = self.index()?;
-        let Some(name) = name else { return self.only_image(index) };
-        if let Ok(digest) = Digest::parse(name) {
-            return Ok(vec![self.by_digest(&index, &digest)?]);
-        }
-        let by_rule = |rule: &dyn Fn(&Descriptor) -> bool| -> Vec<Descriptor> {
-            index.manifests.iter().filter(|entry| rule(entry)).cloned().collect()
-        };
-        let reference = Reference::parse(name).ok();
-        if let Some(digest) = reference.as_ref().and_then(|reference| reference.digest.as_ref()) {
-            return Ok(vec![self.by_digest(&index, digest)?]);
-        }
-        let exact = by_rule(&|entry| annotation(entry, REF_NAME) == Some(name));
-        if !exact.is_empty() {
-            return Ok(exact);
-        }
-        let full = reference.map(|reference| reference.to_string());
-        let same = |text: Option<&str>| {
-            full.is_some() && text.and_then(|text| Reference::parse(text).ok()).map(|found| found.to_string()) == full
-        };
-        let same_reference =
-            by_rule(&|entry| same(annotation(entry, IMAGE_NAME)) || same(annotation(entry, REF_NAME).filter(is_full)));
-        if !same_reference.is_empty() {
-            return Ok(same_reference);
-        }
-        let tagged = by_rule(&|entry| has_tag(entry, name));
-        if tagged.is_empty() { Err(self.no_image(&format!("no image `{name}`"), &index)) } else { Ok(tagged) }
-    }
-
-    /// Every entry, when they are one image (for one or several platforms); otherwise what is named `latest`.
-    fn only_image(&self, index: Index) -> Result<Vec<Descriptor>, StoreError> {
-        let images: Vec<&Descriptor> = index.manifests.iter().filter(|entry| !is_attestation(entry)).collect();
-        let mut names: Vec<_> = images.iter().map(|e| (annotation(e, IMAGE_NAME), annotation(e, REF_NAME))).collect();
-        names.sort();
-        names.dedup();
-        let same_digest = images.iter().all(|entry| entry.digest == images[0].digest);
-        if images.is_empty() {
-            return Err(self.invalid("it has no image"));
-        }
-        if names.len() == 1 || same_digest {
-            return Ok(images.into_iter().cloned().collect());
-        }
-        let latest: Vec<Descriptor> = images.into_iter().filter(|entry| has_tag(entry, "latest")).cloned().collect();
-        if latest.is_empty() { Err(self.no_image("several images and none is asked for", &index)) } else { Ok(latest) }
-    }
-
-    fn no_image(&self, reason: &str, index: &Index) -> StoreError {
-        let names: Vec<&str> = index
-            .manifests
-            .iter()
-            .map(|e| annotation(e, IMAGE_NAME).or(annotation(e, REF_NAME)).unwrap_or(e.digest.as_str()))
-            .take(20)
-            .collect();
-        self.invalid(&format!("it has {reason}; it has {}", names.join(", ")))
-    }
-
-    /// The entry with a digest, or a manifest that the index does not list.
-    fn by_digest(&self, index: &Index, digest: &Digest) -> Result<Descriptor, StoreError> {
-        if let Some(entry) = index.manifests.iter().find(|entry| entry.digest == *digest) {
-            return Ok(entry.clone());
-        }
-        let file = self.open_blob(digest)?.ok_or_else(|| self.missing(digest))?;
-        let size = file.metadata().map_err(io_error("read", &self.blob_path(digest)))?.len();
-        Ok(Descriptor::new("", digest.clone(), size))
-    }
-
-    /// The manifest among `entries` and below that serves `wanted` best. One manifest alone is taken whatever its platform.
-    fn choose(&self, entries: Vec<Descriptor>, wanted: &Platform, name: &str) -> Result<Descriptor, StoreError> {
-        if let [only] = entries.as_slice()
-            && let Document::Manifest(_) = self.document(only)?
-        {
-            return Ok(only.clone());
-        }
-        let mut manifests = Vec::new();
-        self.manifests_below(entries, 0, &mut manifests)?;
-        let rank = |entry: &Descriptor| entry.platform.as_ref().and_then(|platform| platform.rank_for(wanted));
-        let best = manifests.iter().filter_map(|entry| Some((rank(entry)?, entry))).min_by_key(|(rank, _)| *rank);
-        match best {
-            Some((_, entry)) => Ok(entry.clone()),
-            None => Err(no_platform(wanted, name, manifests.iter().filter_map(|entry| entry.platform.as_ref()))),
-        }
-    }
-
-    /// Collects the manifests that `entries` lead to, each with its platform.
-    fn manifests_below(
-        &self,
-        entries: Vec<Descriptor>,
-        depth: usize,
-        found: &mut Vec<Descriptor>,
-    ) -> Result<(), StoreError> {
-        if depth > MAX_NESTING || found.len() > MAX_ENTRIES {
-            return Err(self.invalid("its indexes are nested too deeply or too large"));
-        }
-        for mut entry in entries.into_iter().filter(|entry| !is_attestation(entry)) {
-            if is_manifest_type(&entry) && entry.platform.is_some() {
-                found.push(entry);
-                continue;
-            }
-            match self.document(&entry)? {
-                Document::Index(index) => self.manifests_below(index.manifests, depth + 1, found)?,
-                Document::Manifest(manifest) => {
-                    entry.platform = Some(platform_of(&self.config(&manifest)?));
-                    found.push(entry);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn document(&self, entry: &Descriptor) -> Result<Document, StoreError> {
-        let what = format!("manifest `{}` of {}", entry.digest, self.place());
-        let bytes = read_blob(self, entry, "manifest", MAX_MANIFEST_BYTES)?;
-        read_document(&what, &bytes, Some(&entry.media_type))
-    }
-
-    fn config(&self, manifest: &Manifest) -> Result<ImageConfig, StoreError> {
-        let bytes = read_blob(self, &manifest.config, "config", MAX_CONFIG_BYTES)?;
-        serde_json::from_slice(&bytes).map_err(|error| StoreError::Invalid {
-            what: format!("config `{}` of {}", manifest.config.digest, self.place()),
-            reason: error.to_string(),
-        })
-    }
-
-    fn load(&self, entry: &Descriptor) -> Result<Image, StoreError> {
-        let what = format!("image `{}` of {}", entry.digest, self.place());
-        let Document::Manifest(manifest) = self.document(entry)? else {
-            return Err(StoreError::Invalid { what, reason: "it is an index".to_owned() });
-        };
-        let config = read_blob(self, &manifest.config, "config", MAX_CONFIG_BYTES)?;
-        Image::from_documents(&what, &manifest, &config, &entry.digest, Arc::new(self.clone()), None)
     }
 }
 
@@ -407,6 +262,13 @@ impl Layout {
         let mut partial = self.partial()?;
         let written = partial.write_all(content).and_then(|()| partial.keep(&self.root.directory, name));
         written.map_err(io_error("write", &self.path().join(name)))
+    }
+}
+
+impl SizedBlobs for Layout {
+    fn size_bytes(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
+        let Some(file) = self.open_blob(digest)? else { return Ok(None) };
+        Ok(Some(file.metadata().map_err(io_error("read", &self.blob_path(digest)))?.len()))
     }
 }
 
@@ -553,22 +415,6 @@ pub(crate) fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) 
     move |source| StoreError::Io { action, path: path.clone(), source }
 }
 
-fn annotation<'a>(entry: &'a Descriptor, key: &str) -> Option<&'a str> {
-    entry.annotations.as_ref()?.get(key).map(String::as_str)
-}
-
-/// Does the text name a repository, not only a tag?
-fn is_full(text: &&str) -> bool {
-    text.contains(['/', ':'])
-}
-
-fn has_tag(entry: &Descriptor, tag: &str) -> bool {
-    let tag_of = |text: &str| Reference::parse(text).ok().map(|reference| reference.tag_or_latest().to_owned());
-    annotation(entry, REF_NAME) == Some(tag)
-        || annotation(entry, REF_NAME).filter(is_full).and_then(tag_of).as_deref() == Some(tag)
-        || annotation(entry, IMAGE_NAME).and_then(tag_of).as_deref() == Some(tag)
-}
-
 /// The entry for an image in `index.json`.
 pub(crate) fn index_entry(image: &Image, encoded: &Encoded, name: Option<&EntryName>) -> Descriptor {
     let mut entry = encoded.manifest_descriptor.clone();
@@ -579,10 +425,6 @@ pub(crate) fn index_entry(image: &Image, encoded: &Encoded, name: Option<&EntryN
             Some(names.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.clone()))).collect());
     }
     entry
-}
-
-fn is_manifest_type(entry: &Descriptor) -> bool {
-    matches!(entry.media_type.as_str(), media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST)
 }
 
 pub(crate) fn index_of(manifests: Vec<Descriptor>) -> Index {

@@ -3,6 +3,8 @@
 //! This floor owns the seams of everything that holds or takes blobs: [`BlobSource`], [`BlobSink`], [`ImageSource`],
 //! [`Exporter`]. Registries implement them one floor up.
 
+mod archive;
+mod catalog;
 mod decode;
 mod export;
 mod gzip;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 
 use oci::{Descriptor, DiffId, Digest, Flavor, ImageConfig, Platform, Reference};
 
+pub use archive::Archive;
 pub use decode::decode;
 pub use export::{ArchiveExporter, ArchiveFormat, Destination, LayoutExporter};
 pub use image::{
