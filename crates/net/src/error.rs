@@ -146,7 +146,7 @@ fn classify(error: &reqwest::Error) -> Kind {
             return classify_tls(tls);
         }
         if let Some(io) = cause.downcast_ref::<io::Error>() {
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            if let Some(tls) = tls_within(io) {
                 return classify_tls(tls);
             }
             found = found.or(classify_io(io.kind()));
@@ -154,6 +154,9 @@ fn classify(error: &reqwest::Error) -> Kind {
         let text = cause.to_string();
         if text.starts_with("dns error") {
             return Kind::Dns;
+        }
+        if text.contains("tls handshake eof") {
+            return Kind::Tls;
         }
         if text.contains("message completed")
             || text.contains("end of file before message")
@@ -164,6 +167,12 @@ fn classify(error: &reqwest::Error) -> Kind {
         current = cause.source();
     }
     found.unwrap_or(Kind::Other)
+}
+
+/// The TLS error that an I/O error holds, directly or in another I/O error (which `source` skips).
+fn tls_within(error: &io::Error) -> Option<&rustls::Error> {
+    let inner = error.get_ref()?;
+    inner.downcast_ref::<rustls::Error>().or_else(|| tls_within(inner.downcast_ref::<io::Error>()?))
 }
 
 fn classify_io(kind: io::ErrorKind) -> Option<Kind> {

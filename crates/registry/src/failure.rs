@@ -153,10 +153,8 @@ impl Failure {
 
     /// Whether asking again from the beginning may help.
     pub(crate) fn is_transient(&self) -> bool {
-        matches!(
-            self.kind,
-            FailureKind::Server | FailureKind::Timeout | FailureKind::Network | FailureKind::RateLimited
-        )
+        use FailureKind::{Network, RateLimited, Server, Timeout, Truncated};
+        matches!(self.kind, Server | Timeout | Network | RateLimited | Truncated)
     }
 }
 

@@ -154,12 +154,11 @@ impl Upload<'_> {
     fn transfer(&self, session: Option<Session>) -> Result<(), Failed> {
         let mut session = session.map_or_else(|| self.start(), Ok)?;
         match self.patch_all(&mut session) {
-            Ok(()) => {}
-            Err(Failed::Failure(failure)) if matches!(failure.status, Some(413 | 416)) => self.transfer_in_chunks()?,
-            Err(Failed::Failure(failure)) if failure.is_transient() => return self.resume(session, failure),
-            Err(error) => return Err(error),
+            Ok(()) => self.commit(&session),
+            Err(Failed::Failure(failure)) if matches!(failure.status, Some(413 | 416)) => self.transfer_in_chunks(),
+            Err(Failed::Failure(failure)) if failure.is_transient() => self.resume(session, failure),
+            Err(error) => Err(error),
         }
-        self.commit(&session)
     }
 
     fn patch_all(&self, session: &mut Session) -> Result<(), Failed> {

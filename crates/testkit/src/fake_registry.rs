@@ -318,6 +318,12 @@ impl Told {
 
 fn serve(stream: TcpStream, state: &Mutex<State>, port: u16) {
     let Ok(reading) = stream.try_clone() else { return };
+    if begins_tls(&stream) {
+        // As Go's servers do.
+        let _ =
+            (&stream).write_all(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request to an HTTP server.\n");
+        return;
+    }
     let mut reader = BufReader::new(reading);
     while let Ok(Some(head)) = read_head(&mut reader) {
         match handle(head, &mut reader, &stream, state, port) {
@@ -326,6 +332,12 @@ fn serve(stream: TcpStream, state: &Mutex<State>, port: u16) {
         }
     }
     let _ = stream.shutdown(Shutdown::Both);
+}
+
+/// Whether the first byte is that of a TLS handshake record.
+fn begins_tls(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    stream.peek(&mut first).is_ok_and(|count| count == 1) && first[0] == 0x16
 }
 
 fn read_head(reader: &mut impl io::BufRead) -> io::Result<Option<Asked>> {

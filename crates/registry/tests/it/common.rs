@@ -1,5 +1,4 @@
 //! Images, registries and observers for the tests here.
-#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
@@ -7,7 +6,7 @@ use std::time::Duration;
 
 use net::{Net, Settings};
 use oci::media_type::Compression;
-use oci::{Descriptor, DiffId, Digest, Flavor, Hasher, ImageConfig, Platform, Reference, RootFs};
+use oci::{Descriptor, DiffId, Digest, Flavor, ImageConfig, Platform, Reference, RootFs};
 use store::{BlobSource, Image, Layer, StoreError, Transfer, TransferObserver};
 use zuwai_registry::{Credentials, Registry, RegistrySettings};
 
@@ -71,31 +70,6 @@ pub fn bytes_layer(bytes: &[u8], flavor: Flavor) -> Layer {
     }
 }
 
-/// So many zeros, none of which is kept.
-pub struct Zeros {
-    pub size: u64,
-}
-
-impl BlobSource for Zeros {
-    fn open(&self, _: &Descriptor) -> Result<Box<dyn Read + Send>, StoreError> {
-        Ok(Box::new(io::repeat(0).take(self.size)))
-    }
-}
-
-impl Zeros {
-    pub fn layer(self: &Arc<Zeros>) -> Layer {
-        let mut hasher = Hasher::new();
-        io::copy(&mut io::repeat(0).take(self.size), &mut hasher).unwrap();
-        let digest = hasher.finish();
-        Layer {
-            descriptor: Descriptor::new(oci::media_type::OCI_LAYER, digest.clone(), self.size),
-            diff_id: DiffId(digest),
-            content: self.clone(),
-            origin: None,
-        }
-    }
-}
-
 pub fn image_of(flavor: Flavor, layers: Vec<Layer>) -> Image {
     let host = Platform::host();
     let config = ImageConfig {
@@ -111,11 +85,4 @@ pub fn content(layer: &Layer) -> Vec<u8> {
     let mut bytes = Vec::new();
     layer.content.open(&layer.descriptor).unwrap().read_to_end(&mut bytes).unwrap();
     bytes
-}
-
-/// The most memory this process has had, in KiB (proc(5), `VmHWM`).
-pub fn peak_memory_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
