@@ -347,6 +347,6 @@ impl Dockerfile {
 
     /// The index of the stage that holds a byte offset of the source.
     pub fn stage_at(&self, offset: usize) -> Option<usize> {
-        self.stages.iter().rposition(|stage| stage.from.span.start <= offset)
+        self.stages.partition_point(|stage| stage.from.span.start <= offset).checked_sub(1)
     }
 }

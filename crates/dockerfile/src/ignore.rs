@@ -174,7 +174,7 @@ impl Matcher {
     /// `None` when the pattern is malformed.
     fn new(pattern: &str) -> Option<Matcher> {
         if let Some(rest) = pattern.strip_prefix("**")
-            && !rest.strip_prefix('/').unwrap_or(rest).contains(['*', '?', '[', ']', '\\'])
+            && !rest.contains(['*', '?', '[', ']', '\\'])
         {
             return Some(Matcher::Suffix(rest.into()));
         }
@@ -256,6 +256,10 @@ fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<Token> 
     }
 }
 
+fn is_inside(c: char, ranges: &[(char, char)]) -> bool {
+    ranges.iter().any(|(low, high)| (*low..=*high).contains(&c))
+}
+
 /// What matching tokens from the start of a text came to.
 struct Outcome {
     /// The text matched as a whole or up to a `/`.
@@ -312,10 +316,8 @@ impl States {
                 Some(Token::AnyName) if c != '/' => self.enter(tokens, state),
                 Some(Token::AnyText) => self.enter(tokens, state),
                 Some(Token::AnyParents) => self.stay_in_parents(tokens, state, c),
-                Some(Token::Class { negated, ranges }) => {
-                    if ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated {
-                        self.enter(tokens, state + 1);
-                    }
+                Some(Token::Class { negated, ranges }) if is_inside(c, ranges) != *negated => {
+                    self.enter(tokens, state + 1);
                 }
                 _ => {}
             }

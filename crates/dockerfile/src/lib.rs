@@ -24,6 +24,5 @@ pub use ast::*;
 pub use error::{Diagnostic, ParseError};
 pub use parse::{parse, parse_onbuild};
 
-/// The longest Dockerfile that is read. Longer ones are no Dockerfiles (BuildKit stops at 16 MiB as well, the limit of one
-/// message from its client).
+/// The longest Dockerfile that is read, in bytes. What is longer is no Dockerfile but a mistake, say an archive.
 pub const MAX_SOURCE_BYTES: usize = 16 << 20;

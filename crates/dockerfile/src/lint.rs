@@ -3,7 +3,7 @@
 //! Rules that need values (undefined variables, base images, the ignore file) are reported by the planner; it takes names and
 //! texts from [`Finding`], so that all of them live here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{Command, Diagnostic, Dockerfile, From, Instruction, Kind, Span, Word, expand};
 
@@ -322,16 +322,15 @@ impl Linter<'_> {
     }
 
     fn check_stage_names(&mut self, file: &Dockerfile) {
-        let mut seen: Vec<&str> = Vec::new();
+        let mut seen = HashSet::new();
         for from in file.stages.iter().map(|stage| &stage.from) {
             let Some(name) = &from.name else { continue };
             if name.text == "scratch" || name.text == "context" {
                 self.report(Finding::ReservedStageName { name: &name.text }, &from.span);
             }
-            if seen.contains(&name.text.as_str()) {
+            if !seen.insert(&name.text) {
                 self.report(Finding::DuplicateStageName { name: &name.text }, &from.span);
             }
-            seen.push(&name.text);
         }
     }
 

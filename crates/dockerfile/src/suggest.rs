@@ -22,7 +22,9 @@ pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
             best = Some((distance, candidate));
         }
     }
-    best.filter(|(distance, _)| *distance <= MAX_DISTANCE).map(|(_, candidate)| candidate)
+    // A word of which nothing is left is not near to anything.
+    let most = MAX_DISTANCE.min(word.chars().count().saturating_sub(1));
+    best.filter(|(distance, _)| *distance <= most).map(|(_, candidate)| candidate)
 }
 
 /// "did you mean X?", for [`crate::Diagnostic::hint`].

@@ -3,7 +3,7 @@
 //! As in BuildKit's translation to a regular expression, neither `*` nor `?` matches a line feed.
 
 /// How much matching one expansion may do, in (position, token) pairs: about a tenth of a second.
-const MAX_STEPS: u64 = 50_000_000;
+const MAX_STEPS: u64 = 20_000_000;
 
 /// Matching work done so far.
 #[derive(Default)]
@@ -119,6 +119,7 @@ fn find(tokens: &[Token], chars: &[char], from: usize, steps: &mut Steps) -> Res
 /// How many characters at the start of `chars` match: the most when `longest`, else the fewest.
 fn match_end(tokens: &[Token], chars: &[char], longest: bool, steps: &mut Steps) -> Result<Option<usize>, String> {
     let mut active = vec![false; tokens.len() + 1];
+    let mut next = active.clone();
     enter(tokens, &mut active, 0);
     let mut best = None;
     for position in 0..=chars.len() {
@@ -130,7 +131,7 @@ fn match_end(tokens: &[Token], chars: &[char], longest: bool, steps: &mut Steps)
         }
         let Some(c) = chars.get(position) else { break };
         steps.add(active.len())?;
-        let mut next = vec![false; tokens.len() + 1];
+        next.fill(false);
         for (state, token) in tokens.iter().enumerate().filter(|(state, _)| active[*state]) {
             match token {
                 Token::Literal(literal) if literal == c => enter(tokens, &mut next, state + 1),
@@ -142,7 +143,7 @@ fn match_end(tokens: &[Token], chars: &[char], longest: bool, steps: &mut Steps)
         if !next.contains(&true) {
             break;
         }
-        active = next;
+        std::mem::swap(&mut active, &mut next);
     }
     Ok(best)
 }
