@@ -1,4 +1,10 @@
-//! Runs the contract suite with one back-end: `contract BACKEND BUSYBOX WORK [PART-OF-A-NAME]`, or `contract probe WORK`.
+//! Runs the contract suite with one back-end, or one program, or says what works:
+//!
+//! ```text
+//! contract BACKEND BUSYBOX WORK [PART-OF-A-NAME]
+//! contract run BACKEND WORK ROOTFS PROGRAM [ARGUMENT...]
+//! contract probe WORK
+//! ```
 //!
 //! Built static, it can be put into any of the environments in `cages/`.
 
@@ -7,18 +13,22 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use rootfs::Tree;
 use zuwai_sandbox::contract::{Abilities, check_all};
-use zuwai_sandbox::probe;
+use zuwai_sandbox::{Network, Process, os, probe};
 
 fn main() -> ExitCode {
     probe::dispatch_child();
     let args: Vec<String> = std::env::args().collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [_, "run", backend, work, rootfs, ref program @ ..] => {
+            run(backend, Path::new(work), Path::new(rootfs), program)
+        }
         [_, "probe", work] => report(Path::new(work)),
         [_, backend, busybox, work] => suite(backend, Path::new(busybox), Path::new(work), ""),
         [_, backend, busybox, work, part] => suite(backend, Path::new(busybox), Path::new(work), part),
         _ => {
-            println!("usage: contract BACKEND BUSYBOX WORK [PART-OF-A-NAME] | contract probe WORK");
+            println!("usage: contract BACKEND BUSYBOX WORK [PART] | run BACKEND WORK ROOTFS PROGRAM... | probe WORK");
             ExitCode::from(2)
         }
     }
@@ -34,6 +44,31 @@ fn report(work: &Path) -> ExitCode {
     }
     println!("chosen: {:?}", report.chosen);
     ExitCode::from(u8::from(report.chosen.is_none()))
+}
+
+fn run(backend: &str, work: &Path, rootfs: &Path, program: &[&str]) -> ExitCode {
+    let process = Process {
+        args: program.iter().map(|argument| os(argument)).collect(),
+        env: vec![os("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), os("HOME=/root")],
+        cwd: "/".into(),
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        network: Network::Host,
+        hostname: "buildkitsandbox".into(),
+        extra_hosts: Vec::new(),
+    };
+    let mut output = |_, bytes: &[u8]| print!("{}", String::from_utf8_lossy(bytes));
+    let ran = probe::enter(backend, work)
+        .and_then(|sandbox| sandbox.run(&Tree::open(rootfs, None)?, &process, &[], &mut output, &|| false));
+    match ran {
+        Ok(exit) => println!("{exit:?}"),
+        Err(error) => {
+            println!("{error}: {:?}", std::error::Error::source(&error));
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn suite(backend: &str, busybox: &Path, work: &Path, part: &str) -> ExitCode {
