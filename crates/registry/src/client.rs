@@ -156,7 +156,7 @@ impl Client {
         match look_up.found {
             Some(found) => format!("credentials came from {}{problems}", found.entry),
             None if labels.is_empty() => format!("no credentials were given for `{}`", place.registry),
-            None => format!("no credentials for `{}` in `{}`{problems}", place.registry, labels.join("`, `")),
+            None => format!("no credentials for `{}` in {}{problems}", place.registry, labels.join(", ")),
         }
     }
 

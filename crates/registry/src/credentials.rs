@@ -43,7 +43,7 @@ struct Answered {
 
 #[derive(Clone, Debug)]
 struct Source {
-    /// For messages: `~/.docker/config.json`, `environment variable KANIKO_…`.
+    /// For messages: `` `~/.docker/config.json` ``, `variable KANIKO_…`.
     label: String,
     helpers: Vec<(Key, String)>,
     store: Option<String>,
@@ -92,7 +92,7 @@ pub struct LookUp {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    #[error("could not read the credentials in `{label}`: {reason}")]
+    #[error("could not read the credentials in {label}: {reason}")]
     Parse { label: String, reason: String },
 }
 
@@ -103,7 +103,8 @@ impl Credentials {
         Credentials { sources: Vec::new(), runner, answers: Arc::default() }
     }
 
-    /// Adds a Docker `config.json` or containers `auth.json`, given as text. `label` says in messages where it came from.
+    /// Adds a Docker `config.json` or containers `auth.json`, given as text. `label` says in messages where it came from, and is
+    /// shown as it is: put a path in backticks.
     ///
     /// # Errors
     /// [`CredentialsError::Parse`] when it is not JSON of that shape. An entry that cannot be decoded is reported when it is
@@ -182,7 +183,7 @@ impl Credentials {
             match self.ask(helper, &server(registry)) {
                 Ok(None) => {}
                 Ok(Some(login)) => {
-                    return Some(Found { login, entry: format!("`{}`, credential helper `{helper}`", source.label) });
+                    return Some(Found { login, entry: format!("{}, credential helper `{helper}`", source.label) });
                 }
                 Err(problem) => problems.push(problem),
             }
@@ -190,10 +191,10 @@ impl Credentials {
         let entry = longest(source.logins.iter().map(|entry| (&entry.key, entry)), registry, repository)?;
         match &entry.login {
             Ok(login) => {
-                Some(Found { login: login.clone(), entry: format!("`{}`, entry `{}`", source.label, entry.name) })
+                Some(Found { login: login.clone(), entry: format!("{}, entry `{}`", source.label, entry.name) })
             }
             Err(problem) => {
-                problems.push(format!("entry `{}` of `{}` is unusable: {problem}", entry.name, source.label));
+                problems.push(format!("entry `{}` of {} is unusable: {problem}", entry.name, source.label));
                 None
             }
         }
@@ -312,4 +313,207 @@ fn decode(auth: &str) -> Option<Login> {
     // Docker pads what it encodes (docker/cli `decodeAuth`).
     let password = password.trim_matches('\0');
     (!username.is_empty()).then(|| Login::Basic { username: username.to_owned(), password: Secret::new(password) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A login in a word: `user:password`, `identity TOKEN`, `registry TOKEN`, `-`.
+    fn word(look_up: &LookUp) -> String {
+        match look_up.found.as_ref().map(|found| &found.login) {
+            None => "-".to_owned(),
+            Some(Login::Basic { username, password }) => format!("{username}:{}", password.reveal()),
+            Some(Login::Identity { token }) => format!("identity {}", token.reveal()),
+            Some(Login::Registry { token }) => format!("registry {}", token.reveal()),
+        }
+    }
+
+    fn config(text: &str) -> Credentials {
+        let mut credentials = Credentials::anonymous();
+        credentials.add_config(text, "`config.json`").unwrap();
+        credentials
+    }
+
+    /// `auths` with one entry, user `u` and password `p`.
+    fn auths(key: &str) -> Credentials {
+        config(&format!(r#"{{"auths":{{"{key}":{{"auth":"dTpw"}}}}}}"#))
+    }
+
+    #[test]
+    fn keys_of_auths() {
+        let cases = [
+            ("registry.example", "registry.example", "app", "u:p"),
+            ("Registry.Example", "registry.example", "app", "u:p"),
+            ("https://registry.example", "registry.example", "app", "u:p"),
+            ("https://registry.example/v2/", "registry.example", "app", "u:p"),
+            ("https://registry.example/anything", "registry.example", "app", "u:p"),
+            ("http://registry.example:5000/v1/", "registry.example:5000", "app", "u:p"),
+            ("registry.example/v2", "registry.example", "app", "u:p"),
+            ("registry.example:443", "registry.example", "app", "u:p"),
+            ("registry.example", "registry.example:443", "app", "u:p"),
+            ("registry.example", "registry.example:5000", "app", "-"),
+            ("registry.example:5000", "registry.example", "app", "-"),
+            ("example", "registry.example", "app", "-"),
+            ("registry.example/team", "registry.example", "team/app", "u:p"),
+            ("registry.example/team", "registry.example", "team", "u:p"),
+            ("registry.example/team", "registry.example", "teams/app", "-"),
+            ("registry.example/team", "registry.example", "app", "-"),
+            ("https://index.docker.io/v1/", "docker.io", "library/busybox", "u:p"),
+            ("index.docker.io/v1/", "docker.io", "library/busybox", "u:p"),
+            ("https://index.docker.io/v2/", "docker.io", "library/busybox", "u:p"),
+            ("index.docker.io", "docker.io", "library/busybox", "u:p"),
+            ("docker.io", "docker.io", "library/busybox", "u:p"),
+            ("https://registry-1.docker.io", "docker.io", "library/busybox", "u:p"),
+            ("https://registry.hub.docker.com/", "docker.io", "library/busybox", "u:p"),
+            ("docker.io/acme", "docker.io", "library/busybox", "-"),
+            ("[::1]:5000", "[::1]:5000", "app", "u:p"),
+        ];
+        for (key, registry, repository, expected) in cases {
+            assert_eq!(word(&auths(key).look_up(registry, repository)), expected, "{key} for {registry}/{repository}");
+        }
+    }
+
+    #[test]
+    fn forms_of_an_entry() {
+        let cases = [
+            (r#"{"auth":"dTpw"}"#, "u:p"),
+            (r#"{"auth":"dTpwOnE="}"#, "u:p:q"),
+            (r#"{"auth":"dTpwOnE"}"#, "u:p:q"),
+            (r#"{"auth":"dTpwAAA="}"#, "u:p"),
+            (r#"{"username":"u","password":"p"}"#, "u:p"),
+            (r#"{"auth":"","username":"u","password":"p"}"#, "u:p"),
+            (r#"{"auth":"dTo=","identitytoken":"t"}"#, "identity t"),
+            (r#"{"auth":"dTpw","identitytoken":""}"#, "u:p"),
+            (r#"{"registrytoken":"t"}"#, "registry t"),
+            (r#"{"auth":"dTpw","email":"x@y","unknown":[1]}"#, "u:p"),
+            (r#"{"username":"u"}"#, "-"),
+            ("{}", "-"),
+            ("null", "-"),
+            (r#"{"auth":"???"}"#, "-"),
+            (r#"{"auth":"bm9jb2xvbg=="}"#, "-"),
+        ];
+        for (entry, expected) in cases {
+            let credentials = config(&format!(r#"{{"auths":{{"r.example":{entry}}}}}"#));
+            assert_eq!(word(&credentials.look_up("r.example", "app")), expected, "{entry}");
+        }
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_and_sources_do_not_hide_each_other() {
+        let text = r#"{"auths":{"r.example":{"auth":"YTpw"},"r.example/team":{"auth":"Yjpw"},"r.example/team/app":{"auth":"Yzpw"}}}"#;
+        let mut credentials = config(text);
+        credentials
+            .add_config(r#"{"auths":{"r.example":{"auth":"eDpw"},"s.example":{"auth":"eTpw"}}}"#, "second")
+            .unwrap();
+        let login = Login::Basic { username: "z".to_owned(), password: Secret::new("p") };
+        credentials.add_login("t.example", login, "environment variables KANIKO_T_EXAMPLE_USER and _PASSWORD");
+        for (registry, repository, expected) in [
+            ("r.example", "other", "a:p"),
+            ("r.example", "team/x", "b:p"),
+            ("r.example", "team/app/sub", "c:p"),
+            ("s.example", "x", "y:p"),
+            ("t.example", "x", "z:p"),
+            ("u.example", "x", "-"),
+        ] {
+            assert_eq!(word(&credentials.look_up(registry, repository)), expected, "{registry}/{repository}");
+        }
+        let found = credentials.look_up("r.example", "team/x").found.unwrap();
+        assert_eq!(found.entry, "`config.json`, entry `r.example/team`");
+    }
+
+    #[test]
+    fn a_broken_entry_is_told_of_when_it_is_needed() {
+        let look_up =
+            config(r#"{"auths":{"r.example":{"auth":"???"},"s.example":{"auth":"dTpw"}}}"#).look_up("r.example", "a");
+        assert_eq!(
+            look_up.problems,
+            ["entry `r.example` of `config.json` is unusable: `auth` is not the base64 form of `user:password`"]
+        );
+    }
+
+    #[test]
+    fn what_is_no_configuration_is_refused_without_quoting_it() {
+        for text in [r#"{"auths":"hunter2"}"#, "hunter2", r#"{"auths":{"a":{"auth":{"x":"hunter2"}}}}"#, "{"] {
+            let error = Credentials::anonymous().add_config(text, "`config.json`").unwrap_err().to_string();
+            assert!(error.starts_with("could not read the credentials in `config.json`: "), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        Credentials::anonymous().add_config(" \n", "empty").unwrap();
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let shown = format!("{:?}", auths("r.example"));
+        assert!(shown.contains("[hidden]") && !shown.contains("\"p\""), "{shown}");
+    }
+
+    /// A script that another test's child has inherited open for writing cannot be run: who writes and runs them takes turns.
+    static HELPERS: Mutex<()> = Mutex::new(());
+
+    /// A directory with one helper, a shell script.
+    fn helper(name: &str, script: &str) -> tempfile::TempDir {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(format!("docker-credential-{name}"));
+        let text = format!("#!/bin/sh\necho asked >> {}/log\nread server\n{script}\n", directory.path().display());
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        directory
+    }
+
+    #[test]
+    fn helpers() {
+        let _turn = HELPERS.lock();
+        let answer = r#"echo "{\"ServerURL\":\"$server\",\"Username\":\"u\",\"Secret\":\"$server\"}""#;
+        let token = r#"echo '{"Username":"<token>","Secret":"t"}'"#;
+        let unknown = "echo 'credentials not found in native keychain'; exit 1";
+        let store = r#"{"credsStore":"test"}"#;
+        let named =
+            r#"{"credHelpers":{"r.example":"test"},"auths":{"r.example":{"auth":"dTpw"},"s.example":{"auth":"dTpw"}}}"#;
+        let both = r#"{"credsStore":"test","auths":{"r.example":{"auth":"dTpw"}}}"#;
+        let cases = [
+            (store, answer, "r.example", "u:r.example", None),
+            (store, answer, "docker.io", "u:https://index.docker.io/v1/", None),
+            (store, token, "r.example", "identity t", None),
+            (store, unknown, "r.example", "-", None),
+            (named, answer, "r.example", "u:r.example", None),
+            (named, answer, "s.example", "u:p", None),
+            (both, unknown, "r.example", "u:p", None),
+            (both, "echo broken; exit 3", "r.example", "u:p", Some("`docker-credential-test` failed: broken")),
+            (store, "echo nonsense", "r.example", "-", Some("did not answer with JSON")),
+            (store, "sleep 20", "r.example", "-", Some("did not answer within 0 s")),
+            (r#"{"credsStore":"absent"}"#, "", "r.example", "-", Some("`docker-credential-absent` is not installed")),
+            (r#"{"credsStore":"../evil"}"#, "", "r.example", "-", Some("is no name of a credential helper")),
+        ];
+        for (text, script, registry, expected, problem) in cases {
+            let directory = helper("test", script);
+            let mut credentials = config(text);
+            credentials.set_helper_directories(vec![directory.path().to_owned()]);
+            if script.starts_with("sleep") {
+                credentials.set_helper_timeout(Duration::from_millis(300));
+            }
+            let look_up = credentials.look_up(registry, "app");
+            assert_eq!(word(&look_up), expected, "{text} {script}: {:?}", look_up.problems);
+            match problem {
+                Some(problem) => assert!(look_up.problems[0].contains(problem), "{:?}", look_up.problems),
+                None => assert_eq!(look_up.problems, [""; 0], "{text} {script}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_helper_is_asked_once_until_its_answer_is_refused() {
+        let _turn = HELPERS.lock();
+        let directory = helper("test", r#"echo '{"Username":"u","Secret":"p"}'"#);
+        let mut credentials = config(r#"{"credsStore":"test"}"#);
+        credentials.set_helper_directories(vec![directory.path().to_owned()]);
+        let asked = || std::fs::read_to_string(directory.path().join("log")).unwrap().lines().count();
+        credentials.look_up("r.example", "a");
+        credentials.clone().look_up("r.example", "b");
+        assert_eq!(asked(), 1);
+        credentials.forget_answers();
+        credentials.look_up("r.example", "a");
+        assert_eq!(asked(), 2);
+    }
 }

@@ -53,7 +53,7 @@ fn read_layer(image: &Image) -> Result<Vec<u8>, StoreError> {
 fn logged_in(host: &str, user: &str, password: &str) -> Credentials {
     let mut credentials = Credentials::anonymous();
     let login = Login::Basic { username: user.to_owned(), password: Secret::new(password) };
-    credentials.add_login(host, login, "test.json");
+    credentials.add_login(host, login, "`test.json`");
     credentials
 }
 
@@ -112,7 +112,7 @@ fn an_identity_token_is_exchanged() {
     server.accept_identity("refresh me");
     let mut credentials = Credentials::anonymous();
     let text = format!(r#"{{"auths":{{"{}":{{"auth":"dG9rZW46","identitytoken":"refresh me"}}}}}}"#, server.host());
-    credentials.add_config(&text, "config.json").unwrap();
+    credentials.add_config(&text, "`config.json`").unwrap();
     pull(&registry_with(&[&server.host()], credentials), &base).unwrap();
     assert_eq!(server.requests_of("POST", "/token").len(), 1);
 }
@@ -155,7 +155,7 @@ fn no_credentials_are_said_to_be_missing() {
     let (server, _, base) = with_base();
     server.require_basic("me", "right");
     let mut credentials = Credentials::anonymous();
-    credentials.add_config(r#"{"auths":{"elsewhere.example":{"auth":"YTpi"}}}"#, "config.json").unwrap();
+    credentials.add_config(r#"{"auths":{"elsewhere.example":{"auth":"YTpi"}}}"#, "`config.json`").unwrap();
     let host = server.host();
     let error = pull(&registry_with(&[&host], credentials), &base).err().unwrap();
     let StoreError::Remote { hint, .. } = &error else { panic!("{error:?}") };
