@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,9 @@ use crate::{
 };
 
 pub(crate) const LAYOUT_FILE: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// How the names of unfinished files begin.
+const PARTIAL: &str = ".partial-";
 
 /// An OCI image layout on disk. Cheap to clone; clones share the directory.
 #[derive(Clone)]
@@ -84,7 +88,23 @@ impl Layout {
             layout.replace_file("oci-layout", LAYOUT_FILE)?;
         }
         layout.check_version()?;
+        layout.remove_abandoned();
         Ok(layout)
+    }
+
+    /// Removes what killed processes left. Whoever still writes holds a lock.
+    fn remove_abandoned(&self) {
+        let Ok(entries) = rustix::fs::Dir::read_from(&self.root.directory) else { return };
+        for entry in entries.flatten().filter(|entry| entry.file_name().to_bytes().starts_with(PARTIAL.as_bytes())) {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let Ok(file) = rustix::fs::openat(&self.root.directory, entry.file_name(), flags, Mode::empty()) else {
+                continue;
+            };
+            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                // What cannot be removed does no harm.
+                let _ = rustix::fs::unlinkat(&self.root.directory, entry.file_name(), AtFlags::empty());
+            }
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -363,13 +383,18 @@ impl Partial {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         loop {
             let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-            let name = format!(".partial-{}-{number}", std::process::id());
+            let name = format!("{PARTIAL}{}-{number}", std::process::id());
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            match rustix::fs::openat(&root.directory, &name, flags, Mode::from_raw_mode(0o666)) {
-                Ok(file) => return Ok(Partial { root, name, file: file.into(), kept: false }),
-                // Left by a killed process of the same number.
-                Err(Errno::EXIST) => {}
+            let file = match rustix::fs::openat(&root.directory, &name, flags, Mode::from_raw_mode(0o666)) {
+                Ok(file) => File::from(file),
+                // Of a process with the same number, in another container or dead.
+                Err(Errno::EXIST) => continue,
                 Err(errno) => return Err(errno.into()),
+            };
+            // A file system without locks goes without. Held by another: it is being removed as abandoned.
+            let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+            if locked != Err(Errno::WOULDBLOCK) && file.metadata()?.nlink() > 0 {
+                return Ok(Partial { root, name, file, kept: false });
             }
         }
     }

@@ -417,3 +417,29 @@ fn skopeo_and_umoci_read_a_layout() {
         assert_eq!(files_below(&bundle.join("rootfs")), ["file0", "file1", "file2"]);
     }
 }
+
+#[test]
+fn what_a_killed_process_left_is_removed_and_what_is_being_written_kept() {
+    let scratch = Scratch::new();
+    let layout = scratch.layout();
+    let mut writer = layout.layer_writer(common::compression(Compression::Gzip, 1)).unwrap();
+    std::io::Write::write_all(&mut writer, b"content").unwrap();
+    std::fs::write(layout.path().join(".partial-1-0"), "abandoned").unwrap();
+    let again = scratch.layout();
+    assert!(!layout.path().join(".partial-1-0").exists());
+    let written = writer.complete().unwrap();
+    assert!(again.contains(&written.descriptor).unwrap());
+}
+
+/// A process of the same number in another container, or before a crash, has used the same names.
+#[test]
+fn names_that_are_taken_are_passed_over() {
+    let scratch = Scratch::new();
+    let layout = scratch.layout();
+    let pid = std::process::id();
+    for number in 0..5000 {
+        std::fs::write(layout.path().join(format!(".partial-{pid}-{number}")), "").unwrap();
+    }
+    layout.add(&simple(&layout, "content", &linux("amd64")), None).unwrap();
+    layout.find(None, &linux("amd64")).unwrap();
+}
