@@ -3,7 +3,7 @@
 //! Rules that need values (undefined variables, base images, the ignore file) are reported by the planner; it takes names and
 //! texts from [`Finding`], so that all of them live here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::{Command, Diagnostic, Dockerfile, From, Instruction, Kind, Span, Word, expand};
 
@@ -84,6 +84,7 @@ pub fn only_in_built_stages(rule: &str) -> bool {
             | "ExposeProtoCasing"
             | "ExposeInvalidFormat"
             | "WorkdirRelativePath"
+            | "SecretsUsedInArgOrEnv"
     )
 }
 
@@ -305,10 +306,12 @@ impl Linter<'_> {
     pub fn check(&mut self, file: &Dockerfile, written: &[Written]) {
         self.check_stage_names(file);
         self.check_casing(written);
+        let known = names_for_from(file);
+        file.global_args.iter().for_each(|instruction| self.check_description(instruction));
         let mut states: Vec<StageState> = Vec::new();
         let mut names = HashMap::new();
         for (index, stage) in file.stages.iter().enumerate() {
-            self.check_platform(&stage.from, file.escape);
+            self.check_from(&stage.from, &known, file.escape);
             let parent = names.get(&stage.from.image.text.to_lowercase()).map(|parent: &usize| &states[*parent]);
             let mut state = parent.map(StageState::of_child).unwrap_or_default();
             for instruction in &stage.instructions {
@@ -346,7 +349,43 @@ impl Linter<'_> {
         }
     }
 
-    fn check_platform(&mut self, from: &From, escape: char) {
+    fn check_from(&mut self, from: &From, known: &BTreeSet<&str>, escape: char) {
+        let comment = from.comment.as_deref();
+        for word in [Some(&from.image), from.platform.as_ref()].into_iter().flatten() {
+            let value = |name: &str| known.contains(name).then(|| "x".to_owned());
+            for name in expand::word(&word.text, escape, &value).unwrap_or_default().unset {
+                let nearest = nearest_name(&name, known.iter().copied());
+                self.report_with_comment(Finding::UndefinedArgInFrom { name: &name, nearest }, &from.span, comment);
+            }
+        }
+        if let Some(platform) = from.platform.as_ref().filter(|platform| is_target_platform(platform, escape)) {
+            let finding = Finding::RedundantTargetPlatform { written: &platform.text };
+            self.report_with_comment(finding, &from.span, comment);
+        }
+        if let Some(name) = &from.name {
+            self.check_comment("FROM", &[&name.text], &from.span, comment);
+        }
+        self.check_constant_platform(from, escape);
+    }
+
+    fn check_description(&mut self, instruction: &Instruction) {
+        if let Kind::Arg(args) = &instruction.kind {
+            let names: Vec<&str> = args.iter().map(|arg| arg.name.text.as_str()).collect();
+            self.check_comment("ARG", &names, &instruction.span, instruction.comment.as_deref());
+        }
+    }
+
+    /// The last comment line above a definition is meant to begin with one of the names that it defines.
+    fn check_comment(&mut self, instruction: &str, names: &[&str], span: &Span, comment: Option<&str>) {
+        let Some(last) = comment.and_then(|comment| comment.lines().last()) else { return };
+        if last.split(' ').next().is_some_and(|first| names.contains(&first)) {
+            return;
+        }
+        let name = if let [name] = names { name } else { "<arg_key>" };
+        self.report_with_comment(Finding::InvalidDefinitionDescription { instruction, name }, span, comment);
+    }
+
+    fn check_constant_platform(&mut self, from: &From, escape: char) {
         let Some(platform) = from.platform.as_ref().and_then(|platform| literal(platform, escape)) else { return };
         let Some((os, architecture)) = platform_parts(&platform) else { return };
         let name = from.name.as_ref().map_or("", |name| name.text.as_str());
@@ -358,10 +397,8 @@ impl Linter<'_> {
     }
 
     fn check_instruction(&mut self, instruction: &Instruction, state: &mut StageState, escape: char) {
-        let Instruction { kind, span, comment, .. } = instruction;
-        let comment = comment.as_deref();
         let name = instruction.kind.name();
-        match kind {
+        match &instruction.kind {
             Kind::Cmd(command) => {
                 self.check_used_once(name, instruction, &mut state.cmd);
                 self.check_json(name, command, instruction, state);
@@ -372,16 +409,22 @@ impl Linter<'_> {
             }
             Kind::Healthcheck(_) => self.check_used_once(name, instruction, &mut state.healthcheck),
             Kind::Shell(_) => state.has_shell = true,
-            Kind::Env { legacy: true, .. } | Kind::Label { legacy: true, .. } => {
-                self.report_with_comment(Finding::LegacyKeyValueFormat { instruction: name }, span, comment);
+            Kind::Arg(args) => {
+                self.check_description(instruction);
+                args.iter().for_each(|arg| self.check_secret(name, &arg.name, instruction, escape));
             }
+            Kind::Env { pairs, legacy } => {
+                self.check_legacy(*legacy, instruction);
+                pairs.iter().for_each(|(key, _)| self.check_secret(name, key, instruction, escape));
+            }
+            Kind::Label { legacy, .. } => self.check_legacy(*legacy, instruction),
             Kind::Workdir(path) => self.check_workdir(path, instruction, state, escape),
-            Kind::Expose(ports) => ports.iter().for_each(|port| self.check_port(port, comment, escape)),
+            Kind::Expose(ports) => {
+                let comment = instruction.comment.as_deref();
+                ports.iter().for_each(|port| self.check_port(port, comment, escape));
+            }
             Kind::Add(_)
-            | Kind::Arg(_)
             | Kind::Copy(_)
-            | Kind::Env { legacy: false, .. }
-            | Kind::Label { legacy: false, .. }
             | Kind::Maintainer(_)
             | Kind::Onbuild(_)
             | Kind::Run(_)
@@ -389,6 +432,19 @@ impl Linter<'_> {
             | Kind::User(_)
             | Kind::Volume(_) => {}
         }
+    }
+
+    fn check_legacy(&mut self, is_legacy: bool, instruction: &Instruction) {
+        if is_legacy {
+            let finding = Finding::LegacyKeyValueFormat { instruction: instruction.kind.name() };
+            self.report_with_comment(finding, &instruction.span, instruction.comment.as_deref());
+        }
+    }
+
+    fn check_secret(&mut self, name: &str, key: &Word, instruction: &Instruction, escape: char) {
+        let Some(key) = literal(key, escape).filter(|key| sounds_secret(key)) else { return };
+        let finding = Finding::SecretsUsedInArgOrEnv { instruction: name, name: &key };
+        self.report_with_comment(finding, &instruction.span, instruction.comment.as_deref());
     }
 
     /// The earlier instruction is reported, because it is the one without effect.
@@ -444,6 +500,46 @@ impl StageState {
     fn of_child(&self) -> StageState {
         StageState { has_shell: self.has_shell, has_workdir: self.has_workdir, ..StageState::default() }
     }
+}
+
+/// The names that FROM may use: ARGs before the first FROM and those that every build has (`dockerfile2llb/platform.go`,
+/// `defaultArgs`).
+fn names_for_from(file: &Dockerfile) -> BTreeSet<&str> {
+    let given = [
+        "BUILDPLATFORM",
+        "BUILDOS",
+        "BUILDOSVERSION",
+        "BUILDARCH",
+        "BUILDVARIANT",
+        "TARGETPLATFORM",
+        "TARGETOS",
+        "TARGETOSVERSION",
+        "TARGETARCH",
+        "TARGETVARIANT",
+        "TARGETSTAGE",
+    ];
+    let declared = file.global_args.iter().filter_map(|instruction| match &instruction.kind {
+        Kind::Arg(args) => Some(args.iter().map(|arg| arg.name.text.as_str())),
+        _ => None,
+    });
+    given.into_iter().chain(declared.flatten()).collect()
+}
+
+/// Whether a platform is `$TARGETPLATFORM` and nothing else.
+fn is_target_platform(platform: &Word, escape: char) -> bool {
+    // A value that no text has, so that only the variable gives it.
+    let value = |name: &str| (name == "TARGETPLATFORM").then(|| "\u{1}".to_owned());
+    let expanded = expand::word(&platform.text, escape, &value).unwrap_or_default();
+    expanded.text == "\u{1}" && expanded.unset.is_empty() && expanded.set == ["TARGETPLATFORM"]
+}
+
+/// Whether a word of the name (between `_`) is one of those that secrets are called by, and none says that it is not.
+fn sounds_secret(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let has = |words: &[&str]| name.split('_').any(|word| words.contains(&word));
+    let secret =
+        ["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
+    has(&secret) && !has(&["public", "file", "version"])
 }
 
 /// The text of a word without variables; its value is not known otherwise.

@@ -6,6 +6,9 @@ const MAX_DISTANCE: usize = 2;
 /// Longer words are no typing errors.
 const MAX_LENGTH: usize = 40;
 
+/// More known words than this are not looked at: a suggestion is a courtesy, not worth quadratic work.
+const MAX_KNOWN: usize = 1000;
+
 /// The known word nearest to `word`, case aside; none when `word` is known or nothing is near.
 pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     if word.len() > MAX_LENGTH {
@@ -13,7 +16,7 @@ pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
     }
     let word = word.to_lowercase();
     let mut best = None;
-    for candidate in known {
+    for candidate in known.into_iter().take(MAX_KNOWN) {
         let distance = distance(&word, &candidate.to_lowercase());
         if distance == 0 {
             return None;

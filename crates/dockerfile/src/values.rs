@@ -99,3 +99,70 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
 pub(crate) fn unsigned(text: &str, radix: u32) -> Option<u32> {
     if text.starts_with('+') { None } else { u32::from_str_radix(text, radix).ok() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let cases = [
+            ("0", Some(0)),
+            ("-0", Some(0)),
+            ("+5s", Some(5_000_000_000)),
+            ("1h1m1s1ms1us1ns", Some(3_661_001_001_001)),
+            ("1.5h", Some(5_400_000_000_000)),
+            (".5s", Some(500_000_000)),
+            ("1.s", Some(1_000_000_000)),
+            ("0.000000001s", Some(1)),
+            ("3µs", Some(3_000)),
+            ("-1m30s", Some(-90_000_000_000)),
+            ("9223372036854775807ns", Some(i64::MAX)),
+            ("-9223372036854775808ns", Some(i64::MIN)),
+            ("9223372036854775808ns", None),
+            ("99999999999999999999s", None),
+            ("9999999999h", None),
+            ("5", None),
+            ("", None),
+            ("-", None),
+            (".s", None),
+            ("s", None),
+            ("1d", None),
+            ("1 s", None),
+            ("1s5", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(duration_ns(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let cases = [
+            ("32", Some(32)),
+            ("32b", Some(32)),
+            ("32B", Some(32)),
+            ("32k", Some(32 << 10)),
+            ("32KB", Some(32 << 10)),
+            ("32 kib", Some(32 << 10)),
+            ("1.5Mb", Some(3 << 19)),
+            ("2g", Some(2 << 30)),
+            ("1T", Some(1 << 40)),
+            ("1p", Some(1 << 50)),
+            ("32.", Some(32)),
+            ("", None),
+            ("big", None),
+            ("-1", None),
+            ("1e3", None),
+            ("1x", None),
+            ("1bb", None),
+            ("1kk", None),
+            ("1ki", None),
+            ("1 2", None),
+            ("9999999999p", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(size_bytes(text), expected, "{text}");
+        }
+    }
+}
