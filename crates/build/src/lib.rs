@@ -39,6 +39,12 @@ pub struct Built {
 /// directory holds nothing that anybody needs.
 pub fn build(request: &Request) -> Result<Built, BuildError> {
     let plan = plan(request)?;
+    for finding in &plan.warnings {
+        let line = dockerfile::error::line_of(&request.dockerfile.source, finding.span.start);
+        let rule = finding.rule.unwrap_or("warning");
+        let message = format!("{rule}: {} (line {line})", finding.message);
+        request.observer.event(&Event::Warning { message });
+    }
     request.observer.event(&Event::Planned { steps: plan.steps() });
     let layers = layers::Pool::start(request)?;
     let stages = execute::execute(&plan, request, &layers)?;

@@ -26,6 +26,26 @@ pub struct Mounts {
     locks: Vec<rustix::fd::OwnedFd>,
 }
 
+impl Mounts {
+    /// A here-document that is a program: a file of its own, since what secrets lie on cannot be executed.
+    fn script(&mut self, request: &Request, name: &str, content: &str) -> Result<(), BuildError> {
+        let io = BuildError::io("could not write a here-document");
+        let write = || -> std::io::Result<tempfile::TempDir> {
+            let directory = tempfile::Builder::new().prefix("script").tempdir_in(&request.work)?;
+            std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
+            let path = directory.path().join("script");
+            std::fs::write(&path, content)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+            Ok(directory)
+        };
+        let directory = write().map_err(io)?;
+        let source = MountSource::Bind { path: directory.path().join("script"), read_only: true };
+        self.mounts.push(Mount { target: Path::new("/dev/pipes").join(name), source });
+        self.copies.push(directory);
+        Ok(())
+    }
+}
+
 /// Lowers the mounts of `run`. `take` gives the tree that a source means.
 pub fn lower(
     request: &Request,
@@ -35,8 +55,7 @@ pub fn lower(
 ) -> Result<Mounts, BuildError> {
     let mut lowered = Mounts::default();
     if let Some((name, content)) = &run.script {
-        let source = MountSource::File { content: content.clone().into_bytes(), mode: 0o755, uid: 0, gid: 0 };
-        lowered.mounts.push(Mount { target: Path::new("/dev/pipes").join(name), source });
+        lowered.script(request, name, content)?;
     }
     for mount in &run.mounts {
         let source = match &mount.kind {
@@ -213,6 +232,8 @@ fn secret(
     let MountKind::Secret { id, file, env, required, mode, uid, gid } = kind else { return Ok(None) };
     let Some(secret) = request.secrets.get(id) else {
         if !required {
+            // The variable is there and empty (BuildKit `exec.go`, secretenv).
+            lowered.env.extend(env.as_ref().map(|name| OsString::from(format!("{name}="))));
             return Ok(None);
         }
         return Err(BuildError::dockerfile(&step.span, format!("secret `{id}` is required and was not given"))

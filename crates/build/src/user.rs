@@ -39,8 +39,8 @@ struct Group {
 
 /// Resolves the text of USER as runc's `user.GetExecUser` does: `user[:group]`, each a name or a number.
 ///
-/// A number needs no entry; without a group the passwd entry's group counts, else 0. Supplementary groups come from
-/// /etc/group, and only when no group was given.
+/// A number needs no entry; without a group the passwd entry's group counts, else 0. The groups are the group itself, then,
+/// when none was given, those of /etc/group that name the user (containerd `oci.WithUser`).
 pub fn resolve(tree: &Tree, text: &str) -> Result<User, UserError> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|g| !g.is_empty())),
@@ -57,18 +57,20 @@ pub fn resolve(tree: &Tree, text: &str) -> Result<User, UserError> {
     let home = if home.is_empty() { "/" } else { home }.to_owned();
     let groups = group_file(tree)?;
     if let Some(group) = group {
-        return Ok(User { uid, gid: find_group(&groups, group)?, groups: Vec::new(), home });
+        let gid = find_group(&groups, group)?;
+        return Ok(User { uid, gid, groups: vec![gid], home });
     }
     let gid = entry.map_or(0, |e| e.gid);
-    let member_of = |e: &Passwd| groups.iter().filter(|g| g.members.contains(&e.name)).map(|g| g.gid).collect();
-    Ok(User { uid, gid, groups: entry.map(member_of).unwrap_or_default(), home })
+    let named = groups.iter().filter(|g| g.gid != gid && entry.is_some_and(|e| g.members.contains(&e.name)));
+    let groups = std::iter::once(gid).chain(named.map(|g| g.gid)).collect();
+    Ok(User { uid, gid, groups, home })
 }
 
 /// Resolves `--chown=user[:group]`: as BuildKit, a user without a group gives its uid as gid only when it is a number
-/// without an entry; a named user brings its primary group.
+/// without an entry; a named user brings its primary group; an empty group (`user:`) is 0.
 pub fn resolve_owner(tree: &Tree, text: &str) -> Result<(u32, u32), UserError> {
     let (user, group) = match text.split_once(':') {
-        Some((user, group)) => (user, Some(group).filter(|g| !g.is_empty())),
+        Some((user, group)) => (user, Some(if group.is_empty() { "0" } else { group })),
         None => (text, None),
     };
     let (uid, own_group) = match user.parse::<u32>() {

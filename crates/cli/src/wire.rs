@@ -59,6 +59,9 @@ impl WorkDir {
         std::fs::create_dir_all(&runs)?;
         let root = root.canonicalize()?;
         let runs = root.join("runs");
+        // Held while a run comes into being, so that nobody takes it for a dead one.
+        let beginning = std::fs::File::create(root.join("runs.lock"))?;
+        rustix::fs::flock(&beginning, rustix::fs::FlockOperation::LockExclusive)?;
         for entry in std::fs::read_dir(&runs)? {
             remove_if_dead(&entry?.path());
         }

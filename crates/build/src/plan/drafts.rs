@@ -1,10 +1,12 @@
 //! Which stages there are, what they stand on, who reads whom; then each one lowered in order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use dockerfile::lint::{Finding, nearest_name};
 use dockerfile::{Instruction, Kind, Span, Word};
 use oci::{Platform, Reference};
 
+use super::findings::Findings;
 use super::lower::Lowering;
 use super::metadata::nearest;
 use super::{BaseImage, Plan, args};
@@ -59,8 +61,11 @@ pub fn plan(request: &Request) -> Result<Plan, BuildError> {
     drafts.link_all()?;
     drafts.refuse_cycles()?;
     drafts.resolve_from(target)?;
-    let scope = drafts.scope.clone();
-    Lowering::new(request, scope, &drafts.list).lower(target)
+    drafts.check_platforms(target);
+    let mut plan = Lowering::new(request, &drafts.scope, &drafts.list, &drafts.findings).lower(target)?;
+    let built = drafts.spans(target);
+    plan.warnings = drafts.findings.finish(request, &built)?;
+    Ok(plan)
 }
 
 struct Drafts<'a> {
@@ -68,6 +73,7 @@ struct Drafts<'a> {
     scope: Env,
     target_platform: Platform,
     list: Vec<Draft>,
+    findings: Findings,
 }
 
 impl<'a> Drafts<'a> {
@@ -77,7 +83,12 @@ impl<'a> Drafts<'a> {
         let target = request.target.as_deref().unwrap_or(last);
         let target_platform = request.platform.clone().unwrap_or_else(Platform::host);
         let scope = args::global_scope(file, &request.build_args, &target_platform, target)?;
-        let mut drafts = Drafts { request, scope, target_platform, list: Vec::new() };
+        let defaults = args::global_scope(file, &BTreeMap::new(), &target_platform, target);
+        let findings = Findings::new(request)?;
+        let mut drafts = Drafts { request, scope, target_platform, list: Vec::new(), findings };
+        if let Ok(defaults) = defaults {
+            drafts.check_defaults(&defaults);
+        }
         for (index, stage) in file.stages.iter().enumerate() {
             let draft = drafts.draft(index, stage)?;
             drafts.list.push(draft);
@@ -131,15 +142,59 @@ impl<'a> Drafts<'a> {
         self.list.iter().rposition(|d| d.index.is_some() && d.name.eq_ignore_ascii_case(name))
     }
 
+    /// A word of a FROM line.
     fn expand(&self, word: &Word) -> Result<String, BuildError> {
         let lookup = |name: &str| self.scope.get(name).map(str::to_owned);
-        dockerfile::expand::word(&word.text, self.request.dockerfile.escape, &lookup)
-            .map(|e| e.text)
-            .map_err(|e| BuildError::dockerfile(&word.span, e.to_string()))
+        let expanded = dockerfile::expand::word(&word.text, self.request.dockerfile.escape, &lookup)
+            .map_err(|e| BuildError::dockerfile(&word.span, e.to_string()))?;
+        for name in &expanded.unset {
+            let nearest = nearest_name(name, self.scope.names());
+            self.findings.report(Finding::UndefinedArgInFrom { name, nearest }, &word.span);
+        }
+        Ok(expanded.text)
+    }
+
+    /// Bases whose names come out empty or invalid when no build argument is given.
+    fn check_defaults(&self, defaults: &Env) {
+        for stage in &self.request.dockerfile.stages {
+            let word = &stage.from.image;
+            let lookup = |name: &str| defaults.get(name).map(str::to_owned);
+            let expanded = dockerfile::expand::word(&word.text, self.request.dockerfile.escape, &lookup);
+            if expanded.is_ok_and(|e| e.text.is_empty() || Reference::parse(&e.text).is_err()) && word.text.contains('$') {
+                self.findings.report(Finding::InvalidDefaultArgInFrom { image: &word.text }, &word.span);
+            }
+        }
+    }
+
+    /// Base images that came for another platform than was wanted.
+    fn check_platforms(&self, target: usize) {
+        for draft in self.reachable(target).into_iter().map(|index| &self.list[index]) {
+            let Some(base) = &draft.resolved else { continue };
+            let wanted = draft.platform.as_ref().unwrap_or(&self.target_platform);
+            let config = &base.image.config;
+            let actual = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
+            if !config.architecture.is_empty() && actual.rank_for(wanted).is_none() {
+                let (expected, actual) = (&wanted.to_string(), &actual.to_string());
+                let finding = Finding::InvalidBaseImagePlatform { image: &base.reference, expected, actual };
+                self.findings.report(finding, &draft.span);
+            }
+        }
+    }
+
+    /// From each built stage's FROM to the next FROM.
+    fn spans(&self, target: usize) -> Vec<Span> {
+        let stages = &self.request.dockerfile.stages;
+        let end = |index: usize| stages.get(index + 1).map_or(usize::MAX, |next| next.from.span.start);
+        let built = self.reachable(target).into_iter().filter_map(|draft| self.list[draft].index);
+        built.map(|index| stages[index].from.span.start..end(index)).collect()
     }
 
     fn platform(&self, word: &Word) -> Result<Platform, BuildError> {
         let text = self.expand(word)?;
+        let written = word.text.trim_start_matches('$').trim_start_matches('{').trim_end_matches('}');
+        if written == "TARGETPLATFORM" && word.text.starts_with('$') {
+            self.findings.report(Finding::RedundantTargetPlatform { written: &word.text }, &word.span);
+        }
         if text.is_empty() {
             return Err(BuildError::dockerfile(&word.span, format!("empty platform value from `{}`", word.text)));
         }

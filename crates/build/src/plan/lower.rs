@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
+use dockerfile::lint::{Finding, nearest_name};
 use dockerfile::{Command, Instruction, Kind, Span, Word};
 use oci::{ContainerConfig, Empty, History, ImageConfig, Platform};
 use rootfs::copy::Mode;
 
 use super::drafts::{Draft, DraftBase, From, Placed};
-use super::metadata::{destination, expose, healthcheck, is_signal, join_clean, quoted_list};
+use super::findings::{Findings, is_secret_name};
+use super::metadata::{destination, expose, healthcheck, is_signal, join_clean, quoted_list, workdir};
 use super::{Action, Base, Copy, CopySource, Mount, MountKind, Plan, Run, Source, Stage, StageId, Step, args};
 use crate::env::{self, Env};
 use crate::{BuildError, Request};
@@ -20,7 +22,8 @@ const HISTORY_COMMENT: &str = "zuwai.dockerfile.v0";
 
 pub(super) struct Lowering<'a> {
     request: &'a Request,
-    scope: Env,
+    findings: &'a Findings,
+    scope: &'a Env,
     proxies: Vec<(String, String)>,
     drafts: &'a [Draft],
     done: HashMap<usize, StageId>,
@@ -49,9 +52,9 @@ struct State {
 }
 
 impl<'a> Lowering<'a> {
-    pub fn new(request: &'a Request, scope: Env, drafts: &'a [Draft]) -> Lowering<'a> {
+    pub fn new(request: &'a Request, scope: &'a Env, drafts: &'a [Draft], findings: &'a Findings) -> Lowering<'a> {
         let proxies = args::proxies(&request.build_args);
-        Lowering { request, scope, proxies, drafts, done: HashMap::new(), stages: Vec::new(), ends: Vec::new() }
+        Lowering { request, findings, scope, proxies, drafts, done: HashMap::new(), stages: Vec::new(), ends: Vec::new() }
     }
 
     pub fn lower(mut self, target: usize) -> Result<Plan, BuildError> {
@@ -138,7 +141,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn instruction(&mut self, state: &mut State, placed: &Placed) -> Result<(), BuildError> {
-        let at = At { placed, escape: self.request.dockerfile.escape };
+        let at = At { placed, escape: self.request.dockerfile.escape, findings: self.findings };
         match &placed.instruction.kind {
             Kind::Add(copy) => self.copy(state, &at, copy, true),
             Kind::Copy(copy) => self.copy(state, &at, copy, false),
@@ -207,6 +210,7 @@ impl<'a> Lowering<'a> {
         let mut shown = Vec::new();
         for arg in args {
             let name = &arg.name.text;
+            at.refuse_secret_name("ARG", &arg.name, name);
             let value = match (self.request.build_args.get(name), &arg.default) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => Some(at.expand(state, default)?),
@@ -223,7 +227,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn workdir(&self, state: &mut State, at: &At<'_>, word: &Word) -> Result<(), BuildError> {
-        let path = join_clean(&state.cwd(), &at.expand(state, word)?);
+        let path = workdir(&state.cwd(), &at.expand(state, word)?);
         state.history(format!("WORKDIR {path}"), path == "/");
         state.config.config.working_dir = Some(path.clone());
         if path != "/" {
@@ -368,6 +372,9 @@ impl<'a> Lowering<'a> {
         for source in &copy.sources {
             sources.push(copy_source(state, at, source, add)?);
         }
+        if from == Source::Context {
+            self.check_ignored(at, &sources, if add { "Add" } else { "Copy" });
+        }
         let optional = |word: &Option<Word>| word.as_ref().map(|w| at.expand(state, w)).transpose();
         let checksum = optional(&copy.checksum)?;
         if checksum.is_some() {
@@ -378,7 +385,8 @@ impl<'a> Lowering<'a> {
             (Some(text), Some(word)) if !text.is_empty() => Some(chmod(&text, &at.span(&word.span))?),
             _ => None,
         };
-        let exclude: Vec<String> = copy.exclude.iter().map(|w| at.expand(state, w)).collect::<Result<_, _>>()?;
+        // Not expanded, unlike the other flags (BuildKit: SourcesAndDest and ExcludePatterns).
+        let exclude: Vec<String> = copy.exclude.iter().map(|w| w.text.clone()).collect();
         let exclude = dockerfile::ignore::Patterns::new(&exclude)
             .map_err(|e| BuildError::dockerfile(&whole, format!("--exclude: {e}")))?;
         let written = at.expand(state, &copy.destination)?;
@@ -400,6 +408,21 @@ impl<'a> Lowering<'a> {
         });
         state.step(at, title(&at.placed.instruction), action);
         Ok(())
+    }
+}
+
+impl Lowering<'_> {
+    /// Sources that the ignore file hides as a whole.
+    fn check_ignored(&self, at: &At<'_>, sources: &[CopySource], instruction: &str) {
+        let patterns = &self.request.context.ignore.patterns;
+        for source in sources {
+            let CopySource::Path(path) = source else { continue };
+            let clean = join_clean("/", path);
+            if clean != "/" && patterns.excludes(&clean.as_bytes()[1..]) {
+                let span = at.span(&at.placed.instruction.span);
+                self.findings.report(Finding::CopyIgnoredFile { instruction, path }, &span);
+            }
+        }
     }
 }
 
@@ -429,7 +452,7 @@ impl State {
     }
 
     fn cwd(&self) -> String {
-        join_clean("/", self.config.config.working_dir.as_deref().unwrap_or("/"))
+        workdir("/", self.config.config.working_dir.as_deref().unwrap_or("/"))
     }
 
     fn user(&self) -> String {
@@ -507,6 +530,7 @@ impl State {
 struct At<'a> {
     placed: &'a Placed,
     escape: char,
+    findings: &'a Findings,
 }
 
 impl At<'_> {
@@ -516,15 +540,28 @@ impl At<'_> {
 
     fn expand(&self, state: &State, word: &Word) -> Result<String, BuildError> {
         let lookup = |name: &str| state.env.get(name).map(str::to_owned);
-        dockerfile::expand::word(&word.text, self.escape, &lookup)
-            .map(|e| e.text)
-            .map_err(|e| BuildError::dockerfile(&self.span(&word.span), e.to_string()))
+        let span = self.span(&word.span);
+        let expanded = dockerfile::expand::word(&word.text, self.escape, &lookup)
+            .map_err(|e| BuildError::dockerfile(&span, e.to_string()))?;
+        let declared = |name: &String| state.build_args.iter().any(|(n, _)| n == name);
+        for name in expanded.unset.iter().filter(|n| !declared(n)) {
+            let nearest = nearest_name(name, state.env.names());
+            self.findings.report(Finding::UndefinedVar { name, nearest }, &span);
+        }
+        Ok(expanded.text)
+    }
+
+    fn refuse_secret_name(&self, instruction: &str, word: &Word, name: &str) {
+        if is_secret_name(name) {
+            self.findings.report(Finding::SecretsUsedInArgOrEnv { instruction, name }, &self.span(&word.span));
+        }
     }
 }
 
 fn env_instruction(state: &mut State, at: &At<'_>, pairs: &[(Word, Word)]) -> Result<(), BuildError> {
     let expanded = expand_pairs(state, at, pairs)?;
-    for (name, value) in &expanded {
+    for ((name, value), (word, _)) in expanded.iter().zip(pairs) {
+        at.refuse_secret_name("ENV", word, name);
         state.env.set(name, value);
         env::set_in_list(&mut state.config.config.env, name, value);
     }

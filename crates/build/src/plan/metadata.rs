@@ -85,6 +85,16 @@ pub fn join_clean(base: &str, path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
+/// A WORKDIR on top of the one before: an absolute one is kept as written, a relative one joined and cleaned, nothing
+/// stays where it was (BuildKit `system.NormalizeWorkdir`).
+pub fn workdir(current: &str, path: &str) -> String {
+    match path {
+        "" => current.to_owned(),
+        absolute if absolute.starts_with('/') => absolute.to_owned(),
+        relative => join_clean(current, relative),
+    }
+}
+
 /// A destination of COPY or ADD, made absolute; a trailing `/` or `/.` is kept as `/` (BuildKit `NormalizePath`, keepSlash).
 pub fn destination(cwd: &str, path: &str) -> String {
     let keeps_slash = path.is_empty() || path.ends_with('/') || path == "." || path.ends_with("/.");

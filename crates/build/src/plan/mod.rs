@@ -6,6 +6,7 @@
 
 mod args;
 mod drafts;
+mod findings;
 mod lower;
 mod metadata;
 mod print;
@@ -23,8 +24,8 @@ pub use print::{to_json, to_text};
 pub struct Plan {
     pub stages: Vec<Stage>,
     pub target: StageId,
-    /// Findings worth a warning.
-    pub warnings: Vec<String>,
+    /// Findings of the build checks, in source order.
+    pub warnings: Vec<dockerfile::Diagnostic>,
 }
 
 /// Position in [`Plan::stages`].
