@@ -1,6 +1,7 @@
 //! Bodies between blocking readers and the runtime, through a few buffers.
 
 use std::io::{self, Read};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use futures_util::stream;
@@ -52,8 +53,10 @@ impl Net {
         let client = self.client(trip.url, request.http1)?;
         let builder = client.request(trip.method.clone(), trip.url.clone()).headers(headers.clone());
         let response = match &request.body {
-            Body::Empty => self.answer(trip, builder.send())?,
-            Body::Bytes(bytes) => self.answer(trip, builder.body(bytes.clone()).send())?,
+            Body::Empty => self.answer(trip, builder.send(), self.settings().answer_timeout)?,
+            Body::Bytes(bytes) => {
+                self.answer(trip, builder.body(bytes.clone()).send(), self.settings().commit_timeout)?
+            }
             Body::Stream { length, open } => self.stream(trip, builder, *length, *open)?,
         };
         Ok(Response {
@@ -71,11 +74,11 @@ impl Net {
     }
 
     /// Waits for the head of the answer.
-    fn answer<F>(&self, trip: Trip<'_>, sent: F) -> Result<reqwest::Response, NetError>
+    fn answer<F>(&self, trip: Trip<'_>, sent: F, limit: Duration) -> Result<reqwest::Response, NetError>
     where
         F: Future<Output = Result<reqwest::Response, reqwest::Error>>,
     {
-        match self.block_on(async { timeout(self.settings().answer_timeout, sent).await })? {
+        match self.block_on(async { timeout(limit, sent).await })? {
             Err(_) => Err(NetError::request(trip.method, trip.url, Kind::Timeout)),
             Ok(Err(error)) => Err(NetError::from_reqwest(trip.method, trip.url, error)),
             Ok(Ok(response)) => Ok(response),
@@ -104,7 +107,7 @@ impl Net {
             Some(early) => joined(trip, early),
             None => {
                 let waited =
-                    self.block_on(async { timeout(self.settings().answer_timeout, &mut sending.task).await })?;
+                    self.block_on(async { timeout(self.settings().commit_timeout, &mut sending.task).await })?;
                 joined(trip, waited.map_err(|_| NetError::request(trip.method, trip.url, Kind::Timeout))?)
             }
         }

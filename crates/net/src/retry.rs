@@ -10,7 +10,7 @@ use crate::{Net, NetError, Request, Response, Settings};
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Nobody listening and an unknown name mend themselves rarely (a service that starts, a cluster's name server that
-/// hiccups), and are worth fewer attempts than a server that is there and busy.
+/// hiccups), and silence takes minutes to be noticed: worth fewer attempts than a server that is there and busy.
 const RETRIES_WITHOUT_SERVER: u32 = 2;
 
 impl Net {
@@ -68,7 +68,7 @@ fn pause_after(outcome: &Result<Response, NetError>, attempt: u32, settings: &Se
             Some(asked) => Some(asked.max(usual)),
             None => Some(usual),
         },
-        Err(error) if matches!(error.kind(), Some(Kind::Dns | Kind::Refused)) => {
+        Err(error) if matches!(error.kind(), Some(Kind::Dns | Kind::Refused | Kind::Timeout)) => {
             (attempt < RETRIES_WITHOUT_SERVER).then_some(usual)
         }
         Err(error) if error.is_transient() => Some(usual),

@@ -27,9 +27,11 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// The longest silence in the middle of a body before the connection counts as dead.
     pub idle_timeout: Duration,
-    /// The longest wait for the head of an answer once the request is out. Long, because a registry hashes a blob of
-    /// gigabytes before it answers.
+    /// The longest wait for the head of an answer to a request without body. A mirror may fetch the blob itself first.
     pub answer_timeout: Duration,
+    /// The longest wait for the head of an answer once a request's body is out: a registry may copy and hash a blob of
+    /// gigabytes first.
+    pub commit_timeout: Duration,
     /// The wait before the first retry; doubled for each further one, with jitter.
     pub backoff: Duration,
     /// A server that asks (`Retry-After`) for a longer wait than this is taken at its word: no retry, its answer counts.
@@ -64,7 +66,8 @@ impl Settings {
             retries: 4,
             connect_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
-            answer_timeout: Duration::from_secs(600),
+            answer_timeout: Duration::from_secs(180),
+            commit_timeout: Duration::from_secs(900),
             backoff: Duration::from_millis(500),
             max_retry_after: Duration::from_secs(120),
             proxies: Proxies::default(),

@@ -117,10 +117,15 @@ impl Upload<'_> {
     fn exists(&self) -> Result<bool, Failure> {
         let told = |reason: &str| self.tell(0, TransferState::Retry(reason.to_owned()));
         let call = Call::path(Method::HEAD, format!("blobs/{}", self.blob.digest), self.scopes()).on_retry(&told);
-        let answer = self.shared.client.send(self.place, &call)?;
+        let answer = match self.shared.client.send(self.place, &call) {
+            Ok(answer) => answer,
+            // A login that may push and not pull: the upload will tell.
+            Err(failure) if failure.kind == FailureKind::Unauthorized => return Ok(false),
+            Err(failure) => return Err(failure),
+        };
         match answer.response.status {
             200..300 => Ok(true),
-            // A registry without `HEAD`, or a login that may push and not pull: the upload will tell.
+            // Likewise, or a registry without `HEAD`.
             400..500 if !answer.response.is_transient() => Ok(false),
             _ => Err(self.shared.client.refused(self.place, answer)),
         }

@@ -186,7 +186,8 @@ fn cancelling_ends_whatever_is_going_on() {
             std::thread::sleep(Duration::from_secs(20));
         })
     };
-    let cases: [(&str, fn(&str, zuwai_net::Settings) -> Result<u16, NetError>); 3] = [
+    type Act = fn(&str, zuwai_net::Settings) -> Result<u16, NetError>;
+    let cases: [(&str, Act); 3] = [
         ("an upload", |url, settings| send_endless(url, settings).0),
         ("a wait for an answer", |url, settings| net(settings).get(url, &[]).map(|r| r.status)),
         ("a wait between attempts", |_, mut settings| {
