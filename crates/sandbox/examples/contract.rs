@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! contract BACKEND BUSYBOX WORK [PART-OF-A-NAME]
-//! contract run BACKEND WORK ROOTFS PROGRAM [ARGUMENT...]
+//! contract run BACKEND WORK ROOTFS-OR-TAR PROGRAM [ARGUMENT...]
 //! contract probe WORK
 //! ```
 //!
@@ -10,10 +10,11 @@
 
 #![expect(clippy::print_stdout, reason = "its output is for the person who runs it")]
 
+use std::fs::File;
 use std::path::Path;
 use std::process::ExitCode;
 
-use rootfs::Tree;
+use rootfs::{RootfsError, Tree};
 use zuwai_sandbox::contract::{Abilities, check_all};
 use zuwai_sandbox::{Network, Process, os, probe};
 
@@ -60,7 +61,7 @@ fn run(backend: &str, work: &Path, rootfs: &Path, program: &[&str]) -> ExitCode 
     };
     let mut output = |_, bytes: &[u8]| print!("{}", String::from_utf8_lossy(bytes));
     let ran = probe::enter(backend, work)
-        .and_then(|sandbox| sandbox.run(&Tree::open(rootfs, None)?, &process, &[], &mut output, &|| false));
+        .and_then(|sandbox| sandbox.run(&open(work, rootfs)?, &process, &[], &mut output, &|| false));
     match ran {
         Ok(exit) => println!("{exit:?}"),
         Err(error) => {
@@ -69,6 +70,17 @@ fn run(backend: &str, work: &Path, rootfs: &Path, program: &[&str]) -> ExitCode 
         }
     }
     ExitCode::SUCCESS
+}
+
+/// A directory as it is, or a tar unpacked into the work directory (by then with the rights of the back-end).
+fn open(work: &Path, rootfs: &Path) -> Result<Tree, RootfsError> {
+    if rootfs.is_dir() {
+        return Tree::open(rootfs, None);
+    }
+    let tree = Tree::create(&work.join("stage"), Some(&work.join("table")))?;
+    let mut file = File::open(rootfs).map_err(RootfsError::Read)?;
+    rootfs::unpack::unpack(&mut file, &tree, &rootfs::unpack::Limits::NONE)?;
+    Ok(tree)
 }
 
 fn suite(backend: &str, busybox: &Path, work: &Path, part: &str) -> ExitCode {

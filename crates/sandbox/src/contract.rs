@@ -59,6 +59,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("working directory", working_directory),
     ("user, group, groups", ids),
     ("capabilities are Docker's", capabilities),
+    ("no user namespace within", user_namespaces),
     ("descriptors and umask", descriptors),
     ("standard input is empty", input),
     ("proc and its self", proc),
@@ -173,7 +174,7 @@ impl Suite<'_> {
 }
 
 const APPLETS: &str = "sh cat ls echo test true false sleep env id stat readlink head tail wc grep ps rm mkdir touch mv ln \
-                       chmod chown mknod mkfifo hostname setsid kill usleep date dd yes tr umount find sed cut printenv pwd";
+                       chmod chown mknod mkfifo hostname setsid kill usleep date dd yes tr umount find sed cut printenv pwd unshare";
 
 impl Place<'_> {
     fn path(&self) -> &Path {
@@ -337,6 +338,12 @@ fn capabilities(suite: &Suite<'_>) -> Result<(), String> {
         same(name, value & !most, 0)?;
     }
     same("lines", ran.lines().count(), 5)
+}
+
+fn user_namespaces(suite: &Suite<'_>) -> Result<(), String> {
+    let ran = suite.place()?.run(&shell("unshare -U true 2> /dev/null && echo entered"), &[])?;
+    // In place it is the container's filter that decides.
+    if suite.abilities.real_mounts { same("output", ran.stdout.as_str(), "") } else { Ok(()) }
 }
 
 fn descriptors(suite: &Suite<'_>) -> Result<(), String> {

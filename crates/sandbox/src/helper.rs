@@ -356,7 +356,7 @@ fn step(spec: &Spec) -> Result<Report, Report> {
     match sys::fork().map_err(plain)? {
         Forked::Child => {
             drop(failure);
-            let report = start::become_program(&spec.process);
+            let report = start::become_program(&spec.process, matches!(spec.place, Place::Namespace(_)));
             let _ = serde_json::to_vec(&report).map(|text| (&told).write_all(&text));
             sys::exit_now(127)
         }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod contract;
 mod files;
+mod filter;
 mod helper;
 pub mod inplace;
 pub mod namespace;

@@ -11,7 +11,7 @@ use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::helper::Report;
-use crate::{Process, sys};
+use crate::{Process, filter, sys};
 
 /// Docker's default capabilities (moby `daemon/pkg/oci/caps/defaults.go`), which BuildKit gives to a step as well.
 pub const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
@@ -33,20 +33,25 @@ pub const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Turns this process into the step's program; returns only why not.
-pub fn become_program(process: &Process) -> Report {
-    match prepare(process).and_then(|()| exec(process)) {
+///
+/// With `filtered` a seccomp filter is put around it, for which the process must have CAP_SYS_ADMIN still.
+pub fn become_program(process: &Process, filtered: bool) -> Report {
+    match prepare(process, filtered).and_then(|()| exec(process)) {
         Ok(never) => match never {},
         Err(report) => report,
     }
 }
 
-fn prepare(process: &Process) -> Result<(), Report> {
+fn prepare(process: &Process, filtered: bool) -> Result<(), Report> {
     let _ = rustix::process::setsid();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     null_input().map_err(|error| Report::setup("could not open `/dev/null` for the step", error))?;
     enter_directory(process)?;
     sys::no_core_files();
     sys::leave_session_keyring();
+    if filtered {
+        filter::apply().map_err(|error| Report::setup("could not apply a seccomp filter to the step", error))?;
+    }
     drop_rights(process).map_err(|error| {
         Report::setup(format!("could not become user {}:{} for the step", process.uid, process.gid), error)
     })?;

@@ -25,7 +25,7 @@ pub fn missing<'a>(tree: &Tree, targets: impl Iterator<Item = &'a Path>) -> Resu
             missing.push(path.to_owned());
         }
     }
-    missing.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    missing.sort_by(|a: &PathBuf, b| b.components().count().cmp(&a.components().count()).then_with(|| a.cmp(b)));
     missing.dedup();
     Ok(missing)
 }

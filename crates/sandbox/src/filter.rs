@@ -1,0 +1,193 @@
+//! A seccomp filter for steps in namespaces: what Docker's default profile refuses and the capabilities do not.
+//!
+//! A step has none of the capabilities by which mount(2), kexec_load(2) and the like are guarded, but a user namespace of its
+//! own would give them all back, and with them most of the kernel to attack. The rest are calls for which the kernel asks no
+//! capability (moby/profiles `seccomp/default.json`, which BuildKit applies to steps as well).
+
+use std::io;
+
+/// A system call's answer.
+const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+const NOT_PERMITTED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+const NOT_THERE: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+
+/// One architecture that programs of this machine may be built for.
+struct Abi {
+    /// AUDIT_ARCH_* of `linux/audit.h`.
+    arch: u32,
+    clone: u32,
+    unshare: u32,
+    /// keyctl, add_key, request_key, bpf, perf_event_open, userfaultfd
+    refused: [u32; 6],
+    /// First number of an alternative table for the same architecture (x32), which is shut off.
+    numbers_end: Option<u32>,
+}
+
+/// Same numbers everywhere.
+const CLONE3: u32 = 435;
+const IO_URING: [u32; 3] = [425, 426, 427];
+
+#[cfg(target_arch = "x86_64")]
+const ABIS: &[Abi] = &[
+    Abi {
+        arch: 0xc000_003e,
+        clone: 56,
+        unshare: 272,
+        refused: [250, 248, 249, 321, 298, 323],
+        numbers_end: Some(0x4000_0000),
+    },
+    Abi { arch: 0x4000_0003, clone: 120, unshare: 310, refused: [288, 286, 287, 357, 336, 374], numbers_end: None },
+];
+
+#[cfg(target_arch = "aarch64")]
+const ABIS: &[Abi] = &[
+    Abi { arch: 0xc000_00b7, clone: 220, unshare: 97, refused: [219, 217, 218, 280, 241, 282], numbers_end: None },
+    Abi { arch: 0x4000_0028, clone: 120, unshare: 337, refused: [311, 309, 310, 386, 364, 388], numbers_end: None },
+];
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const ABIS: &[Abi] = &[];
+
+/// Offsets in `struct seccomp_data`; the lower half of the first argument on a little-endian machine.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const FIRST_ARGUMENT: u32 = 16;
+
+fn load(offset: u32) -> libc::sock_filter {
+    statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0)
+}
+
+fn answer(answer: u32) -> libc::sock_filter {
+    statement(libc::BPF_RET | libc::BPF_K, answer, 0, 0)
+}
+
+/// Does the next statement if the loaded value compares with `value`, else skips `skipped` statements.
+fn when(comparison: u32, value: u32, skipped: u8) -> libc::sock_filter {
+    statement(libc::BPF_JMP | comparison | libc::BPF_K, value, 0, skipped)
+}
+
+fn statement(code: u32, value: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k: value }
+}
+
+fn program(abis: &[Abi]) -> Vec<libc::sock_filter> {
+    let mut all = vec![load(ARCH)];
+    for abi in abis {
+        let section = section(abi);
+        // Sections are short: a table and a handful of statements.
+        all.push(when(libc::BPF_JEQ, abi.arch, section.len() as u8));
+        all.extend(section);
+    }
+    // An architecture whose numbers are not known here.
+    all.push(answer(NOT_THERE));
+    all
+}
+
+fn section(abi: &Abi) -> Vec<libc::sock_filter> {
+    let mut section = vec![load(NUMBER)];
+    if let Some(end) = abi.numbers_end {
+        section.extend([when(libc::BPF_JGE, end, 1), answer(NOT_THERE)]);
+    }
+    // Its flags are in memory, out of a filter's sight; libraries fall back to clone.
+    section.extend([when(libc::BPF_JEQ, CLONE3, 1), answer(NOT_THERE)]);
+    for number in abi.refused.iter().chain(&IO_URING) {
+        section.extend([when(libc::BPF_JEQ, *number, 1), answer(NOT_PERMITTED)]);
+    }
+    for number in [abi.clone, abi.unshare] {
+        let flags = [load(FIRST_ARGUMENT), when(libc::BPF_JSET, libc::CLONE_NEWUSER as u32, 1), answer(NOT_PERMITTED)];
+        section.push(when(libc::BPF_JEQ, number, flags.len() as u8 + 1));
+        section.extend(flags);
+        section.push(answer(ALLOW));
+    }
+    section.push(answer(ALLOW));
+    section
+}
+
+/// Applies the filter to this process and what it becomes. Needs CAP_SYS_ADMIN: `no_new_privs` would take sudo away.
+///
+/// # Errors
+/// The kernel's, but for `EINVAL`, which a kernel without filters gives.
+pub fn apply() -> io::Result<()> {
+    if ABIS.is_empty() {
+        return Ok(());
+    }
+    let mut filter = program(ABIS);
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the program points to as many statements as it says, and both outlive the call.
+    let done = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    match io::Error::last_os_error() {
+        error if done != 0 && error.raw_os_error() != Some(libc::EINVAL) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the filter answers: an interpreter of the few statements that are used.
+    fn answer_to(arch: u32, number: u32, first: u32) -> u32 {
+        let program = program(ABIS);
+        let (mut at, mut loaded) = (0, 0);
+        loop {
+            let libc::sock_filter { code, jt, jf, k } = program[at];
+            at += 1;
+            let code = u32::from(code);
+            let jump = |yes: bool| usize::from(if yes { jt } else { jf });
+            match code & 0x07 {
+                libc::BPF_LD => {
+                    loaded = [(NUMBER, number), (ARCH, arch), (FIRST_ARGUMENT, first)]
+                        .into_iter()
+                        .find(|(offset, _)| *offset == k)
+                        .expect("a known offset")
+                        .1
+                }
+                libc::BPF_RET => return k,
+                _ if code & 0xf0 == libc::BPF_JEQ => at += jump(loaded == k),
+                _ if code & 0xf0 == libc::BPF_JGE => at += jump(loaded >= k),
+                _ => at += jump(loaded & k != 0),
+            }
+        }
+    }
+
+    #[test]
+    fn every_architecture_has_its_refusals() {
+        let user = libc::CLONE_NEWUSER as u32;
+        for abi in ABIS {
+            let cases = [
+                (0, 0, ALLOW),
+                (abi.clone, 0x11, ALLOW),
+                (abi.clone, user | 0x11, NOT_PERMITTED),
+                (abi.unshare, libc::CLONE_FS as u32, ALLOW),
+                (abi.unshare, user, NOT_PERMITTED),
+                (abi.refused[0], 0, NOT_PERMITTED),
+                (abi.refused[5], 0, NOT_PERMITTED),
+                (IO_URING[0], 0, NOT_PERMITTED),
+                (CLONE3, 0, NOT_THERE),
+                (59, 0, ALLOW),
+            ];
+            for (number, first, wanted) in cases {
+                assert_eq!(answer_to(abi.arch, number, first), wanted, "{:x} {number} {first:x}", abi.arch);
+            }
+            if let Some(end) = abi.numbers_end {
+                assert_eq!(answer_to(abi.arch, end + 1, 0), NOT_THERE);
+            }
+        }
+        assert_eq!(answer_to(0x1234, 0, 0), NOT_THERE);
+    }
+
+    #[test]
+    fn numbers_are_those_of_this_machine() {
+        let own = &ABIS[0];
+        let wanted = [
+            libc::SYS_keyctl,
+            libc::SYS_add_key,
+            libc::SYS_request_key,
+            libc::SYS_bpf,
+            libc::SYS_perf_event_open,
+            libc::SYS_userfaultfd,
+        ];
+        assert_eq!(own.refused.map(|number| number as libc::c_long), wanted);
+        assert_eq!([own.clone, own.unshare].map(|number| number as libc::c_long), [libc::SYS_clone, libc::SYS_unshare]);
+    }
+}
