@@ -4,6 +4,7 @@
 
 mod pattern;
 
+use std::collections::HashSet;
 use std::str::Chars;
 
 /// How deep `${a:-${b:-…}}` may nest. BuildKit has no limit but the stack; real files stay below five.
@@ -106,6 +107,7 @@ struct Lexer<'a> {
     /// [`Mode::raw_escapes`], or the same for the pattern that is being read.
     raw_escapes: bool,
     variables: &'a dyn Variables,
+    asked: HashSet<String>,
     unset: Vec<String>,
     set: Vec<String>,
     depth: usize,
@@ -166,6 +168,7 @@ impl<'a> Lexer<'a> {
             mode,
             raw_escapes: mode.raw_escapes,
             variables,
+            asked: HashSet::new(),
             unset: Vec::new(),
             set: Vec::new(),
             depth: 0,
@@ -425,8 +428,8 @@ impl<'a> Lexer<'a> {
 
     fn value(&mut self, name: &str) -> Result<Option<String>, String> {
         let value = self.variables.get(name);
-        let names = if value.is_some() { &mut self.set } else { &mut self.unset };
-        if !names.iter().any(|known| known == name) {
+        if self.asked.insert(name.to_owned()) {
+            let names = if value.is_some() { &mut self.set } else { &mut self.unset };
             names.push(name.to_owned());
         }
         self.count(value.as_ref().map_or(0, String::len))?;

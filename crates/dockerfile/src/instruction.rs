@@ -286,18 +286,14 @@ impl<'l> Statement<'l> {
     }
 
     fn copy_sources(&self, words: Vec<Word>, heredocs: Vec<Heredoc>) -> Result<Vec<CopySource>, Diagnostic> {
-        let mut used = 0;
-        let sources: Vec<CopySource> = words
-            .into_iter()
-            .map(|word| {
-                let marker = heredoc::marker(&word.text);
-                // As in BuildKit the last of several here-documents with the same name gives the content.
-                let found = marker.and_then(|marker| heredocs.iter().rfind(|heredoc| heredoc.name == marker.name));
-                used += usize::from(found.is_some());
-                found.map_or(CopySource::Path(word), |heredoc| CopySource::Heredoc(heredoc.clone()))
-            })
-            .collect();
-        if used < heredocs.len() {
+        let mut heredocs = heredocs.into_iter().peekable();
+        let mut sources = Vec::new();
+        for word in words {
+            let marker = heredoc::marker(&word.text);
+            let heredoc = heredocs.next_if(|next| marker.is_some_and(|marker| marker.name == next.name));
+            sources.push(heredoc.map_or(CopySource::Path(word), CopySource::Heredoc));
+        }
+        if heredocs.next().is_some() {
             let message = format!("{} has a here-document that is none of its sources", self.name.text());
             return Err(self.error(message).with_hint("write its name without blanks right after `<<`"));
         }

@@ -6,28 +6,87 @@ use crate::suggest::did_you_mean;
 use crate::{Diagnostic, Mount, MountKind, Sharing, Span, Word, expand, values};
 
 const TYPES: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
-const SHARINGS: [&str; 3] = ["shared", "private", "locked"];
-const KEYS: [&str; 19] = [
-    "type",
-    "from",
-    "source",
-    "src",
-    "target",
-    "dst",
-    "destination",
-    "readonly",
-    "ro",
-    "readwrite",
-    "rw",
-    "required",
-    "size",
-    "id",
-    "sharing",
-    "mode",
-    "uid",
-    "gid",
-    "env",
+const SHARINGS: [(&str, Sharing); 3] =
+    [("shared", Sharing::Shared), ("private", Sharing::Private), ("locked", Sharing::Locked)];
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Key {
+    Type,
+    From,
+    Source,
+    Target,
+    ReadOnly,
+    ReadWrite,
+    Required,
+    Size,
+    Id,
+    Sharing,
+    Mode,
+    Uid,
+    Gid,
+    Env,
+}
+
+/// The keys with all their spellings; the one that messages use comes first.
+const KEYS: [(&str, Key); 19] = [
+    ("type", Key::Type),
+    ("from", Key::From),
+    ("source", Key::Source),
+    ("src", Key::Source),
+    ("target", Key::Target),
+    ("dst", Key::Target),
+    ("destination", Key::Target),
+    ("readonly", Key::ReadOnly),
+    ("ro", Key::ReadOnly),
+    ("readwrite", Key::ReadWrite),
+    ("rw", Key::ReadWrite),
+    ("required", Key::Required),
+    ("size", Key::Size),
+    ("id", Key::Id),
+    ("sharing", Key::Sharing),
+    ("mode", Key::Mode),
+    ("uid", Key::Uid),
+    ("gid", Key::Gid),
+    ("env", Key::Env),
 ];
+
+impl Key {
+    fn parse(text: &str) -> Result<Key, Fault> {
+        let text = text.to_lowercase();
+        let unknown = || Fault {
+            message: format!("unknown mount option `{text}`"),
+            hint: did_you_mean(&text, KEYS.iter().map(|(known, _)| *known)),
+        };
+        KEYS.iter().find(|(known, _)| *known == text).map(|(_, key)| *key).ok_or_else(unknown)
+    }
+
+    fn text(self) -> &'static str {
+        KEYS.iter().find(|(_, key)| *key == self).map_or("", |(text, _)| text)
+    }
+
+    /// Whether the value stays a word in the syntax tree.
+    fn is_word(self) -> bool {
+        matches!(self, Key::From | Key::Source | Key::Target | Key::Id | Key::Env)
+    }
+}
+
+/// What is wrong, without the place.
+struct Fault {
+    message: String,
+    hint: Option<String>,
+}
+
+impl From<String> for Fault {
+    fn from(message: String) -> Fault {
+        Fault { message, hint: None }
+    }
+}
+
+impl Fault {
+    fn at(self, span: &Span) -> Diagnostic {
+        Diagnostic { hint: self.hint, ..Diagnostic::error(self.message, span.clone()) }
+    }
+}
 
 impl Mount {
     /// The mount with all its values expanded by `expand`, checked as a whole.
@@ -41,17 +100,13 @@ impl Mount {
         &self,
         expand: &mut dyn FnMut(&str) -> Result<String, expand::ExpandError>,
     ) -> Result<Mount, Diagnostic> {
-        let fail = |message: String| Diagnostic::error(message, self.span.clone());
-        let mut options = Vec::new();
-        for option in options_of(&self.text).map_err(fail)? {
-            let value = match option.value {
-                Some(value) => Some(expand(&value).map_err(|error| fail(error.message))?),
-                None => None,
-            };
-            options.push(MountOption { value, ..option });
+        let mut options = options_of(&self.text).map_err(|fault| fault.at(&self.span))?;
+        for value in options.iter_mut().filter_map(|option| option.value.as_mut()) {
+            *value = expand(value).map_err(|error| Diagnostic::error(error.message, self.span.clone()))?;
         }
-        let draft = Draft::read(&options, |_| self.span.clone()).map_err(fail)?;
-        draft.finish(&self.text, self.span.clone()).map_err(fail)
+        Draft::read(&options, |_| self.span.clone())
+            .and_then(|draft| draft.finish(&self.text, self.span.clone()))
+            .map_err(|fault| fault.at(&self.span))
     }
 }
 
@@ -62,34 +117,13 @@ pub(crate) fn parse(
     span: Span,
     place: impl Fn(Range<usize>) -> Span,
 ) -> Result<Mount, Diagnostic> {
-    let fail = |message: String| Diagnostic::error(message, span.clone());
-    let mut options = options_of(text).map_err(fail)?;
-    for option in &mut options {
-        let Some(value) = option.value.as_mut() else { continue };
-        if value.contains('$') {
-            option.deferred = true;
-            if option.key == "from" && !value.ends_with('$') {
-                let error = fail("`from` of a mount takes no variables".to_owned());
-                return Err(error.with_hint("give the image a name with `FROM $X AS name` and mount from that"));
-            }
-        } else if !is_word(&option.key) {
-            *value = expand::word(value, escape, &|_: &str| None).map_err(|error| fail(error.message))?.text;
-        }
-    }
-    let error_at = |(message, hint): (String, Option<String>)| Diagnostic { hint, ..fail(message) };
-    check_keys(&options).map_err(error_at)?;
-    let draft = Draft::read(&options, place).map_err(fail)?;
-    draft.finish(text, span.clone()).map_err(fail)
-}
-
-/// Keys whose values stay words in the syntax tree.
-fn is_word(key: &str) -> bool {
-    matches!(key, "from" | "source" | "target" | "id" | "env")
+    let mut options = options_of(text).map_err(|fault| fault.at(&span))?;
+    options.iter_mut().try_for_each(|option| option.evaluate_literal(escape)).map_err(|fault| fault.at(&span))?;
+    Draft::read(&options, place).and_then(|draft| draft.finish(text, span.clone())).map_err(|fault| fault.at(&span))
 }
 
 struct MountOption {
-    /// In lower case, aliases resolved.
-    key: String,
+    key: Key,
     /// `None`: there was no `=`.
     value: Option<String>,
     /// Where the value is in the mount's text.
@@ -98,25 +132,35 @@ struct MountOption {
     deferred: bool,
 }
 
-fn options_of(text: &str) -> Result<Vec<MountOption>, String> {
-    let mut options = Vec::new();
-    for (field, at) in csv_fields(text)? {
+impl MountOption {
+    /// Removes the quotes of a value without variables; other values have to wait.
+    fn evaluate_literal(&mut self, escape: char) -> Result<(), Fault> {
+        let Some(value) = self.value.as_mut() else { return Ok(()) };
+        if !value.contains('$') {
+            if !self.key.is_word() {
+                *value = expand::word(value, escape, &|_: &str| None).map_err(|error| error.message)?.text;
+            }
+            return Ok(());
+        }
+        self.deferred = !self.key.is_word();
+        if self.key == Key::From && !value.ends_with('$') {
+            let hint = Some("give the image a name with `FROM $X AS name` and mount from that".to_owned());
+            return Err(Fault { message: "`from` of a mount takes no variables".to_owned(), hint });
+        }
+        Ok(())
+    }
+}
+
+fn options_of(text: &str) -> Result<Vec<MountOption>, Fault> {
+    let option = |(field, at): (String, Range<usize>)| {
         let (key, value) = match field.split_once('=') {
             Some((key, value)) => (key, Some(value.to_owned())),
             None => (field.as_str(), None),
         };
-        let value_at = at.end - value.as_ref().map_or(0, String::len).min(at.len())..at.end;
-        let key = key.to_lowercase();
-        let key = match key.as_str() {
-            "src" => "source",
-            "dst" | "destination" => "target",
-            "ro" => "readonly",
-            "rw" => "readwrite",
-            other => other,
-        };
-        options.push(MountOption { key: key.to_owned(), value, at: value_at, deferred: false });
-    }
-    Ok(options)
+        let value_length = value.as_ref().map_or(0, String::len).min(at.len());
+        Ok(MountOption { key: Key::parse(key)?, value, at: at.end - value_length..at.end, deferred: false })
+    };
+    csv_fields(text)?.into_iter().map(option).collect()
 }
 
 /// The fields of one line of CSV (Go `encoding/csv` without lazy quotes), with their places.
@@ -166,26 +210,6 @@ fn csv_quoted(text: &str, at: &mut usize) -> Result<String, String> {
     }
 }
 
-fn check_keys(options: &[MountOption]) -> Result<(), (String, Option<String>)> {
-    for option in options {
-        let key = option.key.as_str();
-        if !KEYS.contains(&key) {
-            return Err((format!("unknown mount option `{key}`"), did_you_mean(key, KEYS)));
-        }
-        let Some(value) = option.value.as_ref().filter(|_| !option.deferred) else { continue };
-        let known: &[&str] = match key {
-            "type" => &TYPES,
-            "sharing" => &SHARINGS,
-            _ => continue,
-        };
-        if !known.contains(&value.to_lowercase().as_str()) {
-            let message = if key == "type" { "unknown mount type" } else { "unknown `sharing` of a mount" };
-            return Err((format!("{message} `{value}`"), did_you_mean(value, known.iter().copied())));
-        }
-    }
-    Ok(())
-}
-
 /// What was read so far.
 #[derive(Default)]
 struct Draft {
@@ -203,67 +227,60 @@ struct Draft {
     uid: Option<u32>,
     gid: Option<u32>,
     /// Which keys there were, with values known or not.
-    keys: Vec<String>,
+    keys: Vec<Key>,
     /// The type is not known yet: nothing can be said about what goes together.
     kind_deferred: bool,
 }
 
 impl Draft {
-    fn read(options: &[MountOption], place: impl Fn(Range<usize>) -> Span) -> Result<Draft, String> {
+    fn read(options: &[MountOption], place: impl Fn(Range<usize>) -> Span) -> Result<Draft, Fault> {
         let mut draft = Draft::default();
         for option in options {
-            draft.keys.push(option.key.clone());
-            if option.deferred && !is_word(&option.key) {
-                draft.kind_deferred |= option.key == "type";
-                continue;
-            }
+            draft.keys.push(option.key);
             match &option.value {
-                Some(value) => draft.set(&option.key, value, place(option.at.clone()))?,
-                None => draft.set_bare(&option.key)?,
+                _ if option.deferred => draft.kind_deferred |= option.key == Key::Type,
+                Some(value) => draft.set(option.key, value, place(option.at.clone()))?,
+                None => draft.set_bare(option.key)?,
             }
         }
         Ok(draft)
     }
 
-    fn set_bare(&mut self, key: &str) -> Result<(), String> {
+    fn set_bare(&mut self, key: Key) -> Result<(), Fault> {
         match key {
-            "readonly" => self.read_only = Some(true),
-            "readwrite" => self.read_only = Some(false),
-            "required" => self.required = Some(true),
-            _ => return Err(format!("mount option `{key}` needs a value: `{key}=value`")),
+            Key::ReadOnly => self.read_only = Some(true),
+            Key::ReadWrite => self.read_only = Some(false),
+            Key::Required => self.required = Some(true),
+            _ => return Err(format!("mount option `{0}` needs a value: `{0}=value`", key.text()).into()),
         }
         Ok(())
     }
 
-    fn set(&mut self, key: &str, value: &str, span: Span) -> Result<(), String> {
+    fn set(&mut self, key: Key, value: &str, span: Span) -> Result<(), Fault> {
         let word = || Some(Word { text: value.to_owned(), span });
-        let invalid = || format!("invalid value `{value}` of mount option `{key}`");
+        let invalid = || format!("invalid value `{value}` of mount option `{}`", key.text());
         let boolean = || values::boolean(value).ok_or_else(invalid);
+        let number = |radix| values::unsigned(value, radix).ok_or_else(invalid);
         match key {
-            "type" => self.kind = Some(keyword(value, &TYPES).ok_or_else(|| format!("unknown mount type `{value}`"))?),
-            "from" => self.from = word(),
-            "source" => self.source = word(),
-            "target" => self.target = word(),
-            "id" => self.id = word(),
-            "env" => self.env = word(),
-            "readonly" => self.read_only = Some(boolean()?),
-            "readwrite" => self.read_only = Some(!boolean()?),
-            "required" => self.required = Some(boolean()?),
-            "size" => self.size_bytes = Some(values::size_bytes(value).ok_or_else(invalid)?),
-            "sharing" => self.sharing = Some(sharing(value)?),
-            "mode" => self.mode = Some(values::unsigned(value, 8).ok_or_else(invalid)?),
-            "uid" => self.uid = Some(values::unsigned(value, 10).ok_or_else(invalid)?),
-            "gid" => self.gid = Some(values::unsigned(value, 10).ok_or_else(invalid)?),
-            _ => return Err(format!("unknown mount option `{key}`")),
+            Key::Type => self.kind = Some(keyword("mount type", value, &TYPES.map(|kind| (kind, kind)))?),
+            Key::From => self.from = word(),
+            Key::Source => self.source = word(),
+            Key::Target => self.target = word(),
+            Key::Id => self.id = word(),
+            Key::Env => self.env = word(),
+            Key::ReadOnly => self.read_only = Some(boolean()?),
+            Key::ReadWrite => self.read_only = Some(!boolean()?),
+            Key::Required => self.required = Some(boolean()?),
+            Key::Size => self.size_bytes = Some(values::size_bytes(value).ok_or_else(invalid)?),
+            Key::Sharing => self.sharing = Some(keyword("`sharing` of a mount", value, &SHARINGS)?),
+            Key::Mode => self.mode = Some(number(8)?),
+            Key::Uid => self.uid = Some(number(10)?),
+            Key::Gid => self.gid = Some(number(10)?),
         }
         Ok(())
     }
 
-    fn has(&self, key: &str) -> bool {
-        self.keys.iter().any(|known| known == key)
-    }
-
-    fn finish(self, text: &str, span: Span) -> Result<Mount, String> {
+    fn finish(self, text: &str, span: Span) -> Result<Mount, Fault> {
         let kind = self.kind.unwrap_or("bind");
         if !self.kind_deferred {
             self.check(kind)?;
@@ -285,16 +302,16 @@ impl Draft {
     /// meaning for a type are let through, as there.
     fn check(&self, kind: &str) -> Result<(), String> {
         let only_for = [
-            ("size", &["tmpfs"][..]),
-            ("sharing", &["cache"]),
-            ("required", &["secret", "ssh"]),
-            ("mode", &["cache", "secret", "ssh"]),
-            ("uid", &["cache", "secret", "ssh"]),
-            ("gid", &["cache", "secret", "ssh"]),
+            (Key::Size, &["tmpfs"][..]),
+            (Key::Sharing, &["cache"]),
+            (Key::Required, &["secret", "ssh"]),
+            (Key::Mode, &["cache", "secret", "ssh"]),
+            (Key::Uid, &["cache", "secret", "ssh"]),
+            (Key::Gid, &["cache", "secret", "ssh"]),
         ];
         for (key, kinds) in only_for {
-            if self.has(key) && !kinds.contains(&kind) {
-                return Err(format!("mount option `{key}` is not for mounts of type `{kind}`"));
+            if self.keys.contains(&key) && !kinds.contains(&kind) {
+                return Err(format!("mount option `{}` is not for mounts of type `{kind}`", key.text()));
             }
         }
         match kind {
@@ -329,16 +346,12 @@ impl Draft {
     }
 }
 
-fn keyword(value: &str, known: &[&'static str]) -> Option<&'static str> {
-    let value = value.to_lowercase();
-    known.iter().copied().find(|known| *known == value)
-}
-
-fn sharing(value: &str) -> Result<Sharing, String> {
-    match keyword(value, &SHARINGS) {
-        Some("shared") => Ok(Sharing::Shared),
-        Some("private") => Ok(Sharing::Private),
-        Some("locked") => Ok(Sharing::Locked),
-        _ => Err(format!("unknown `sharing` of a mount `{value}`")),
-    }
+/// The value that a keyword means, in any case.
+fn keyword<T: Copy>(what: &str, value: &str, known: &[(&'static str, T)]) -> Result<T, Fault> {
+    let lower = value.to_lowercase();
+    let unknown = || Fault {
+        message: format!("unknown {what} `{value}`"),
+        hint: did_you_mean(value, known.iter().map(|(known, _)| *known)),
+    };
+    known.iter().find(|(known, _)| *known == lower).map(|(_, meaning)| *meaning).ok_or_else(unknown)
 }

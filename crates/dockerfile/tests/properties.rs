@@ -208,6 +208,12 @@ fn large_inputs_take_time_in_proportion() {
         ("comments", [b"# x\n".repeat(mib / 4).as_slice(), b"FROM a"].concat()),
         ("ports", [b"FROM a\nEXPOSE ".as_slice(), &b"80 \\\n".repeat(mib / 5)].concat()),
         ("quotes", [b"FROM a\nLABEL a=".as_slice(), &b"'\"$\\\n".repeat(mib / 5)].concat()),
+        (
+            "heredocs",
+            [b"FROM a\nCOPY ".as_slice(), &b"<<E \\\n".repeat(mib / 14), b"/x\n", &b"E\n".repeat(mib / 14)].concat(),
+        ),
+        ("mounts", [b"FROM a\nRUN ".as_slice(), &b"--mount=target=/a \\\n".repeat(mib / 20)].concat()),
+        ("brackets", [b"FROM a\nRUN ".as_slice(), &b"[[[[[[[[\\\n".repeat(mib / 10)].concat()),
         ("nothing", vec![0; mib]),
         ("noise", (0..mib).map(|n| (n * 7919 % 251) as u8).collect()),
     ];
@@ -217,6 +223,18 @@ fn large_inputs_take_time_in_proportion() {
         // Far above what is needed without optimisation, far below what quadratic work takes.
         assert!(start.elapsed() < Duration::from_secs(20), "{name}: {:?}", start.elapsed());
         eprintln!("{name}: {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn large_texts_expand_in_time_in_proportion() {
+    let names: String = (0..200_000).map(|n| format!("$v{n} ")).collect();
+    let quotes = "\"'\"".repeat(300_000);
+    let dollars = "$".repeat(1 << 20);
+    for text in [names, quotes, dollars] {
+        let start = Instant::now();
+        let _ = expand::word(&text, '\\', &|_: &str| None);
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     }
 }
 
