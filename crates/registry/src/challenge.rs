@@ -32,6 +32,13 @@ impl Challenge {
         parsed.filter_map(|challenge| Challenge::understand(&challenge)).collect()
     }
 
+    pub(crate) fn without_scope(self) -> Challenge {
+        match self {
+            Challenge::Bearer { realm, service, .. } => Challenge::Bearer { realm, service, scope: None },
+            Challenge::Basic => Challenge::Basic,
+        }
+    }
+
     fn understand(challenge: &http_auth::ChallengeRef<'_>) -> Option<Challenge> {
         let parameter = |wanted: &str| {
             let found = challenge.params.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));

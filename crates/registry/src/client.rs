@@ -50,6 +50,8 @@ pub(crate) struct Call<'a> {
     pub(crate) body: Body<'a>,
     pub(crate) retry: bool,
     pub(crate) on_retry: Option<&'a dyn Fn(&str)>,
+    /// Whether a 401 is worth a further token.
+    pub(crate) answers_401: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -62,7 +64,16 @@ pub(crate) enum Target {
 
 impl<'a> Call<'a> {
     pub(crate) fn new(method: Method, target: Target, scopes: Scopes) -> Call<'a> {
-        Call { method, target, scopes, headers: Vec::new(), body: Body::Empty, retry: true, on_retry: None }
+        Call {
+            method,
+            target,
+            scopes,
+            headers: Vec::new(),
+            body: Body::Empty,
+            retry: true,
+            on_retry: None,
+            answers_401: true,
+        }
     }
 
     pub(crate) fn path(method: Method, path: impl Into<String>, scopes: Scopes) -> Call<'a> {
@@ -81,6 +92,11 @@ impl<'a> Call<'a> {
 
     pub(crate) fn once(mut self) -> Call<'a> {
         self.retry = false;
+        self
+    }
+
+    pub(crate) fn takes_401_for_an_answer(mut self) -> Call<'a> {
+        self.answers_401 = false;
         self
     }
 
@@ -125,7 +141,7 @@ impl Client {
         }
         let first = self.known_authorization(place, &url, &call.scopes)?;
         let response = self.attempt(&url, call, first.as_ref())?;
-        if response.status != 401 {
+        if response.status != 401 || !call.answers_401 {
             return Ok(Answer { response, request });
         }
         let Some(second) = self.authorize(place, &url, &call.scopes, &response, first.as_ref())? else {
@@ -250,7 +266,8 @@ impl Client {
         used: Option<&Authorization>,
     ) -> Result<Option<Authorization>, Failure> {
         let Some(challenge) = Challenge::from_headers(&response.headers) else { return Ok(None) };
-        locked(&self.challenges).insert(place.host().to_owned(), challenge.clone());
+        // The scope is that of this request and of no other.
+        locked(&self.challenges).insert(place.host().to_owned(), challenge.clone().without_scope());
         if used.is_some() {
             self.credentials.forget_answers();
         }

@@ -44,9 +44,9 @@ impl RegistryExporter {
 
     fn put_manifest(&self, encoded: &Encoded) -> Result<(), StoreError> {
         let place = self.place();
-        let target = match (self.by_digest || self.reference.tag.is_none(), &self.reference.digest) {
-            (true, _) if self.by_digest => encoded.manifest_descriptor.digest.to_string(),
-            (true, Some(digest)) => digest.to_string(),
+        let target = match (&self.reference.tag, &self.reference.digest) {
+            _ if self.by_digest => encoded.manifest_descriptor.digest.to_string(),
+            (None, Some(digest)) => digest.to_string(),
             _ => self.reference.tag_or_latest().to_owned(),
         };
         let tell = |state| {

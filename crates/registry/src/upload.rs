@@ -63,8 +63,9 @@ pub(crate) fn check_permission(client: &Client, place: &Place) -> Result<(), Fai
         _ => return Err(client.refused(place, answer)),
     }
     if let Ok(location) = location(&answer) {
-        // Registries drop what is not finished sooner or later; one that refuses to be told so is no matter.
-        let _ = client.send(place, &Call::new(Method::DELETE, Target::Url(location), scopes).once());
+        // Registries drop what is not finished sooner or later; one that wants another permission for it is no matter.
+        let cancel = Call::new(Method::DELETE, Target::Url(location), scopes).once().takes_401_for_an_answer();
+        let _ = client.send(place, &cancel);
     }
     Ok(())
 }

@@ -16,6 +16,10 @@ pub const PASSWORD: &str = "secret";
 /// [`USER`] and [`PASSWORD`] as `htpasswd -B` writes them.
 const HTPASSWD: &str = "tester:$2b$04$NnujwMyHz1ypjeleudPSoezXxhEHwVb5/qXrnmamgwo/0OZ9zLgDi\n";
 
+/// A token (JWT, ES256) for pulling from and pushing to the repository `app` of [`DockerRegistry::start_with_token`], valid
+/// until the year 2100. Its key was thrown away.
+pub const APP_TOKEN: &str = include_str!("token/app.jwt");
+
 /// A running registry with storage of its own; stopped when dropped.
 pub struct DockerRegistry {
     child: Child,
@@ -35,6 +39,13 @@ impl DockerRegistry {
     /// A registry that asks for [`USER`] and [`PASSWORD`] (HTTP Basic).
     pub fn start_with_login() -> Result<DockerRegistry, String> {
         DockerRegistry::start_configured("auth:\n  htpasswd:\n    realm: test\n    path: HTPASSWD\n")
+    }
+
+    /// A registry that asks for tokens from `realm`, and accepts [`APP_TOKEN`].
+    pub fn start_with_token(realm: &str) -> Result<DockerRegistry, String> {
+        DockerRegistry::start_configured(&format!(
+            "auth:\n  token:\n    realm: {realm}\n    service: registry\n    issuer: zuwai-test\n    rootcertbundle: CERTIFICATE\n"
+        ))
     }
 
     fn start_configured(extra: &str) -> Result<DockerRegistry, String> {
@@ -58,10 +69,13 @@ impl DockerRegistry {
             "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\n\
              http:\n  addr: 127.0.0.1:{port}\n{}",
             at("storage").display(),
-            extra.replace("HTPASSWD", &at("htpasswd").display().to_string()),
+            extra
+                .replace("HTPASSWD", &at("htpasswd").display().to_string())
+                .replace("CERTIFICATE", &at("certificate.pem").display().to_string()),
         );
         write(at("config.yml"), &text);
         write(at("htpasswd"), HTPASSWD);
+        write(at("certificate.pem"), include_str!("token/certificate.pem"));
         let log = std::fs::File::create(at("log")).map_err(|e| format!("no log file: {e}"))?;
         let log_too = log.try_clone().map_err(|e| format!("no log file: {e}"))?;
         let child = Command::new("docker-registry")

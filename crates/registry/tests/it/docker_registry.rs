@@ -1,10 +1,16 @@
 //! Against Debian's `docker-registry`: what others rely on works with a registry that is not ours.
 
+use std::io::{self, Read as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::common::{bytes_layer, image_of, reference, registry, registry_with};
 use oci::{Flavor, Platform};
 use store::{Exporter as _, ImageSource as _};
-use testkit::DockerRegistry;
-use testkit::docker_registry::{PASSWORD, USER};
+use testkit::docker_registry::{APP_TOKEN, PASSWORD, USER};
+use testkit::{DockerRegistry, FakeRegistry, Fault};
 use zuwai_registry::Credentials;
 
 /// The registry, or nothing and the reason aloud.
@@ -58,6 +64,24 @@ fn push_with_a_password() {
 }
 
 #[test]
+fn push_with_a_token() {
+    let realm = FakeRegistry::start();
+    let body = format!(r#"{{"token":"{APP_TOKEN}","expires_in":300}}"#);
+    realm.fail("GET", "/token", 100, Fault::Answer { status: 200, headers: Vec::new(), body });
+    let server = started!(DockerRegistry::start_with_token(&format!("http://{}/token", realm.host())));
+    let ours = registry(&server.host());
+    let to = reference(&server.host(), "app:1");
+    let image = image_of(Flavor::Oci, vec![bytes_layer(b"one", Flavor::Oci)]);
+    ours.check_push_permission(&to).unwrap();
+    ours.exporter(to.clone()).export(&image).unwrap();
+    assert_eq!(crate::common::content(&ours.image(&to, &Platform::host()).unwrap().layers[0]), b"one");
+    assert_eq!(realm.requests().len(), 2, "one token to push, one to pull");
+
+    let refused = ours.check_push_permission(&reference(&server.host(), "other:1")).unwrap_err();
+    assert!(refused.to_string().contains("401 UNAUTHORIZED"), "{refused}");
+}
+
+#[test]
 fn what_is_there_is_not_uploaded_again() {
     let server = started!(DockerRegistry::start());
     let image = image_of(Flavor::Oci, vec![bytes_layer(b"one", Flavor::Oci), bytes_layer(b"two", Flavor::Oci)]);
@@ -80,4 +104,71 @@ fn layers_are_mounted_from_their_origin() {
     assert_eq!(server.count("POST", "/v2/app/blobs/uploads/?mount="), 1);
     assert_eq!(server.count("PATCH", "/v2/app/"), 1, "only the config went up");
     assert_eq!(server.count("GET", &base.layers[0].descriptor.digest.to_string()), 0, "and nothing came down");
+}
+
+#[test]
+fn an_upload_that_is_cut_arrives_all_the_same() {
+    let server = started!(DockerRegistry::start());
+    let proxy = cutting_proxy(server.host(), 1_000_000);
+    let layer = bytes_layer(&vec![9; 3_000_000], Flavor::Oci);
+    let image = image_of(Flavor::Oci, vec![layer.clone()]);
+    registry(&proxy).exporter(reference(&proxy, "app:1")).export(&image).unwrap();
+    let found = registry(&server.host()).image(&reference(&server.host(), "app:1"), &Platform::host()).unwrap();
+    assert_eq!(crate::common::content(&found.layers[0]).len(), 3_000_000);
+    assert!(server.count("PATCH", "/v2/app/") >= 3, "layer, layer again, config: {:#?}", server.requests());
+}
+
+/// Passes connections on to `host`, and cuts the first one that has sent more than `limit` bytes.
+fn cutting_proxy(host: String, limit: u64) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let cut = Arc::new(AtomicBool::new(false));
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(&host).unwrap();
+            let (mut client_reads, mut server_writes) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let cut = cut.clone();
+            std::thread::spawn(move || {
+                let most = if cut.load(Ordering::Relaxed) { u64::MAX } else { limit };
+                let sent = io::copy(&mut (&mut client_reads).take(most), &mut server_writes);
+                if sent.is_ok_and(|sent| sent == most) {
+                    cut.store(true, Ordering::Relaxed);
+                }
+                let _ = client_reads.shutdown(Shutdown::Both);
+                let _ = server_writes.shutdown(Shutdown::Both);
+            });
+            let (mut client, mut server) = (client, server);
+            std::thread::spawn(move || io::copy(&mut server, &mut client));
+        }
+    });
+    address
+}
+
+#[test]
+fn skopeo_reads_what_we_push_and_we_read_what_skopeo_pushes() {
+    let server = started!(DockerRegistry::start());
+    let image = image_of(Flavor::Oci, vec![bytes_layer(&testkit::fixture::tar(&[("a", b"1")]), Flavor::Oci)]);
+    registry(&server.host()).exporter(reference(&server.host(), "ours:1")).export(&image).unwrap();
+    let url = |name: &str| format!("docker://{}/{name}", server.host());
+    let copied = Command::new("skopeo")
+        .args([
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--src-tls-verify=false",
+            "--dest-tls-verify=false",
+            "--format=v2s2",
+        ])
+        .args([url("ours:1"), url("theirs:1")])
+        .status();
+    match copied {
+        Err(error) => return eprintln!("SKIPPED: `skopeo` is not installed: {error}"),
+        Ok(status) => assert!(status.success()),
+    }
+    let found = registry(&server.host()).image(&reference(&server.host(), "theirs:1"), &Platform::host()).unwrap();
+    assert_eq!(found.flavor, Flavor::Docker);
+    assert_eq!(found.layers[0].diff_id, image.layers[0].diff_id);
+    let mut plain = Vec::new();
+    found.layers[0].uncompressed().unwrap().read_to_end(&mut plain).unwrap();
+    assert_eq!(plain, testkit::fixture::tar(&[("a", b"1")]));
 }

@@ -74,6 +74,19 @@ fn tokens_are_fetched_once_per_scope() {
 }
 
 #[test]
+fn a_token_is_for_its_repository_alone() {
+    let (server, image, base) = with_base();
+    server.add("other", "1", &image);
+    server.require_token(None, Some(300));
+    let ours = registry(&server.host());
+    pull(&ours, &base).unwrap();
+    pull(&ours, &reference(&server.host(), "other:1")).unwrap();
+    let asked = server.requests_of("GET", "/token");
+    assert_eq!(asked.len(), 2);
+    assert!(!asked[1].path.contains("base"), "{}", asked[1].path);
+}
+
+#[test]
 fn anonymous_tokens_work() {
     let (server, _, base) = with_base();
     server.require_token(None, None);
