@@ -541,21 +541,38 @@ impl<'a> Execution<'a> {
                 let name = &heredoc.name;
                 rootfs::copy::write_file(to, &copy.destination, name, &mut content, 0o644, None, options).map_err(failed)
             }
-            CopySource::Url(url) => {
-                let fetched = context::fetch_url(&self.request.net, url, copy.checksum.as_deref(), &self.request.work)
-                    .map_err(|source| BuildError::Context {
-                        action: format!("could not add `{url}`"),
-                        place: Some(Place { span: step.span.clone() }),
-                        source,
-                    })?;
-                let options =
-                    CopyOptions { archives: if copy.unpack_remote { Archives::Unpack } else { Archives::Copy }, ..options.clone() };
-                let mut content = File::open(&fetched.path).map_err(BuildError::io(format!("could not open `{url}`")))?;
-                let (name, modified) = (&fetched.file_name, Some(fetched.modified));
-                rootfs::copy::write_file(to, &copy.destination, name, &mut content, 0o600, modified, &options)
-                    .map_err(failed)
-            }
+            CopySource::Url(url) => self.copy_url(step, copy, url, to, options),
         }
+    }
+
+    /// ADD of an address: a file of mode 0600 with the server's time, or what is in it with `--unpack`.
+    fn copy_url(
+        &self,
+        step: &Step,
+        copy: &Copy,
+        url: &str,
+        to: &Tree,
+        options: &CopyOptions,
+    ) -> Result<Copied, BuildError> {
+        let action = || format!("could not add `{url}`");
+        let failed = |e| copy_error(e, step, "the download", None);
+        let directory = tempfile::tempdir_in(&self.request.work).map_err(BuildError::io(action()))?;
+        let net = &self.request.net;
+        let fetched = context::fetch_url(net, url, copy.checksum.as_deref(), directory.path()).map_err(|source| {
+            BuildError::Context { action: action(), place: Some(Place { span: step.span.clone() }), source }
+        })?;
+        if copy.unpack_remote {
+            let tree = Tree::open(directory.path(), None)
+                .map_err(|source| BuildError::Rootfs { action: action(), place: None, source })?;
+            let named = directory.path().join(&fetched.file_name);
+            std::fs::rename(&fetched.path, &named).map_err(BuildError::io(action()))?;
+            let options = CopyOptions { archives: Archives::Unpack, ..options.clone() };
+            let names = [fetched.file_name];
+            return rootfs::copy::copy(&tree, &Everything, &names, to, &copy.destination, &options).map_err(failed);
+        }
+        let mut content = File::open(&fetched.path).map_err(BuildError::io(action()))?;
+        let (name, modified) = (&fetched.file_name, Some(fetched.modified));
+        rootfs::copy::write_file(to, &copy.destination, name, &mut content, 0o600, modified, options).map_err(failed)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dockerfile::lint::{Finding, nearest_name};
+use dockerfile::lint::Finding;
 use dockerfile::{Instruction, Kind, Span, Word};
 use oci::{Platform, Reference};
 
@@ -145,13 +145,9 @@ impl<'a> Drafts<'a> {
     /// A word of a FROM line.
     fn expand(&self, word: &Word) -> Result<String, BuildError> {
         let lookup = |name: &str| self.scope.get(name).map(str::to_owned);
-        let expanded = dockerfile::expand::word(&word.text, self.request.dockerfile.escape, &lookup)
-            .map_err(|e| BuildError::dockerfile(&word.span, e.to_string()))?;
-        for name in &expanded.unset {
-            let nearest = nearest_name(name, self.scope.names());
-            self.findings.report(Finding::UndefinedArgInFrom { name, nearest }, &word.span);
-        }
-        Ok(expanded.text)
+        dockerfile::expand::word(&word.text, self.request.dockerfile.escape, &lookup)
+            .map(|e| e.text)
+            .map_err(|e| BuildError::dockerfile(&word.span, e.to_string()))
     }
 
     /// Bases whose names come out empty or invalid when no build argument is given.
@@ -191,10 +187,6 @@ impl<'a> Drafts<'a> {
 
     fn platform(&self, word: &Word) -> Result<Platform, BuildError> {
         let text = self.expand(word)?;
-        let written = word.text.trim_start_matches('$').trim_start_matches('{').trim_end_matches('}');
-        if written == "TARGETPLATFORM" && word.text.starts_with('$') {
-            self.findings.report(Finding::RedundantTargetPlatform { written: &word.text }, &word.span);
-        }
         if text.is_empty() {
             return Err(BuildError::dockerfile(&word.span, format!("empty platform value from `{}`", word.text)));
         }

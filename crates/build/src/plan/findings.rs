@@ -58,21 +58,3 @@ impl Findings {
         }
     }
 }
-
-/// Whether a variable's name says that its value is secret (BuildKit `validateNoSecretKey`).
-pub(super) fn is_secret_name(name: &str) -> bool {
-    const WORDS: [&str; 10] =
-        ["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
-    let lower = name.to_ascii_lowercase();
-    lower.split('_').any(|part| WORDS.contains(&part)) && !lower.split('_').any(|part| part == "public")
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn names_of_secrets() {
-        for (name, secret) in [("AWS_SECRET_KEY", true), ("token", true), ("PUBLIC_KEY", false), ("KEYBOARD", false)] {
-            assert_eq!(super::is_secret_name(name), secret, "{name}");
-        }
-    }
-}

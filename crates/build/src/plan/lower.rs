@@ -8,7 +8,7 @@ use oci::{ContainerConfig, Empty, History, ImageConfig, Platform};
 use rootfs::copy::Mode;
 
 use super::drafts::{Draft, DraftBase, From, Placed};
-use super::findings::{Findings, is_secret_name};
+use super::findings::Findings;
 use super::metadata::{destination, expose, healthcheck, is_signal, join_clean, quoted_list, workdir};
 use super::{Action, Base, Copy, CopySource, Mount, MountKind, Plan, Run, Source, Stage, StageId, Step, args};
 use crate::env::{self, Env};
@@ -210,7 +210,6 @@ impl<'a> Lowering<'a> {
         let mut shown = Vec::new();
         for arg in args {
             let name = &arg.name.text;
-            at.refuse_secret_name("ARG", &arg.name, name);
             let value = match (self.request.build_args.get(name), &arg.default) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => Some(at.expand(state, default)?),
@@ -550,18 +549,11 @@ impl At<'_> {
         }
         Ok(expanded.text)
     }
-
-    fn refuse_secret_name(&self, instruction: &str, word: &Word, name: &str) {
-        if is_secret_name(name) {
-            self.findings.report(Finding::SecretsUsedInArgOrEnv { instruction, name }, &self.span(&word.span));
-        }
-    }
 }
 
 fn env_instruction(state: &mut State, at: &At<'_>, pairs: &[(Word, Word)]) -> Result<(), BuildError> {
     let expanded = expand_pairs(state, at, pairs)?;
-    for ((name, value), (word, _)) in expanded.iter().zip(pairs) {
-        at.refuse_secret_name("ENV", word, name);
+    for (name, value) in &expanded {
         state.env.set(name, value);
         env::set_in_list(&mut state.config.config.env, name, value);
     }
