@@ -120,6 +120,7 @@ pub struct Copy {
     pub chmod: Option<Word>,
     pub link: bool,
     pub parents: bool,
+    /// Patterns, not expanded by BuildKit.
     pub exclude: Vec<Word>,
     /// ADD only.
     pub checksum: Option<Word>,
@@ -132,7 +133,7 @@ pub struct Copy {
 #[derive(Clone, Debug)]
 pub enum CopySource {
     Path(Word),
-    /// A here-document: `name` is the file's name, expanded unless quoted: see [`Heredoc::expand`].
+    /// A here-document: `name` is the file's name, which is not expanded; the body is, as [`Heredoc::expand`] says.
     Heredoc(Heredoc),
 }
 
@@ -141,7 +142,7 @@ pub struct Heredoc {
     pub name: String,
     /// The body, tabs already stripped for `<<-`, not expanded.
     pub content: String,
-    /// False when the delimiter was quoted.
+    /// Whether COPY and ADD expand the body ([`crate::expand::heredoc`]); false when the delimiter was quoted.
     pub expand: bool,
     /// `<<-`
     pub chomp: bool,
@@ -195,7 +196,8 @@ pub enum Security {
     Insecure,
 }
 
-/// One `RUN --mount=…`. Field values that BuildKit expands are words.
+/// One `RUN --mount=…`. Field values that BuildKit expands are words; numbers and keywords can hold variables as well, so use
+/// [`Mount::expand`] before a mount is put to work.
 #[derive(Clone, Debug)]
 pub struct Mount {
     pub span: Span,

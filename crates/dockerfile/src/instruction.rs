@@ -96,7 +96,19 @@ impl Name {
                 ("retries", Text),
             ],
             Name::Run => &[("mount", List), ("network", Text), ("security", Text), ("device", List)],
-            _ => &[],
+            Name::Arg
+            | Name::Cmd
+            | Name::Entrypoint
+            | Name::Env
+            | Name::Expose
+            | Name::Label
+            | Name::Maintainer
+            | Name::Onbuild
+            | Name::Shell
+            | Name::Stopsignal
+            | Name::User
+            | Name::Volume
+            | Name::Workdir => &[],
         }
     }
 }

@@ -251,7 +251,17 @@ impl Draft {
             Key::ReadOnly => self.read_only = Some(true),
             Key::ReadWrite => self.read_only = Some(false),
             Key::Required => self.required = Some(true),
-            _ => return Err(format!("mount option `{0}` needs a value: `{0}=value`", key.text()).into()),
+            Key::Type
+            | Key::From
+            | Key::Source
+            | Key::Target
+            | Key::Size
+            | Key::Id
+            | Key::Sharing
+            | Key::Mode
+            | Key::Uid
+            | Key::Gid
+            | Key::Env => return Err(format!("mount option `{0}` needs a value: `{0}=value`", key.text()).into()),
         }
         Ok(())
     }
