@@ -130,8 +130,8 @@ struct Job {
 }
 
 impl Job {
-    fn run(mut self, compress: &mut Compress) {
-        let result = deflate(compress, &mut self.block).map(|()| self.block);
+    fn run(mut self, level: flate2::Compression) {
+        let result = deflate(level, &mut self.block).map(|()| self.block);
         // The receiver is gone when the stream was abandoned.
         let _ = self.done.send(result);
     }
@@ -144,14 +144,13 @@ struct Pool {
     jobs: Sender<Job>,
     queue: Receiver<Job>,
     workers: Vec<JoinHandle<()>>,
-    own: Option<Compress>,
 }
 
 impl Pool {
     fn new(level: u32, threads: usize) -> Pool {
         let (jobs, queue) = unbounded();
         let level = flate2::Compression::new(level);
-        Pool { threads: threads.max(1), level, jobs, queue, workers: Vec::new(), own: None }
+        Pool { threads: threads.max(1), level, jobs, queue, workers: Vec::new() }
     }
 
     /// Deflates here, or hands over to a thread; `waiting` jobs are with the threads already.
@@ -161,8 +160,7 @@ impl Pool {
             self.add_worker();
         }
         if here || self.workers.is_empty() {
-            let level = self.level;
-            job.run(self.own.get_or_insert_with(|| Compress::new(level, false)));
+            job.run(self.level);
         } else {
             // Cannot fail: `self.queue` keeps the channel open.
             let _ = self.jobs.send(job);
@@ -176,10 +174,7 @@ impl Pool {
 
     fn add_worker(&mut self) {
         let (queue, level) = (self.queue.clone(), self.level);
-        let work = move || {
-            let mut compress = Compress::new(level, false);
-            queue.iter().for_each(|job: Job| job.run(&mut compress));
-        };
+        let work = move || queue.iter().for_each(|job: Job| job.run(level));
         match std::thread::Builder::new().name("gzip".to_owned()).spawn(work) {
             Ok(worker) => self.workers.push(worker),
             Err(_) => self.threads = self.workers.len().max(1),
@@ -199,9 +194,13 @@ impl Drop for Pool {
 }
 
 /// Makes raw deflate data of the block that ends at a byte boundary, or ends the stream when it is the last.
-fn deflate(compress: &mut Compress, block: &mut Block) -> io::Result<()> {
+///
+/// With a new compressor each time. A used one, though reset, keeps the bytes in its window, and zlib-rs (0.6, as zlib-ng)
+/// hashes one byte beyond the dictionary's end: the result would depend on which block the compressor had before, that is,
+/// on the threads' timing.
+fn deflate(level: flate2::Compression, block: &mut Block) -> io::Result<()> {
     let Block { plain, dictionary, deflated, last } = block;
-    compress.reset();
+    let mut compress = Compress::new(level, false);
     if !dictionary.is_empty() {
         compress.set_dictionary(dictionary).map_err(io::Error::other)?;
     }

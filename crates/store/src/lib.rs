@@ -5,6 +5,7 @@
 
 mod archive;
 mod catalog;
+pub mod contract;
 mod decode;
 mod export;
 mod gzip;

@@ -289,3 +289,22 @@ fn hostile_archives_are_refused() {
         assert!(opens(&manifest(value.clone())).is_err(), "{value}");
     }
 }
+
+/// An archive is there only after the export, so that its source opens it when it is asked.
+struct Written(std::path::PathBuf);
+
+impl ImageSource for Written {
+    fn image(&self, reference: &Reference, platform: &oci::Platform) -> Result<Image, zuwai_store::StoreError> {
+        Archive::open(&self.0)?.image(reference, platform)
+    }
+}
+
+#[test]
+fn an_oci_archive_keeps_the_contract() {
+    let scratch = Scratch::new();
+    let image = sample(&scratch.layout(), &[Compression::Gzip, Compression::Zstd]);
+    let (path, reference) = (scratch.path("out.tar"), Reference::parse("acme/app:1").unwrap());
+    let destination = Destination::File(path.clone());
+    let exporter = ArchiveExporter::new(ArchiveFormat::Oci, destination, vec![reference.clone()]);
+    zuwai_store::contract::check_images(&exporter, &Written(path), &reference, &image).unwrap();
+}

@@ -10,6 +10,7 @@ use oci::media_type::{DOCKER_MANIFEST, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST};
 use oci::{Compression, Descriptor, Digest, Flavor, Platform, Reference};
 use zuwai_store::{
     BlobSink, BlobSource, EntryName, Exporter, Image, ImageSource, Layout, LayoutExporter, LayoutSource, StoreError,
+    contract,
 };
 
 fn simple(layout: &Layout, content: &str, platform: &Platform) -> Image {
@@ -442,4 +443,19 @@ fn names_that_are_taken_are_passed_over() {
     }
     layout.add(&simple(&layout, "content", &linux("amd64")), None).unwrap();
     layout.find(None, &linux("amd64")).unwrap();
+}
+
+#[test]
+fn a_layout_keeps_the_contract() {
+    let scratch = Scratch::new();
+    let layout = scratch.layout();
+    contract::check_blobs(&layout).unwrap();
+    let reference = Reference::parse("acme/app:1").unwrap();
+    for flavor in [Flavor::Oci, Flavor::Docker] {
+        let image = Image { flavor, ..simple(&layout, "content", &linux("amd64")) };
+        let out = scratch.path("out");
+        let exporter = LayoutExporter::new(&out, vec![EntryName::of(&reference)]);
+        let source = Layout::create(&out).unwrap();
+        contract::check_images(&exporter, &source, &reference, &image).unwrap();
+    }
 }
