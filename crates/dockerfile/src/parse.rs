@@ -12,12 +12,18 @@ use crate::{
 /// # Errors
 /// The first fault of the file in the order of its lines, with its place. Longer input than [`MAX_SOURCE_BYTES`] is refused.
 pub fn parse(text: &[u8]) -> Result<Dockerfile, ParseError> {
+    parse_with_checks(text, None)
+}
+
+/// As [`parse`]; `checks` replace those of the `# check=` directive, as the build argument `BUILDKIT_DOCKERFILE_CHECK` does.
+/// A directive that is replaced is not looked at.
+pub fn parse_with_checks(text: &[u8], checks: Option<Checks>) -> Result<Dockerfile, ParseError> {
     let source = Source::decode(text);
     if text.len() > MAX_SOURCE_BYTES {
         let message = format!("the Dockerfile is too long: it may have {} MiB", MAX_SOURCE_BYTES >> 20);
         return Err(ParseError { diagnostic: Diagnostic::error(message, 0..0), source_text: String::new() });
     }
-    parse_source(&source).map_err(|diagnostic| ParseError { diagnostic, source_text: source.text })
+    parse_source(&source, checks).map_err(|diagnostic| ParseError { diagnostic, source_text: source.text })
 }
 
 /// Parses one ONBUILD trigger out of an image config.
@@ -29,11 +35,14 @@ pub fn parse_onbuild(text: &str) -> Result<Instruction, ParseError> {
     parse_trigger(&source).map_err(|diagnostic| ParseError { diagnostic, source_text: source.text })
 }
 
-fn parse_source(source: &Source) -> Result<Dockerfile, Diagnostic> {
+fn parse_source(source: &Source, checks: Option<Checks>) -> Result<Dockerfile, Diagnostic> {
     let header = directives::read(&source.text)?;
-    let checks = match &header.check {
-        Some(check) => Checks::parse(&check.text).map_err(|message| Diagnostic::error(message, check.span.clone()))?,
-        None => Checks::default(),
+    let checks = match (checks, &header.check) {
+        (Some(checks), _) => checks,
+        (None, Some(check)) => {
+            Checks::parse(&check.text).map_err(|message| Diagnostic::error(message, check.span.clone()))?
+        }
+        (None, None) => Checks::default(),
     };
     let mut linter = Linter { checks: &checks, findings: Vec::new() };
     let mut reader =

@@ -1,7 +1,7 @@
 //! Options of build checks, and which findings hold for which stages.
 
 use zuwai_dockerfile::lint::Checks;
-use zuwai_dockerfile::parse;
+use zuwai_dockerfile::{parse, parse_with_checks};
 
 #[test]
 fn options() {
@@ -39,4 +39,14 @@ fn some_findings_hold_only_for_built_stages() {
     assert_eq!(rules(&[]), [casing]);
     assert_eq!(rules(&[1]), [casing, ("LegacyKeyValueFormat", Some(1))]);
     assert_eq!(rules(&[0, 1]).len(), 3);
+}
+
+#[test]
+fn options_from_outside_replace_the_directive() {
+    let rules = |text: &str, checks: &str| {
+        let file = parse_with_checks(text.as_bytes(), Some(Checks::parse(checks).unwrap())).unwrap();
+        file.warnings.iter().map(|warning| warning.rule.unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(rules("# check=skip=all\nFROM a AS B", ""), ["StageNameCasing"]);
+    assert_eq!(rules("# check=nonsense\nFROM a AS B", "skip=StageNameCasing"), [""; 0]);
 }
