@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufWriter, Write as _};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -294,9 +294,10 @@ impl<'a> Execution<'a> {
                 }
                 let digest = &layer.descriptor.digest;
                 let action = format!("could not unpack layer {} of `{reference}`", digest.short());
-                let mut tar = layer
+                let tar = layer
                     .uncompressed()
                     .map_err(|source| BuildError::Store { action: action.clone(), place: None, source })?;
+                let mut tar = Polled { inner: tar, stopped: &|| self.stopped() };
                 unpack(&mut tar, tree, &limits)
                     .map_err(|source| BuildError::Rootfs { action: action.clone(), place: None, source })?;
                 // The end of the stream is where digest and diff ID are checked.
@@ -370,7 +371,8 @@ impl<'a> Execution<'a> {
         let spool = self.layers.spool();
         let failed = |source| self.rootfs_error("could not make a layer of the changes", step, source);
         let write = |source| failed(RootfsError::Write(source));
-        let mut writer = BufWriter::with_capacity(1 << 20, File::create(&spool).map_err(write)?);
+        let file = Polled { inner: File::create(&spool).map_err(write)?, stopped: &|| self.stopped() };
+        let mut writer = BufWriter::with_capacity(1 << 20, file);
         let clamp = self.request.clamp_modified.then_some(self.request.source_date_epoch).flatten();
         let options = CommitOptions { clamp_modified: clamp, ignore: self.request.ignore_paths.clone() };
         let (after, _) = commit(tree, before, &self.new_file("record"), &options, &mut writer).map_err(failed)?;
@@ -573,6 +575,36 @@ impl<'a> Execution<'a> {
         let mut content = File::open(&fetched.path).map_err(BuildError::io(action()))?;
         let (name, modified) = (&fetched.file_name, Some(fetched.modified));
         rootfs::copy::write_file(to, &copy.destination, name, &mut content, 0o600, modified, options).map_err(failed)
+    }
+}
+
+/// A stream that ends with an error once the build is stopped, so that no gigabyte is in the way of Ctrl-C.
+struct Polled<'a, T> {
+    inner: T,
+    stopped: &'a dyn Fn() -> bool,
+}
+
+impl<T> Polled<'_, T> {
+    fn check(&self) -> io::Result<()> {
+        if (self.stopped)() { Err(io::Error::other("the build was stopped")) } else { Ok(()) }
+    }
+}
+
+impl<T: Read> Read for Polled<'_, T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.check()?;
+        self.inner.read(buffer)
+    }
+}
+
+impl<T: Write> Write for Polled<'_, T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.check()?;
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 
