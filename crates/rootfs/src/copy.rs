@@ -4,6 +4,7 @@
 //! name and never writes through them. A source is resolved inside its own tree, as far as the filter lets it be seen.
 //! This module does not know Dockerfiles: expansion, `--chown` look-up and ADD's fetching are over before it is called.
 
+mod anchor;
 mod chmod;
 mod content;
 mod destination;
@@ -13,10 +14,11 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use crate::{FileKind, RootfsError, Tree};
+use crate::{FileKind, RootfsError, Tree, archive};
 
 use destination::{Destination, Target};
 use walk::Copier;
@@ -148,7 +150,8 @@ pub fn copy(
 /// in `/`, else as `destination`.
 ///
 /// For here-documents (`mode` 0o644) and ADD of an address (0o600, `modified` its Last-Modified). Without an owner in
-/// `options` the file belongs to 0:0; `options.mode` is applied to `mode`; sources, exclusions and archives play no role.
+/// `options` the file belongs to 0:0; `options.mode` is applied to `mode`; sources, exclusions and archives play no role
+/// (see [`add_file`] for the last).
 ///
 /// # Errors
 /// As for [`copy`]; reading `content` fails as [`RootfsError::Io`] that names the file.
@@ -172,6 +175,32 @@ pub fn write_file(
         to.set_modified(&path, modified)?;
     }
     target.finish()
+}
+
+/// [`write_file`] for a file at hand, by the rules of ADD: with [`Archives::Unpack`] in `options` it is unpacked into
+/// `destination` when it is an archive by its content (ADD --unpack of an address).
+///
+/// # Errors
+/// As for [`copy`] and [`write_file`].
+pub fn add_file(
+    to: &Tree,
+    destination: &str,
+    name: &str,
+    mut file: File,
+    mode: u32,
+    modified: Option<(i64, u32)>,
+    options: &CopyOptions,
+) -> Result<Copied, CopyError> {
+    if options.archives == Archives::Unpack {
+        let again = file.try_clone().map_err(RootfsError::Read)?;
+        if let Some(mut archive) = archive::open_archive(again)? {
+            let mut target = Target::new(to, options)?;
+            target.unpack(archive.as_mut(), &Destination::parse(destination))?;
+            return target.finish();
+        }
+        file.seek(SeekFrom::Start(0)).map_err(RootfsError::Read)?;
+    }
+    write_file(to, destination, name, &mut file, mode, modified, options)
 }
 
 /// Makes `path` and its parents (WORKDIR): 0755, owned by `owner`; what exists is left alone, links are followed in the tree.

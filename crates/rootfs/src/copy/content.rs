@@ -21,7 +21,7 @@ impl ContentCopier {
         ContentCopier { try_clone: true, try_in_kernel: true, buffer: Vec::new() }
     }
 
-    /// Copies all of `from` into the empty `to` and returns the size in bytes. A file that shrinks meanwhile ends in zeroes.
+    /// Copies all of `from` into the empty `to` and returns the size in bytes. A file that shrinks meanwhile ends early, or in a hole.
     pub(super) fn copy(&mut self, from: &File, to: &File) -> io::Result<u64> {
         let status = rustix::fs::fstat(from)?;
         let size = u64::try_from(status.st_size).unwrap_or(0);
@@ -31,10 +31,9 @@ impl ContentCopier {
         // Fewer blocks than bytes means holes (or compression, where looking for holes costs little).
         let blocks = u64::try_from(status.st_blocks).unwrap_or(0);
         if blocks.saturating_mul(512) >= size {
-            self.copy_range(from, to, 0, size)?;
-        } else {
-            self.copy_extents(from, to, size)?;
+            return self.copy_range(from, to, 0, size);
         }
+        self.copy_extents(from, to, size)?;
         // The last hole, if any, is made by the length alone.
         to.set_len(size)?;
         Ok(size)
@@ -51,7 +50,7 @@ impl ContentCopier {
             let start = match rustix::fs::seek(from, SeekFrom::Data(position)) {
                 Ok(start) => start,
                 Err(rustix::io::Errno::NXIO) => return Ok(()),
-                Err(_) => return self.copy_range(from, to, position, size),
+                Err(_) => return self.copy_range(from, to, position, size).map(|_| ()),
             };
             let end = rustix::fs::seek(from, SeekFrom::Hole(start)).unwrap_or(size).min(size);
             self.copy_range(from, to, start, end)?;
@@ -60,7 +59,8 @@ impl ContentCopier {
         Ok(())
     }
 
-    fn copy_range(&mut self, from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
+    /// Copies up to `end` and returns where it stopped: there, or where the file has ended.
+    fn copy_range(&mut self, from: &File, to: &File, start: u64, end: u64) -> io::Result<u64> {
         let mut position = start;
         while self.try_in_kernel && position < end {
             let (mut read_at, mut write_at) = (position, position);
@@ -77,19 +77,19 @@ impl ContentCopier {
         self.copy_plainly(from, to, position, end)
     }
 
-    fn copy_plainly(&mut self, from: &File, to: &File, mut position: u64, end: u64) -> io::Result<()> {
+    fn copy_plainly(&mut self, from: &File, to: &File, mut position: u64, end: u64) -> io::Result<u64> {
         while position < end {
             self.buffer.resize(BUFFER_BYTES, 0);
             let wanted = usize::try_from(end - position).unwrap_or(usize::MAX).min(BUFFER_BYTES);
             let read = match from.read_at(&mut self.buffer[..wanted], position) {
-                Ok(0) => return Ok(()),
+                Ok(0) => return Ok(position),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             };
             to.write_all_at(&self.buffer[..read], position)?;
             position += read as u64;
         }
-        Ok(())
+        Ok(position)
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::{FileKind, Metadata, Tree};
+use crate::{FileKind, Metadata, Tree, unpack};
 
 use super::chmod::Clauses;
 use super::{Copied, CopyError, CopyOptions, Mode, clean, io_error, refuse};
@@ -156,6 +156,17 @@ impl<'a> Target<'a> {
         self.copied.size_bytes += std::io::copy(content, &mut file).map_err(|error| io_error("write", path, error))?;
         self.copied.entries += 1;
         file.flush().map_err(|error| io_error("write", path, error))
+    }
+
+    /// Unpacks a tar stream below the destination, which is made where it is missing: always 0755, since --chmod is for files
+    /// that are copied. BuildKit `unpack`.
+    pub(super) fn unpack(&mut self, archive: &mut dyn Read, destination: &Destination) -> Result<(), CopyError> {
+        let into = self.tree.resolve(&destination.path, true)?;
+        self.make_parents_with(&into, 0o755)?;
+        let unpacked = unpack::extract(archive, self.tree, &into, self.options.owner)?;
+        self.copied.entries += unpacked.entries;
+        self.copied.size_bytes += unpacked.size_bytes;
+        Ok(())
     }
 
     pub(super) fn mode_for(&self, mode: u32, kind: FileKind) -> u32 {

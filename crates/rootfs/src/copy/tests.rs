@@ -656,11 +656,14 @@ fn deep_trees_do_not_end_the_stack() {
     let room = Room::new();
     let (from, to) = (room.tree("from", "d 755 0:0 d"), room.tree("to", ""));
     let mut path = PathBuf::from("d");
-    for _ in 0..1500 {
+    for _ in 0..400 {
         path.push("n");
         from.make_dir(&path, 0o755).unwrap();
     }
-    run(&from, &[], &to, "COPY d /d").unwrap();
+    std::thread::scope(|scope| {
+        let small = std::thread::Builder::new().stack_size(256 << 10);
+        small.spawn_scoped(scope, || run(&from, &[], &to, "COPY d /d").unwrap()).unwrap();
+    });
     assert!(to.stat(&path).unwrap().is_some());
 }
 
@@ -749,6 +752,27 @@ fn archives() {
         let shown = show(&to).replace(&String::from_utf8(archive()).unwrap(), "ARCHIVE");
         assert_eq!(lines(&shown), lines(expected), "{run_all:?}");
     }
+}
+
+#[test]
+fn a_file_at_hand_is_unpacked_when_that_is_wanted_and_possible() {
+    let room = Room::new();
+    let to = room.tree("to", "");
+    for (name, content, archives) in [
+        ("kept", archive(), Archives::Copy),
+        ("out", archive(), Archives::Unpack),
+        ("text", b"t".to_vec(), Archives::Unpack),
+    ] {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        let options = CopyOptions { archives, ..options() };
+        add_file(&to, &format!("/{name}/"), "t.tar", file, 0o600, None, &options).unwrap();
+    }
+    let shown = show(&to).replace(&String::from_utf8(archive()).unwrap(), "ARCHIVE");
+    let expected = "d 755 0:0 kept\nf 600 0:0 kept/t.tar ARCHIVE\nd 755 0:0 out\nf 640 7:8 out/one 1
+        d 755 0:0 text\nf 600 0:0 text/t.tar t";
+    assert_eq!(lines(&shown), lines(expected));
 }
 
 #[test]

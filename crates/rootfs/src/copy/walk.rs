@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use dockerfile::glob;
 use dockerfile::ignore::Patterns;
 
-use crate::{FileKind, Metadata, Tree, archive, unpack};
+use crate::{FileKind, Metadata, Tree, archive};
 
+use super::anchor::Anchor;
 use super::content::ContentCopier;
 use super::destination::{Destination, Target};
 use super::source::{Pattern, Source};
@@ -21,6 +22,9 @@ const FILE_CAPABILITY: &str = "security.capability";
 pub(super) struct Copier<'a> {
     source: Source<'a>,
     target: Target<'a>,
+    /// The same two trees, for the walk.
+    from: Anchor<'a>,
+    to: Anchor<'a>,
     content: ContentCopier,
     /// With `--parents`: what below the pivot is wanted.
     include: Option<Include>,
@@ -92,6 +96,8 @@ impl<'a> Copier<'a> {
         Ok(Copier {
             source: Source { tree: from, filter },
             target: Target::new(to, options)?,
+            from: Anchor::new(from),
+            to: Anchor::new(to),
             content: ContentCopier::new(),
             include: None,
             links: HashMap::new(),
@@ -168,18 +174,13 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// Unpacks `from` into the destination if archives are wanted and it is one. BuildKit `unpack`.
+    /// Unpacks `from` into the destination if archives are wanted and it is one.
     fn unpack(&mut self, from: &Path, destination: &Destination) -> Result<bool, CopyError> {
         if self.target.options.archives == Archives::Copy {
             return Ok(false);
         }
         let Some(mut archive) = archive::open_archive(self.source.tree.open_file(from)?)? else { return Ok(false) };
-        let into = self.target.tree.resolve(&destination.path, true)?;
-        // --chmod is for files that are copied.
-        self.target.make_parents_with(&into, 0o755)?;
-        let unpacked = unpack::extract(archive.as_mut(), self.target.tree, &into, self.target.options.owner)?;
-        self.target.copied.entries += unpacked.entries;
-        self.target.copied.size_bytes += unpacked.size_bytes;
+        self.target.unpack(archive.as_mut(), destination)?;
         Ok(true)
     }
 
@@ -205,7 +206,7 @@ impl<'a> Copier<'a> {
         if !choice.taken && !choice.below {
             return Ok(());
         }
-        let Some(metadata) = self.source.tree.stat(&entry.from)? else { return Ok(()) };
+        let Some(metadata) = self.from.stat(&entry.from)? else { return Ok(()) };
         let directory = metadata.kind == FileKind::Directory;
         if choice.taken {
             self.make_waiting()?;
@@ -248,10 +249,10 @@ impl<'a> Copier<'a> {
         let Some(Open { entry, metadata, state, .. }) = self.open.pop() else { return Ok(()) };
         match state {
             State::Top if entry.from.as_os_str().is_empty() => Ok(()),
-            State::Top => Ok(self.target.tree.set_modified(&entry.to, metadata.modified)?),
+            State::Top => Ok(self.to.set_modified(&entry.to, metadata.modified)?),
             State::Whole => {
                 self.take_metadata(&entry, &metadata)?;
-                Ok(self.target.tree.set_modified(&entry.to, metadata.modified)?)
+                Ok(self.to.set_modified(&entry.to, metadata.modified)?)
             }
             State::Waiting { .. } => Ok(()),
             // Such a directory does not take the time of its source (BuildKit `createParentDirs`).
@@ -260,7 +261,7 @@ impl<'a> Copier<'a> {
                 self.target.set_made_modified(&entry.to)
             }
             // BuildKit `copyDirectoryOnly`: the mode of the source, whatever --chmod says.
-            State::Found => Ok(self.target.tree.set_mode(&entry.to, metadata.mode)?),
+            State::Found => Ok(self.to.set_mode(&entry.to, metadata.mode)?),
         }
     }
 
@@ -286,10 +287,10 @@ impl<'a> Copier<'a> {
         if entry.to.as_os_str().is_empty() {
             return Ok(false);
         }
-        let existing = if fresh { None } else { self.target.tree.stat(&entry.to)? };
+        let existing = if fresh { None } else { self.to.stat(&entry.to)? };
         match existing.map(|metadata| metadata.kind) {
             None => {
-                self.target.tree.make_dir(&entry.to, 0o755)?;
+                self.to.make_dir(&entry.to, 0o755)?;
                 Ok(true)
             }
             Some(FileKind::Directory) => Ok(false),
@@ -306,17 +307,17 @@ impl<'a> Copier<'a> {
         if !fresh {
             self.target.clear(&entry.to)?;
         }
-        let (tree, to) = (self.target.tree, &entry.to);
+        let to = &entry.to;
         match metadata.kind {
             FileKind::File if self.link(entry, metadata)? => return Ok(()),
             FileKind::File => self.copy_content(entry)?,
-            FileKind::Symlink => tree.make_symlink(&self.source.tree.read_link(&entry.from)?, to)?,
+            FileKind::Symlink => self.to.make_symlink(&self.from.read_link(&entry.from)?, to)?,
             // A socket is nothing without its server: BuildKit's mknod makes it an empty file.
-            FileKind::Socket => drop(tree.make_file(to)?),
-            kind => tree.make_node(to, kind, metadata.device)?,
+            FileKind::Socket => drop(self.to.make_file(to)?),
+            kind => self.to.make_node(to, kind, metadata.device)?,
         }
         self.take_metadata(entry, metadata)?;
-        Ok(tree.set_modified(to, metadata.modified)?)
+        Ok(self.to.set_modified(to, metadata.modified)?)
     }
 
     /// Makes the entry another name of a file that has been copied already; that one has its metadata.
@@ -335,8 +336,8 @@ impl<'a> Copier<'a> {
     }
 
     fn copy_content(&mut self, entry: &Entry) -> Result<(), CopyError> {
-        let from = self.source.tree.open_file(&entry.from)?;
-        let to = self.target.tree.make_file(&entry.to)?;
+        let from = self.from.open_file(&entry.from)?;
+        let to = self.to.make_file(&entry.to)?;
         let copied = self.content.copy(&from, &to).map_err(|error| io_error("copy", &entry.from, error))?;
         self.target.copied.size_bytes += copied;
         Ok(())
@@ -344,23 +345,23 @@ impl<'a> Copier<'a> {
 
     /// All but the times. Owner first, since that clears set-id bits and capabilities.
     fn take_metadata(&mut self, entry: &Entry, metadata: &Metadata) -> Result<(), CopyError> {
-        let (tree, to) = (self.target.tree, &entry.to);
+        let to = &entry.to;
         let (uid, gid) = self.target.owner_for(metadata);
-        tree.set_owner(to, uid, gid)?;
+        self.to.set_owner(to, uid, gid)?;
         if metadata.kind != FileKind::Symlink {
-            tree.set_mode(to, self.target.mode_for(metadata.mode, metadata.kind))?;
+            self.to.set_mode(to, self.target.mode_for(metadata.mode, metadata.kind))?;
         }
         self.target.copied.entries += 1;
         self.copy_attributes(entry)
     }
 
     fn copy_attributes(&self, entry: &Entry) -> Result<(), CopyError> {
-        for (name, value) in self.source.tree.xattrs(&entry.from)? {
+        for (name, value) in self.from.xattrs(&entry.from)? {
             let capability = name == FILE_CAPABILITY;
             if capability && !self.target.options.keep_owner {
                 continue;
             }
-            let result = self.target.tree.set_xattr(&entry.to, &name, &value);
+            let result = self.to.set_xattr(&entry.to, &name, &value);
             // `user.*` is not stored everywhere and reaches no layer; BuildKit logs and goes on.
             if capability {
                 result?;
