@@ -34,13 +34,30 @@ pub(crate) struct ParallelGzip<W> {
 
 type Deflated = io::Result<Block>;
 
-#[derive(Default)]
 struct Block {
     plain: Vec<u8>,
     /// The plain bytes before `plain`.
     dictionary: Vec<u8>,
     deflated: Vec<u8>,
     last: bool,
+}
+
+impl Block {
+    /// With all its memory, so that no other thread allocates any for it: an allocator that has a heap per thread would
+    /// hold a multiple of it.
+    fn new() -> Block {
+        Block {
+            plain: Vec::with_capacity(BLOCK_BYTES),
+            dictionary: Vec::with_capacity(DICTIONARY_BYTES),
+            deflated: Vec::with_capacity(most_deflated(BLOCK_BYTES)),
+            last: false,
+        }
+    }
+}
+
+/// More than deflate's worst case (5 bytes per 16 KiB; 9 bits per byte at level 1).
+const fn most_deflated(plain_bytes: usize) -> usize {
+    plain_bytes + plain_bytes / 8 + 4096
 }
 
 impl<W: Write> ParallelGzip<W> {
@@ -55,7 +72,7 @@ impl<W: Write> ParallelGzip<W> {
         out.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, extra, 255])?;
         Ok(ParallelGzip {
             out,
-            block: Block::default(),
+            block: Block::new(),
             checksum: crc32fast::Hasher::new(),
             size_bytes: 0,
             pool: Pool::new(level, threads),
@@ -80,7 +97,7 @@ impl<W: Write> ParallelGzip<W> {
 
     /// Hands the block over and begins the next.
     fn submit(&mut self) -> io::Result<()> {
-        let mut next = self.spare.pop().unwrap_or_default();
+        let mut next = self.spare.pop().unwrap_or_else(Block::new);
         next.plain.clear();
         next.dictionary.clear();
         let tail = self.block.plain.len().saturating_sub(DICTIONARY_BYTES);
@@ -204,10 +221,10 @@ fn deflate(level: flate2::Compression, block: &mut Block) -> io::Result<()> {
     if !dictionary.is_empty() {
         compress.set_dictionary(dictionary).map_err(io::Error::other)?;
     }
-    // More than deflate's worst case (5 bytes per 16 KiB; 9 bits per byte at level 1), so that one call does it all: a
-    // second call could repeat the flush marker, and where it is needed must not depend on the allocator.
+    // There is room for one call to do it all: a second call could repeat the flush marker, and where it is needed must
+    // not depend on the allocator.
     deflated.clear();
-    deflated.reserve(plain.len() + plain.len() / 8 + 4096);
+    deflated.reserve(most_deflated(plain.len()));
     let flush = if *last { FlushCompress::Finish } else { FlushCompress::Sync };
     let status = compress.compress_vec(plain, deflated, flush).map_err(io::Error::other)?;
     let complete = if *last { status == Status::StreamEnd } else { deflated.len() < deflated.capacity() };

@@ -47,8 +47,8 @@ impl LayerCompression {
 
 /// Takes the plain tar of a layer and becomes a [`Layer`] by [`LayerWriter::complete`].
 ///
-/// Dropping it instead leaves nothing behind. Memory: about 4 MiB, and 1.5 MiB per thread, with gzip at any level; 11 MiB,
-/// and 5 MiB per thread, with zstd at level 3, and twice that at level 9.
+/// Dropping it instead leaves nothing behind. Memory: about 3 MiB, and 4 MiB per thread, with gzip at any level; 11 MiB, and
+/// 5 MiB per thread, with zstd at level 3, and twice that at level 9.
 pub struct LayerWriter {
     layout: Layout,
     /// None where the stored bytes are the plain ones.
