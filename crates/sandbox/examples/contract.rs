@@ -37,6 +37,9 @@ fn main() -> ExitCode {
 
 fn report(work: &Path) -> ExitCode {
     let report = probe::probe(work);
+    for (name, value) in &report.facts {
+        println!("{name}: {value}");
+    }
     for finding in &report.findings {
         println!("{}: {}", finding.backend, if finding.works { "works" } else { "does not work" });
         for line in finding.tried.iter().chain(&finding.needs) {

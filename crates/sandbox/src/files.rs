@@ -7,9 +7,10 @@ use crate::Process;
 /// What is put over the rootfs's own files in every run.
 pub const TARGETS: &[&str] = &["/etc/resolv.conf", "/etc/hosts"];
 
-/// BuildKit `executor/oci/hosts.go`: localhost and the host name, then what was asked for.
+/// BuildKit `executor/oci/hosts.go`: localhost and the host name that the step finds, then what was asked for.
 pub fn hosts(process: &Process) -> Vec<u8> {
-    let mut text = format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", process.hostname);
+    let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut text = format!("127.0.0.1\tlocalhost {own}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for (name, address) in &process.extra_hosts {
         text.push_str(&format!("{address}\t{name}\n"));
     }

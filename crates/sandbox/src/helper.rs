@@ -300,9 +300,8 @@ fn kill_descendants() -> Result<(), Report> {
             return Err(Report::setup(action, error));
         }
         // One that is dead hands its children to us: look again after each.
-        match rustix::process::wait(WaitOptions::empty()) {
-            Err(rustix::io::Errno::CHILD) => return Ok(()),
-            Err(_) | Ok(_) => {}
+        if let Err(rustix::io::Errno::CHILD) = rustix::process::wait(WaitOptions::empty()) {
+            return Ok(());
         }
     }
 }

@@ -8,10 +8,13 @@
 //! /etc/resolv.conf, /etc/hosts and /etc/hostname, which the step sees while the stage's own wait in its directory.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use rootfs::Tree;
+use rustix::fs::FlockOperation;
 
 use crate::helper::{Helper, Place, Spec};
 use crate::{Exit, Mount, MountSource, Network, Process, Sandbox, SandboxError, Stream, files};
@@ -23,11 +26,14 @@ mod swap;
 use mounts::Mounted;
 use swap::Swap;
 
+/// Where the builder's own files wait, and the record of what has been swapped. Always the same place, for a builder that
+/// comes after a killed one must find it; never in a work directory, which that builder may clear first.
+const STATE: &str = "/.zuwai-inplace";
+
 /// The back-end. [`crate::probe::enter`] makes it.
 #[derive(Debug)]
 pub struct InPlace {
-    /// Directory of ours in the work directory.
-    state: PathBuf,
+    state: State,
     /// What must stay where it is while a stage is in `/`: the work directory, our program, what the builder reads.
     keep: Vec<PathBuf>,
     /// There is one `/`.
@@ -35,17 +41,60 @@ pub struct InPlace {
 }
 
 impl InPlace {
-    /// Puts `/` in order again if an earlier process was killed during a step. `work` is an absolute path.
+    /// Puts `/` in order again if an earlier process was killed during a step. What is in `keep` stays where it is besides
+    /// the work directory and our program.
     pub fn new(work: &Path, keep: &[PathBuf]) -> Result<InPlace, SandboxError> {
-        let fail = |action: String| move |source| SandboxError::Setup { action, source };
-        let work = fs::canonicalize(work).map_err(fail(format!("could not find `{}`", work.display())))?;
-        let state = work.join("inplace");
-        let mut kept = vec![work];
+        let state = State::take()?;
+        let work = fs::canonicalize(work).map_err(|source| SandboxError::Setup {
+            action: format!("could not find the work directory `{}`", work.display()),
+            source,
+        })?;
+        let mut kept = vec![PathBuf::from(STATE), work];
         kept.extend(fs::read_link("/proc/self/exe"));
         kept.extend(keep.iter().filter_map(|path| fs::canonicalize(path).ok()));
-        swap::recover(&state, &kept)?;
-        fs::create_dir_all(&state).map_err(fail(format!("could not make `{}`", state.display())))?;
         Ok(InPlace { state, keep: kept, running: Mutex::new(()) })
+    }
+}
+
+/// Puts `/` in order again if an earlier process was killed during a step; whatever the back-end is now.
+pub fn recover() -> Result<(), SandboxError> {
+    if !swap::is_swapped(Path::new(STATE)) {
+        return Ok(());
+    }
+    State::take().map(drop)
+}
+
+/// The directory [`STATE`], held by one process at a time. Goes when this is dropped.
+#[derive(Debug)]
+struct State {
+    path: PathBuf,
+    _lock: fs::File,
+}
+
+impl State {
+    fn take() -> Result<State, SandboxError> {
+        let fail = |source| SandboxError::Setup { action: format!("could not use `{STATE}`"), source };
+        match fs::DirBuilder::new().mode(0o700).create(STATE) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(fail(error)),
+            _ => {}
+        }
+        let path = PathBuf::from(STATE);
+        let lock = fs::File::create(path.join("lock")).map_err(fail)?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| SandboxError::Unsupported {
+            backend: "inplace",
+            what: "a second build in the same container".into(),
+        })?;
+        swap::recover(&path)?;
+        Ok(State { path, _lock: lock })
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // With a record still there the builder's own files are in it.
+        if !swap::is_swapped(&self.path) {
+            let _ = fs::remove_dir_all(&self.path);
+        }
     }
 }
 
@@ -77,8 +126,8 @@ impl Sandbox for InPlace {
             action: format!("could not find the stage's directory `{}`", rootfs.path().display()),
             source,
         })?;
-        let mounted = Mounted::put(rootfs, &self.state, &with_network_files(process, mounts))?;
-        let swap = Swap::put_in(&stage, &self.state, &self.keep, mounted)?;
+        let mounted = Mounted::put(rootfs, &self.state.path, &with_network_files(process, mounts))?;
+        let swap = Swap::put_in(&stage, &self.state.path, &self.keep, mounted)?;
         let result = helper.run(&Spec { process: process.clone(), place: Place::Here }, output, cancelled);
         let lost = swap.left_in_mounts();
         swap.take_out()?;
@@ -93,10 +142,7 @@ fn with_network_files(process: &Process, mounts: &[Mount]) -> Vec<Mount> {
         target: PathBuf::from(target),
         source: MountSource::File { content, mode: 0o644, uid: 0, gid: 0 },
     };
-    // The host name stays the container's: it is what a program finds.
-    let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let hosts = files::hosts(&Process { hostname: own, ..process.clone() });
-    let mut all = vec![file("/etc/resolv.conf", files::resolv_conf()), file("/etc/hosts", hosts)];
+    let mut all = vec![file("/etc/resolv.conf", files::resolv_conf()), file("/etc/hosts", files::hosts(process))];
     all.extend_from_slice(mounts);
     all
 }

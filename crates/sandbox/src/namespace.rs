@@ -30,7 +30,6 @@ pub struct Inside {
     #[serde(with = "wire")]
     pub root: PathBuf,
     pub mounts: Vec<Mount>,
-    pub hosts: Vec<u8>,
     pub resolv_conf: Vec<u8>,
     pub pid_namespace: bool,
 }
@@ -60,7 +59,6 @@ impl Sandbox for Namespace {
         let inside = Inside {
             root: rootfs.path().to_owned(),
             mounts: mounts.to_vec(),
-            hosts: files::hosts(process),
             resolv_conf: files::resolv_conf(),
             pid_namespace: self.fresh_proc,
         };

@@ -10,11 +10,13 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::helper::{self, Report as Failure};
-use crate::inplace::{InPlace, host};
+use crate::inplace::{self, InPlace, host};
 use crate::namespace::user::{self, Way};
 use crate::namespace::{self, Inside, Namespace};
 use crate::sys::{self, Forked};
 use crate::{Network, Process, Sandbox, SandboxError};
+
+mod facts;
 
 /// The outcome of one probe.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -27,9 +29,19 @@ pub struct Finding {
     pub needs: Option<String>,
 }
 
+impl Finding {
+    /// What did not work, one line each.
+    fn refusals(&self) -> Vec<String> {
+        let refused = self.tried.iter().filter(|line| !line.ends_with(": ok"));
+        refused.map(|line| format!("  {}: {line}", self.backend)).collect()
+    }
+}
+
 /// Everything found out about this host, and the choice. [`probe`] makes it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {
+    /// What kind of place this is: name and value.
+    pub facts: Vec<(&'static str, String)>,
     pub findings: Vec<Finding>,
     /// Name of the back-end that `auto` takes.
     pub chosen: Option<&'static str>,
@@ -65,6 +77,7 @@ impl<'a> Wanted<'a> {
 pub fn probe(work: &Path) -> Report {
     let candidates: Vec<Candidate> = candidates(&Wanted::new("auto", work)).collect();
     Report {
+        facts: facts::facts(work),
         chosen: candidates.iter().find(|candidate| candidate.finding.works).map(|candidate| candidate.finding.backend),
         findings: candidates.into_iter().map(|candidate| candidate.finding).collect(),
     }
@@ -90,15 +103,13 @@ pub fn enter_as(wanted: &Wanted<'_>) -> Result<Box<dyn Sandbox>, SandboxError> {
         let reasons = format!("  `{}` is not one; there are `auto`, `{}`", wanted.name, known.join("`, `"));
         return Err(SandboxError::NoBackend { reasons });
     }
+    // Before anything of `/` is used: a killed builder may have left it full of a stage's files.
+    inplace::recover()?;
     let mut reasons = Vec::new();
     for candidate in candidates(wanted) {
         match candidate.chosen {
             Some(chosen) => return become_fit_for(chosen, wanted),
-            None => reasons.push(format!(
-                "  {}: {}",
-                candidate.finding.backend,
-                candidate.finding.tried.last().map_or("not tried", String::as_str)
-            )),
+            None => reasons.extend(candidate.finding.refusals()),
         }
     }
     Err(SandboxError::NoBackend { reasons: reasons.join("\n") })
@@ -229,9 +240,7 @@ fn attempt_namespace(way: &Way, work: &Path, attempt: &mut Attempt) {
     attempt.fresh_proc = in_child(|attempt| attempt.works = mounts_proc(work).is_ok()).works;
     attempt.tried.push(match attempt.fresh_proc {
         true => "pid namespace with a fresh proc: ok".into(),
-        false => {
-            "pid namespace with a fresh proc: refused (parts of /proc are masked); processes are the builder's".into()
-        }
+        false => "no pid namespace, because parts of /proc are masked and no fresh one can be mounted: ok".into(),
     });
     match arranges(work) {
         Ok(()) => {
@@ -243,7 +252,7 @@ fn attempt_namespace(way: &Way, work: &Path, attempt: &mut Attempt) {
 }
 
 fn because(call: &str, error: &io::Error) -> String {
-    format!("{call}: {}", error.to_string().to_lowercase())
+    format!("{call}: {}", sys::plain(error))
 }
 
 fn told(failure: &Failure) -> String {
@@ -266,7 +275,6 @@ fn arranges(work: &Path) -> Result<(), Failure> {
     let inside = Inside {
         root: fs::canonicalize(work).unwrap_or_else(|_| work.to_owned()),
         mounts: Vec::new(),
-        hosts: Vec::new(),
         resolv_conf: Vec::new(),
         pid_namespace: false,
     };

@@ -11,7 +11,8 @@ use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::helper::Report;
-use crate::{Process, filter, sys};
+use crate::sys::{self, plain};
+use crate::{Process, filter};
 
 /// Docker's default capabilities (moby `daemon/pkg/oci/caps/defaults.go`), which BuildKit gives to a step as well.
 pub const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
@@ -76,6 +77,10 @@ fn enter_directory(process: &Process) -> Result<(), Report> {
 }
 
 fn drop_rights(process: &Process) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
+    // The pipes become the user's, who may open /dev/stdout by its name then (runc `init_linux.go` fixStdioPermissions).
+    let _ = rustix::fs::fchown(io::stdout(), Some(uid), None);
+    let _ = rustix::fs::fchown(io::stderr(), Some(uid), None);
     let _ = rustix::thread::clear_ambient_capability_set();
     for bit in 0..64 {
         let one = CapabilitySet::from_bits_retain(1 << bit);
@@ -86,7 +91,6 @@ fn drop_rights(process: &Process) -> io::Result<()> {
     }
     let groups: Vec<Gid> = process.groups.iter().map(|group| Gid::from_raw(*group)).collect();
     rustix::thread::set_thread_groups(&groups)?;
-    let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
     if process.uid == 0 {
@@ -152,11 +156,4 @@ fn executable(file: &OsStr) -> io::Result<()> {
 
 fn program_of(process: &Process) -> String {
     process.args.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// The text of an error as strerror has it, without std's `(os error N)`.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    text.to_lowercase()
 }

@@ -34,6 +34,11 @@ pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
 }
 
+/// An error as strerror tells it, in lower case, without std's `(os error N)`.
+pub fn plain(error: &io::Error) -> String {
+    error.to_string().split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
 /// Ends the process without running anything else of it.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: takes a number and does not return.
@@ -151,4 +156,14 @@ pub fn no_core_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = Rlimit { current: Some(0), maximum: getrlimit(Resource::Core).maximum };
     let _ = setrlimit(Resource::Core, limit);
+}
+
+/// Version of the kernel's Landlock interface.
+pub fn landlock_version() -> io::Result<libc::c_long> {
+    /// The same number on every architecture.
+    const SYS_LANDLOCK_CREATE_RULESET: libc::c_long = 444;
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the call takes no attributes, makes nothing and returns a number.
+    let version = unsafe { libc::syscall(SYS_LANDLOCK_CREATE_RULESET, std::ptr::null::<u8>(), 0usize, VERSION) };
+    if version >= 0 { Ok(version) } else { Err(io::Error::last_os_error()) }
 }

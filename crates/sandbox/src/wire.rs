@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// A path by itself, as in a list.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Written(#[serde(with = "crate::wire")] pub PathBuf);
+
 pub fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
     path.as_os_str().serialize(to)
 }

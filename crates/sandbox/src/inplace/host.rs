@@ -6,6 +6,8 @@ use std::path::Path;
 
 use rustix::thread::CapabilitySet;
 
+use crate::sys;
+
 /// What an in-place run cannot do without. FSETID and SETFCAP because without them set-group-id bits and capabilities of
 /// files are lost in silence or programs fail.
 const NEEDED: &[(&str, CapabilitySet)] = &[
@@ -33,24 +35,22 @@ const INITS: &[&str] = &["systemd", "init", "runit", "s6-svscan", "openrc-init",
 /// Tries everything and says what was tried; the last line is what failed when the answer is no.
 pub fn works(work: &Path, forced: bool) -> (bool, Vec<String>) {
     let mut tried = Vec::new();
-    let steps: [(&str, &dyn Fn() -> Result<String, String>); 3] = [
-        ("root's rights over files and processes", &rights),
-        ("a container that is thrown away", &|| match forced {
-            true => Ok("taken for granted, as asked".into()),
-            false => disposable(),
-        }),
-        ("renaming between the work directory and `/`", &|| renames(work).map_err(|error| error.to_lowercase())),
-    ];
-    for (name, step) in steps {
-        match step() {
-            Ok(detail) => tried.push(format!("{name}: {detail}")),
-            Err(reason) => {
-                tried.push(format!("{name}: {reason}"));
-                return (false, tried);
-            }
-        }
+    let works = try_all(work, forced, &mut tried).is_ok();
+    (works, tried)
+}
+
+fn try_all(work: &Path, forced: bool, tried: &mut Vec<String>) -> Result<(), ()> {
+    let mut note = |name: &str, result: Result<String, String>| {
+        let works = result.is_ok();
+        tried.push(format!("{name}: {}", result.unwrap_or_else(|reason| reason)));
+        if works { Ok(()) } else { Err(()) }
+    };
+    note("root's rights over files and processes", rights())?;
+    match forced {
+        true => note("a container that is thrown away (taken for granted, as asked)", Ok("ok".into()))?,
+        false => note("a container that is thrown away", disposable())?,
     }
-    (true, tried)
+    note("renaming between the work directory and `/`", renames(work))
 }
 
 fn rights() -> Result<String, String> {
@@ -70,14 +70,14 @@ fn rights() -> Result<String, String> {
 /// By what this is known to be a container, or why it may be somebody's machine.
 pub fn disposable() -> Result<String, String> {
     if let Some(mark) = MARKS.iter().find(|mark| Path::new(mark).exists()) {
-        return Ok(format!("`{mark}` is there"));
+        return Ok(format!("`{mark}` is there: ok"));
     }
     let first = fs::read_to_string("/proc/1/comm").unwrap_or_default();
     let first = first.trim();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let layered = root_filesystem(&mounts).is_some_and(|kind| kind.contains("overlay") || kind == "aufs");
     match layered && !first.is_empty() && !INITS.contains(&first) {
-        true => Ok(format!("`/` is an overlay and process 1 is `{first}`")),
+        true => Ok(format!("`/` is an overlay and process 1 is `{first}`: ok")),
         false => Err("no sign of a container: the step would take over this machine's `/`".into()),
     }
 }
@@ -92,13 +92,17 @@ fn root_filesystem(mountinfo: &str) -> Option<&str> {
 fn renames(work: &Path) -> Result<String, String> {
     let here = work.join(".zuwai-probe");
     let there = Path::new("/.zuwai-probe");
-    let call = |name: &'static str| move |error: io::Error| format!("{name}: {error}");
+    let call = |name: &'static str| move |error: io::Error| format!("{name}: {}", sys::plain(&error));
     fs::create_dir(&here).map_err(call("mkdir in the work directory"))?;
     let moved = fs::rename(&here, there).map_err(|error| match error.kind() {
         io::ErrorKind::CrossesDevices => {
-            format!("rename: {error}; `{}` is on another file system than `/` (a volume?)", work.display())
+            format!(
+                "rename: {}; `{}` is on another file system than `/` (a volume?)",
+                sys::plain(&error),
+                work.display()
+            )
         }
-        _ => format!("rename: {error}"),
+        _ => format!("rename: {}", sys::plain(&error)),
     });
     let back = moved.and_then(|()| fs::rename(there, &here).map_err(call("rename back")));
     let removed = fs::remove_dir(&here).map_err(call("rmdir"));

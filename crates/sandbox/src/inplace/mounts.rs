@@ -5,13 +5,16 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rootfs::Tree;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::{Mount, MountSource, SandboxError, stubs, wire};
+use crate::{
+    Mount, MountSource, SandboxError, stubs, sys,
+    wire::{self, Written},
+};
 
 /// Everything that was put into a stage, in order.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -27,15 +30,14 @@ struct Placed {
     /// Relative, free of symbolic links.
     #[serde(with = "wire")]
     target: PathBuf,
+    /// It is in the container's own /dev, which no stage replaces.
+    in_dev: bool,
     /// Directories and the like made for it, outermost first.
-    made: Vec<Made>,
+    made: Vec<Written>,
     /// Something was there and waits in `covered`, under the index of this entry.
     covers: bool,
     back: Back,
 }
-
-#[derive(Clone, Serialize, Deserialize)]
-struct Made(#[serde(with = "wire")] PathBuf);
 
 /// What happens to the thing afterwards.
 #[derive(Clone, Serialize, Deserialize)]
@@ -43,9 +45,9 @@ enum Back {
     /// It is removed.
     Nowhere,
     /// It was moved here from the source, and returns.
-    Move(Made),
+    Move(Written),
     /// It is a copy of the source, which is replaced by it.
-    Copy(Made),
+    Copy(Written),
 }
 
 impl Mounted {
@@ -67,10 +69,18 @@ impl Mounted {
     fn put_one(&mut self, tree: &Tree, mount: &Mount) -> Result<(), SandboxError> {
         let refuse = |reason: String| SandboxError::Mount { target: mount.target.clone(), reason };
         check(mount).map_err(refuse)?;
-        let target = tree.resolve(&mount.target, true)?;
-        let place = tree.path().join(&target);
+        let in_dev = mount.target.starts_with("/dev");
+        let target = match in_dev {
+            true => mount.target.strip_prefix("/").unwrap_or(&mount.target).to_owned(),
+            false => tree.resolve(&mount.target, true)?,
+        };
+        let base = base(in_dev, tree.path());
+        let place = base.join(&target);
         let (source, alias) = self.now_at(tree.path(), &mount.source);
         let there = fs::symlink_metadata(&place).ok();
+        if in_dev && there.is_some() {
+            return Err(refuse("it is there already, and `/dev` is the container's when a step runs in place".into()));
+        }
         let is_directory = is_directory(&source).map_err(refuse)?;
         if there.as_ref().is_some_and(|there| there.is_dir() != is_directory) {
             let (what, on) = if is_directory { ("directory", "file") } else { ("file", "directory") };
@@ -78,10 +88,10 @@ impl Mounted {
         }
         // From here on `undo` knows of it, whatever fails.
         let covered = self.covered.join(self.places.len().to_string());
-        self.places.push(Placed { target, made: Vec::new(), covers: there.is_some(), back: Back::Nowhere });
+        self.places.push(Placed { target, in_dev, made: Vec::new(), covers: there.is_some(), back: Back::Nowhere });
         let Some(placed) = self.places.last_mut() else { return Ok(()) };
-        make_parents(tree.path(), &placed.target, &mut placed.made)
-            .map_err(|error| refuse(format!("could not make the mount point: {error}")))?;
+        make_parents(base, &placed.target, &mut placed.made)
+            .map_err(|error| refuse(format!("could not make the mount point: {}", sys::plain(&error))))?;
         if there.is_some() {
             renamed(&place, &covered).map_err(|error| failed("could not move", &place, error))?;
         }
@@ -90,7 +100,7 @@ impl Mounted {
             Some(first) => in_parent(&place, || symlink(first, &place)).map(|()| Back::Nowhere),
             None => fill(&place, &source, mode),
         }
-        .map_err(|error| refuse(format!("could not put it there: {error}")))?;
+        .map_err(|error| refuse(format!("could not put it there: {}", sys::plain(&error))))?;
         Ok(())
     }
 
@@ -99,7 +109,7 @@ impl Mounted {
     fn now_at(&self, stage: &Path, source: &MountSource) -> (MountSource, Option<PathBuf>) {
         let MountSource::Bind { path, read_only } = source else { return (source.clone(), None) };
         let moved = self.places.iter().find_map(|placed| match &placed.back {
-            Back::Move(Made(from)) => Some(placed.target.join(path.strip_prefix(from).ok()?)),
+            Back::Move(Written(from)) => Some(placed.target.join(path.strip_prefix(from).ok()?)),
             Back::Nowhere | Back::Copy(_) => None,
         });
         let Some(now) = moved else { return (source.clone(), None) };
@@ -110,6 +120,7 @@ impl Mounted {
     /// Removes everything again, the last first.
     pub fn undo(&mut self, stage: &Path) -> Result<(), SandboxError> {
         while let Some(placed) = self.places.last() {
+            let stage = base(placed.in_dev, stage);
             let place = stage.join(&placed.target);
             let covered = self.covered.join((self.places.len() - 1).to_string());
             undo_one(stage, placed, &covered).map_err(|error| failed("could not clear the mount at", &place, error))?;
@@ -117,6 +128,11 @@ impl Mounted {
         }
         Ok(())
     }
+}
+
+/// The directory that a target is relative to.
+fn base(in_dev: bool, stage: &Path) -> &Path {
+    if in_dev { Path::new("/") } else { stage }
 }
 
 fn failed(action: &str, path: &Path, source: io::Error) -> SandboxError {
@@ -127,7 +143,10 @@ fn check(mount: &Mount) -> Result<(), String> {
     if !mount.target.has_root() || mount.target.file_name().is_none() {
         return Err("the target is not an absolute path below `/`".into());
     }
-    let fixed = ["/proc", "/sys", "/dev"].into_iter().find(|fixed| mount.target.starts_with(fixed));
+    if mount.target.components().any(|part| part == Component::ParentDir) {
+        return Err("the target has `..` in it".into());
+    }
+    let fixed = ["/proc", "/sys"].into_iter().find(|fixed| mount.target.starts_with(fixed));
     fixed.map_or(Ok(()), |fixed| Err(format!("`{fixed}` is the container's when a step runs in place")))
 }
 
@@ -135,14 +154,14 @@ fn is_directory(source: &MountSource) -> Result<bool, String> {
     match source {
         MountSource::Bind { path, .. } => match fs::metadata(path) {
             Ok(looks) => Ok(looks.is_dir()),
-            Err(error) => Err(format!("source `{}`: {error}", path.display())),
+            Err(error) => Err(format!("source `{}`: {}", path.display(), sys::plain(&error))),
         },
         MountSource::Tmpfs { .. } => Ok(true),
         MountSource::File { .. } => Ok(false),
     }
 }
 
-fn make_parents(root: &Path, target: &Path, made: &mut Vec<Made>) -> io::Result<()> {
+fn make_parents(root: &Path, target: &Path, made: &mut Vec<Written>) -> io::Result<()> {
     let mut parents: Vec<&Path> = target.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
     parents.reverse();
     for path in parents {
@@ -150,7 +169,7 @@ fn make_parents(root: &Path, target: &Path, made: &mut Vec<Made>) -> io::Result<
         if !place.exists() {
             in_parent(&place, || fs::create_dir(&place))?;
             fs::set_permissions(&place, fs::Permissions::from_mode(0o755))?;
-            made.push(Made(path.to_owned()));
+            made.push(Written(path.to_owned()));
         }
     }
     Ok(())
@@ -199,12 +218,12 @@ fn write_secret(place: &Path, content: &[u8]) -> io::Result<()> {
 fn writable(place: &Path, source: &Path) -> io::Result<Back> {
     let source = fs::canonicalize(source)?;
     match renamed(&source, place) {
-        Ok(()) => Ok(Back::Move(Made(source))),
+        Ok(()) => Ok(Back::Move(Written(source))),
         // On a volume, or in a layer of the container's image, or a mount.
         Err(error) if matches!(error.kind(), io::ErrorKind::CrossesDevices | io::ErrorKind::ResourceBusy) => {
             in_parent(place, || copy(&source, place))?;
             let returns = fs::symlink_metadata(place)?.is_symlink();
-            Ok(if returns { Back::Nowhere } else { Back::Copy(Made(source)) })
+            Ok(if returns { Back::Nowhere } else { Back::Copy(Written(source)) })
         }
         Err(error) => Err(error),
     }
@@ -247,7 +266,7 @@ fn undo_one(stage: &Path, placed: &Placed, covered: &Path) -> io::Result<()> {
         }
     }
     remove(covered)?;
-    let made: Vec<PathBuf> = placed.made.iter().rev().map(|Made(path)| path.clone()).collect();
+    let made: Vec<PathBuf> = placed.made.iter().rev().map(|Written(path)| path.clone()).collect();
     stubs::remove(stage, &made).map_err(io::Error::other)
 }
 
@@ -255,15 +274,15 @@ fn give_back(place: &Path, back: &Back) -> io::Result<()> {
     if place.symlink_metadata().is_err() {
         // A cache has to be there next time, even when the step has removed it.
         return match back {
-            Back::Move(Made(source)) if source.symlink_metadata().is_err() => fs::create_dir(source),
+            Back::Move(Written(source)) if source.symlink_metadata().is_err() => fs::create_dir(source),
             _ => Ok(()),
         };
     }
     match back {
         Back::Nowhere => in_parent(place, || remove(place)),
-        Back::Move(Made(source)) if source.symlink_metadata().is_err() => renamed(place, source),
+        Back::Move(Written(source)) if source.symlink_metadata().is_err() => renamed(place, source),
         Back::Move(_) => in_parent(place, || remove(place)),
-        Back::Copy(Made(source)) => {
+        Back::Copy(Written(source)) => {
             replace(source, place)?;
             in_parent(place, || remove(place))
         }

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mounts::Mounted;
 use crate::SandboxError;
+use crate::wire::Written;
 
 /// Always there and never a stage's: mounts of the container.
 const SYSTEM: &[&str] = &["/proc", "/sys", "/dev"];
@@ -47,6 +48,8 @@ struct Record {
     phase: Phase,
     #[serde(with = "crate::wire")]
     stage: PathBuf,
+    /// What stays in `/`.
+    keep: Vec<Written>,
     mounted: Mounted,
 }
 
@@ -54,7 +57,6 @@ struct Record {
 pub struct Swap {
     record: Record,
     state: PathBuf,
-    keep: Vec<PathBuf>,
     mounts: BTreeSet<PathBuf>,
     /// What is in the container's volumes that the step sees.
     seen: Vec<(PathBuf, Vec<OsString>)>,
@@ -71,8 +73,9 @@ enum Side {
 impl Swap {
     /// Moves the builder's entries of `/` out of the way and those of the directory `stage` in.
     pub fn put_in(stage: &Path, state: &Path, keep: &[PathBuf], mounted: Mounted) -> Result<Swap, SandboxError> {
-        let record = Record { phase: Phase::Taking, stage: stage.to_owned(), mounted };
-        let mut swap = Swap::of(record, state, keep)?;
+        let keep = keep.iter().cloned().map(Written).collect();
+        let record = Record { phase: Phase::Taking, stage: stage.to_owned(), keep, mounted };
+        let mut swap = Swap::of(record, state)?;
         swap.in_root = true;
         swap.enter_phase(Phase::Taking)?;
         swap.take(Side::Builder, Path::new("/"))?;
@@ -86,8 +89,7 @@ impl Swap {
     fn volumes(&self) -> Vec<(PathBuf, Vec<OsString>)> {
         let ignored = SYSTEM.iter().chain(FLEETING).map(Path::new).collect::<Vec<_>>();
         let ours = |path: &Path| {
-            ignored.iter().any(|ignored| path.starts_with(ignored))
-                || self.keep.iter().any(|kept| path.starts_with(kept))
+            ignored.iter().any(|ignored| path.starts_with(ignored)) || self.keep().any(|kept| path.starts_with(kept))
         };
         let visible = self.mounts.iter().filter(|path| !ours(path) && path.is_dir());
         visible.filter_map(|path| Some((path.clone(), entries(path).ok()?))).collect()
@@ -101,11 +103,10 @@ impl Swap {
         })
     }
 
-    fn of(record: Record, state: &Path, keep: &[PathBuf]) -> Result<Swap, SandboxError> {
+    fn of(record: Record, state: &Path) -> Result<Swap, SandboxError> {
         let mounts =
             fs::read_to_string("/proc/self/mountinfo").map_err(setup("could not read", "/proc/self/mountinfo"))?;
-        let (state, keep) = (state.to_owned(), keep.to_vec());
-        Ok(Swap { record, state, keep, mounts: mount_points(&mounts), seen: Vec::new(), in_root: false })
+        Ok(Swap { record, state: state.to_owned(), mounts: mount_points(&mounts), seen: Vec::new(), in_root: false })
     }
 
     /// Moves the stage back to its directory and the builder's entries back to `/`, and undoes the stage's mounts.
@@ -145,14 +146,24 @@ impl Swap {
     /// Whether `path` itself stays in `/` whatever happens.
     fn stays(&self, path: &Path) -> bool {
         SYSTEM.iter().any(|system| path == Path::new(system))
-            || self.keep.iter().any(|kept| kept == path)
+            || self.keep().any(|kept| kept == path)
             || self.mounts.contains(path)
-            // With nothing of the stage's in its way, all beside what is kept may stay as well.
-            || (self.is_above_kept(path) && !self.waiting(Side::Stage, path).is_dir())
+            || (self.is_above_kept(path) && !self.shares(path))
+    }
+
+    fn keep(&self) -> impl Iterator<Item = &Path> {
+        self.record.keep.iter().map(|Written(kept)| kept.as_path())
     }
 
     fn is_above_kept(&self, path: &Path) -> bool {
-        self.keep.iter().any(|kept| kept.starts_with(path) && kept != path)
+        self.keep().any(|kept| kept.starts_with(path) && kept != path)
+    }
+
+    /// Whether a directory above something kept is the stage's as well. If not, all that is in it may stay. It is so when the
+    /// stage has it; from then on the stash has its placeholder.
+    fn shares(&self, path: &Path) -> bool {
+        let side = if self.record.phase == Phase::Taking { Side::Stage } else { Side::Builder };
+        fs::symlink_metadata(self.waiting(side, path)).is_ok_and(|looks| looks.is_dir())
     }
 
     /// Moves the entries of the directory `path` of `/` to a side.
@@ -334,8 +345,13 @@ fn write_record(state: &Path, record: &Record) -> Result<(), SandboxError> {
         .map_err(setup("could not write", &file))
 }
 
-/// Finishes what a killed builder had begun: `/` is the builder's again, the stage is back in its directory.
-pub fn recover(state: &Path, keep: &[PathBuf]) -> Result<(), SandboxError> {
+/// Whether something is swapped, or half so.
+pub fn is_swapped(state: &Path) -> bool {
+    record_file(state).exists()
+}
+
+/// Finishes what a killed builder had begun: `/` is the builder's again. Its stage is thrown away: nobody asks for it again.
+pub fn recover(state: &Path) -> Result<(), SandboxError> {
     let file = record_file(state);
     let text = match fs::read(&file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -343,7 +359,10 @@ pub fn recover(state: &Path, keep: &[PathBuf]) -> Result<(), SandboxError> {
     };
     let record =
         serde_json::from_slice(&text).map_err(io::Error::from).map_err(setup("could not understand", &file))?;
-    Swap::of(record, state, keep)?.finish()
+    let lost = state.join("lost");
+    make_placeholder(&lost)?;
+    Swap::of(Record { stage: lost.clone(), ..record }, state)?.finish()?;
+    fs::remove_dir_all(&lost).map_err(setup("could not remove", &lost))
 }
 
 #[cfg(test)]

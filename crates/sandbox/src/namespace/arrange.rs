@@ -17,7 +17,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use super::Inside;
 use crate::helper::Report;
 use crate::sys::{self, attribute};
-use crate::{Mount, MountSource, Process, stubs};
+use crate::{Mount, MountSource, Process, files, stubs};
 
 /// Without these a step could use devices or gain rights through what is mounted for it.
 const QUIET: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
@@ -57,6 +57,11 @@ const SIZE_64M: &str = "size=65536k";
 
 /// Makes the place where `process` runs and goes there.
 pub fn arrange(inside: &Inside, process: &Process) -> Result<(), Report> {
+    // Refused by the filters of some runtimes (Podman's): then the name is the container's.
+    match rustix::system::sethostname(process.hostname.as_bytes()) {
+        Ok(()) | Err(Errno::PERM) => {}
+        Err(error) => return Err(Report::setup(format!("could not set the host name `{}`", process.hostname), error)),
+    }
     // Stubs of mount points are made with modes that we choose.
     rustix::process::umask(Mode::empty());
     own_mounts(&inside.root)?;
@@ -65,16 +70,14 @@ pub fn arrange(inside: &Inside, process: &Process) -> Result<(), Report> {
     device_files(&root)?;
     system_files(&root)?;
     scratch.put(&root, "/etc/resolv.conf", &inside.resolv_conf)?;
-    scratch.put(&root, "/etc/hosts", &inside.hosts)?;
+    scratch.put(&root, "/etc/hosts", &files::hosts(process))?;
     for mount in &inside.mounts {
         user_mount(&root, &scratch, mount)?;
     }
     scratch.leave()?;
     process_files(&root, inside.pid_namespace)?;
     hide(&root)?;
-    change_root(&inside.root)?;
-    rustix::system::sethostname(process.hostname.as_bytes())
-        .map_err(|error| Report::setup(format!("could not set the host name `{}`", process.hostname), error))
+    change_root(&inside.root)
 }
 
 /// Keeps our mounts from the outside and makes the rootfs a mount of its own, on which device nodes mean nothing.
@@ -166,7 +169,7 @@ impl Root {
         let fail = |reason: String| Report::Mount { target: path.as_os_str().to_owned(), reason };
         let explain = |error: Errno| {
             let what = if kind == Kind::Directory { "directory" } else { "file" };
-            fail(format!("could not make the mount point, a {what}: {}", io::Error::from(error)))
+            fail(format!("could not make the mount point, a {what}: {}", sys::plain(&error.into())))
         };
         // As many links as the kernel follows (`linux/namei.h` MAXSYMLINKS).
         let target = self.ensure(path, kind, 40).map_err(explain)?;
@@ -187,7 +190,7 @@ impl Root {
     fn bind(&self, source: &Path, path: &Path, recursive: bool) -> Result<(), Report> {
         let fail = |error: io::Error| Report::Mount {
             target: path.as_os_str().to_owned(),
-            reason: format!("could not bind `{}`: {error}", source.display()),
+            reason: format!("could not bind `{}`: {}", source.display(), sys::plain(&error)),
         };
         let is_directory = fs::metadata(source).map_err(fail)?.is_dir();
         let target = self.target(path, if is_directory { Kind::Directory } else { Kind::File })?;
@@ -204,7 +207,7 @@ impl Root {
         let done = self.open_at(path).map_err(io::Error::from);
         done.and_then(|at| restrict(at.as_fd(), attributes, recursive)).map_err(|error| Report::Mount {
             target: path.as_os_str().to_owned(),
-            reason: format!("could not change the flags of the mount: {error}"),
+            reason: format!("could not change the flags of the mount: {}", sys::plain(&error)),
         })
     }
 }
@@ -257,7 +260,7 @@ impl Scratch {
 
 fn device_files(root: &Root) -> Result<(), Report> {
     let options = format!("mode=0755,{SIZE_64M}");
-    root.mount("tmpfs", "/dev", MountFlags::NOSUID | MountFlags::NOEXEC, &options)?;
+    root.mount("tmpfs", "/dev", MountFlags::NOSUID, &options)?;
     let dev = root.target(Path::new("/dev"), Kind::Directory)?;
     for (name, major, minor) in DEVICES {
         device(root, dev.as_fd(), name, rustix::fs::makedev(*major, *minor))?;
@@ -364,7 +367,7 @@ fn user_mount(root: &Root, scratch: &Scratch, mount: &Mount) -> Result<(), Repor
 fn tmpfs(root: &Root, path: &Path, size_bytes: Option<u64>) -> Result<(), Report> {
     let fail = |error: Errno| Report::Mount {
         target: path.as_os_str().to_owned(),
-        reason: format!("could not mount a tmpfs: {}", io::Error::from(error)),
+        reason: format!("could not mount a tmpfs: {}", sys::plain(&error.into())),
     };
     let target = root.target(path, Kind::Directory)?;
     let mode = rustix::fs::fstat(&target).map_err(fail)?.st_mode & 0o7777;

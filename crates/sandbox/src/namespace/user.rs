@@ -79,7 +79,7 @@ fn granted() -> Result<Way, String> {
 }
 
 fn granted_in(file: &str, uid: u32) -> Result<Vec<(u32, u32)>, String> {
-    let text = fs::read_to_string(file).map_err(|error| format!("could not read `{file}`: {error}"))?;
+    let text = fs::read_to_string(file).map_err(|error| format!("could not read `{file}`: {}", sys::plain(&error)))?;
     let ranges = ranges_of(&text, uid, user_name(uid).as_deref());
     match ranges.iter().map(|(_, count)| u64::from(*count)).sum::<u64>() {
         enough if enough >= u64::from(NEEDED_IDS) => Ok(ranges),
@@ -194,7 +194,7 @@ fn write_maps(target: Pid, way: &Way, (users, groups): &(Map, Map)) -> Result<()
         run_map_tool("newuidmap", target, users)?;
         return run_map_tool("newgidmap", target, groups);
     }
-    raise_permitted().map_err(|error| format!("capset: {error}"))?;
+    raise_permitted().map_err(|error| format!("capset: {}", sys::plain(&error.into())))?;
     write_map(target, "uid_map", users)?;
     write_map(target, "gid_map", groups)
 }
@@ -208,7 +208,7 @@ fn raise_permitted() -> rustix::io::Result<()> {
 fn write_map(target: Pid, file: &str, map: &Map) -> Result<(), String> {
     let lines: String = map.iter().map(|(inside, outside, count)| format!("{inside} {outside} {count}\n")).collect();
     fs::write(format!("/proc/{}/{file}", target.as_raw_nonzero()), lines)
-        .map_err(|error| format!("write of {file}: {error}"))
+        .map_err(|error| format!("write of {file}: {}", sys::plain(&error)))
 }
 
 fn run_map_tool(tool: &str, target: Pid, map: &Map) -> Result<(), String> {
@@ -218,7 +218,7 @@ fn run_map_tool(tool: &str, target: Pid, map: &Map) -> Result<(), String> {
         .args(numbers.map(|number| number.to_string()))
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| format!("{tool}: {error}"))?;
+        .map_err(|error| format!("{tool}: {}", sys::plain(&error)))?;
     match done.status.success() {
         true => Ok(()),
         false => Err(format!("{tool}: {}", String::from_utf8_lossy(&done.stderr).trim())),
