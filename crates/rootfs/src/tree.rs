@@ -18,7 +18,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 pub(crate) use descent::Descent;
-pub(crate) use sys::{Found, Key};
+pub(crate) use sys::{Found, Key, Xattrs};
 use table::Table;
 
 use crate::RootfsError;

@@ -23,6 +23,7 @@ const RELIC: &[u8] = b".wh..wh.";
 const MAX_PATH_BYTES: usize = 16 * 1024;
 /// Piece of a file that becomes a hole when it is all zeros.
 const CHUNK_BYTES: usize = 64 * 1024;
+const ZEROS: &[u8] = &[0; CHUNK_BYTES];
 
 /// What a layer may cost.
 #[derive(Clone, Copy, Debug)]
@@ -334,42 +335,56 @@ impl<'t> Unpacker<'t> {
 
     fn file(&mut self, path: &Path, name: &OsStr, entry: &Entry, content: &mut dyn Read) -> Result<(), RootfsError> {
         let fail = |error| inside_error("could not unpack", path, error);
-        let directory = self.make_room(name).map_err(fail)?;
-        let mut file = at::make_file(directory, name).map_err(fail)?;
+        let mut file = self.make_file(name).map_err(fail)?;
         let fail_write = |error| inside_error("could not write", path, error);
-        match &entry.pieces {
+        let has_tail = match &entry.pieces {
             None => self.write(&mut file, content, entry.size_bytes, path)?,
             Some(pieces) => {
                 for &(offset, length) in pieces {
                     file.seek(SeekFrom::Start(offset)).map_err(fail_write)?;
                     self.write(&mut file, content, length, path)?;
                 }
+                true
             }
-        }
-        let position = file.stream_position().map_err(fail_write)?;
-        if position != entry.size_bytes || file.metadata().map_err(fail_write)?.len() != entry.size_bytes {
+        };
+        if has_tail {
             file.set_len(entry.size_bytes).map_err(fail_write)?;
         }
         drop(file);
         self.finish(name, entry).map_err(fail)
     }
 
-    /// Writes `length` bytes at the file's position; runs of zeros are skipped.
-    fn write(&mut self, file: &mut File, content: &mut dyn Read, length: u64, path: &Path) -> Result<(), RootfsError> {
+    fn make_file(&mut self, name: &OsStr) -> io::Result<File> {
+        match at::make_file(self.parent()?.directory.as_fd(), name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => at::make_file(self.make_room(name)?, name),
+            result => result,
+        }
+    }
+
+    /// Writes `length` bytes at the file's position; runs of zeros are skipped. Whether the last thing was such a run.
+    fn write(
+        &mut self,
+        file: &mut File,
+        content: &mut dyn Read,
+        length: u64,
+        path: &Path,
+    ) -> Result<bool, RootfsError> {
         let fail = |error| inside_error("could not write", path, error);
+        let mut ends_in_hole = false;
         let mut remaining = length;
         while remaining > 0 {
             let wanted = remaining.min(self.buffer.len() as u64) as usize;
             let chunk = &mut self.buffer[..wanted];
             content.read_exact(chunk).map_err(|error| content_error(error, path))?;
-            if wanted == CHUNK_BYTES && chunk.iter().all(|&byte| byte == 0) {
+            ends_in_hole = chunk == ZEROS;
+            if ends_in_hole {
                 file.seek(SeekFrom::Current(wanted as i64)).map_err(fail)?;
             } else {
                 file.write_all(chunk).map_err(fail)?;
             }
             remaining -= wanted as u64;
         }
-        Ok(())
+        Ok(ends_in_hole)
     }
 
     /// Metadata of something new that is no directory.

@@ -116,8 +116,11 @@ fn removal_goes_deep_and_stays_inside() {
     assert!(tree.remove(path("..")).is_err());
 }
 
+/// Name, kind, mode, owner, device number.
+type Special = (&'static str, FileKind, u32, (u32, u32), (u32, u32));
+
 /// Makes one file of each kind with everything set, and says what must come back.
-fn make_special(tree: &Tree) -> Vec<(&'static str, FileKind, u32, (u32, u32), (u32, u32))> {
+fn make_special(tree: &Tree) -> Vec<Special> {
     tree.make_dir(path("dir"), 0o2755).unwrap();
     write(tree, "file", "x");
     write(tree, "unreadable", "secret");
@@ -145,7 +148,7 @@ fn make_special(tree: &Tree) -> Vec<(&'static str, FileKind, u32, (u32, u32), (u
     expected
 }
 
-fn assert_special(tree: &Tree, expected: &[(&str, FileKind, u32, (u32, u32), (u32, u32))]) {
+fn assert_special(tree: &Tree, expected: &[Special]) {
     for (name, kind, mode, owner, device) in expected {
         let found = stat(tree, name);
         assert_eq!(

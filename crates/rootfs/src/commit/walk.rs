@@ -13,7 +13,7 @@ use std::vec::IntoIter;
 use super::record::{self, Record, State};
 use super::{CommitOptions, Committed};
 use crate::tar::{self, CopyError, Entry, Kind};
-use crate::tree::{Descent, at, inside_error, io_error};
+use crate::tree::{Descent, Found, Xattrs, at, inside_error, io_error};
 use crate::{FileKind, RootfsError, Tree};
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -145,7 +145,7 @@ impl<'a> Walk<'a> {
             self.skip_below(before)?;
         }
         if before.is_none_or(|before| state.differs(&before.state)) {
-            self.write_file(&name, &state)?;
+            self.write_file(&name, &found, &state)?;
         }
         Ok(())
     }
@@ -282,21 +282,23 @@ impl<'a> Walk<'a> {
     }
 
     /// Writes a file, link or special file and its content.
-    fn write_file(&mut self, name: &OsStr, state: &State) -> Result<(), RootfsError> {
+    fn write_file(&mut self, name: &OsStr, found: &Found, state: &State) -> Result<(), RootfsError> {
         if self.layer.is_none() {
             return Ok(());
         }
         check_name(&self.path)?;
         self.write_directories()?;
-        let path = &self.path;
+        let (tree, path, directory) = (self.tree, &self.path, self.descent.current());
         let fail = |error| inside_error("could not read", Path::new(OsStr::from_bytes(path)), error);
-        let directory = self.descent.current();
         let Some(layer) = &mut self.layer else { return Ok(()) };
         let mut entry = entry_of(state, path, self.options, layer.is_copy);
-        if state.kind == FileKind::File || layer.is_copy {
-            entry.xattrs = self.tree.xattrs_at(directory, name).map_err(fail)?;
+        let mut file = None;
+        if state.kind == FileKind::File {
+            let opened = tree.open_known_file_at(directory, name).map_err(fail)?;
+            entry.xattrs = tree.file_xattrs(&opened, found.key).map_err(fail)?;
             // As BuildKit, which leaves all others out of the layers that it writes.
             entry.xattrs.retain(|(name, _)| layer.is_copy || name == "security.capability");
+            file = Some(opened);
         }
         layer.entries += 1;
         if let Some(first) = layer.names.get(&state.inode) {
@@ -307,30 +309,22 @@ impl<'a> Walk<'a> {
         if state.links > 1 {
             layer.names.insert(state.inode, path.clone());
         }
-        match state.kind {
-            FileKind::File => {
-                let mut file = self.tree.open_file_at(directory, name).map_err(fail)?;
-                entry.size_bytes = file.metadata().map_err(fail)?.len();
-                layer.writer.header(&entry).map_err(RootfsError::Write)?;
-                layer.writer.content(&mut file, entry.size_bytes).map_err(|error| match error {
-                    CopyError::Read(error) => fail(error),
-                    CopyError::Write(error) => RootfsError::Write(error),
-                })
-            }
-            FileKind::Symlink => {
-                entry.link = at::read_link(directory, name).map_err(fail)?.into_os_string().into_encoded_bytes();
-                layer.writer.header(&entry).map_err(RootfsError::Write)
-            }
-            _ => layer.writer.header(&entry).map_err(RootfsError::Write),
+        if state.kind == FileKind::Symlink {
+            entry.link = at::read_link(directory, name).map_err(fail)?.into_os_string().into_encoded_bytes();
         }
+        let Some(mut file) = file else { return layer.writer.header(&entry).map_err(RootfsError::Write) };
+        entry.size_bytes = file.metadata().map_err(fail)?.len();
+        layer.writer.header(&entry).map_err(RootfsError::Write)?;
+        layer.writer.content(&mut file, entry.size_bytes).map_err(|error| match error {
+            CopyError::Read(error) => fail(error),
+            CopyError::Write(error) => RootfsError::Write(error),
+        })
     }
 
     fn fail(&self, action: &'static str, error: io::Error) -> RootfsError {
         inside_error(action, Path::new(OsStr::from_bytes(&self.path)), error)
     }
 }
-
-type Xattrs = Vec<(OsString, Vec<u8>)>;
 
 fn record_error(error: io::Error) -> RootfsError {
     io_error("could not record the state of", Path::new("the rootfs"), error)

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::ops::Range;
 use std::os::unix::ffi::OsStringExt;
 
 use super::{BLOCK, Entry, Kind, field};
 
+const BUFFER_BYTES: usize = 64 * 1024;
 /// Go's limit on one extended header, long name or sparse map; real ones have a few kilobytes.
 const MAX_EXTENSION_BYTES: u64 = 1 << 20;
 /// Extended headers in a row before an entry. Writers make two at most (a long name and a long link).
@@ -33,7 +34,7 @@ fn invalid<T>(reason: impl Into<String>) -> Result<T, Error> {
 
 /// Reads a tar stream. [`Reader::next`] gives an entry, then [`Reader::read`] its stored bytes.
 pub(crate) struct Reader<R> {
-    stream: R,
+    stream: BufReader<R>,
     /// Stored bytes of the current entry that were not read.
     remaining: u64,
     /// Padding behind them.
@@ -79,6 +80,7 @@ pub(super) fn checksums(block: &[u8; BLOCK]) -> (i64, i64) {
 
 impl<R: Read> Reader<R> {
     pub fn new(stream: R) -> Reader<R> {
+        let stream = BufReader::with_capacity(BUFFER_BYTES, stream);
         Reader { stream, remaining: 0, padding: 0, finished: false, lacks_end: false }
     }
 

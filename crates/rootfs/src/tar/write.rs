@@ -1,11 +1,12 @@
 //! Writing entries: `ustar` where everything fits, a PAX header before it where not. Same entries, same bytes.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 
 use super::{BLOCK, Entry, Kind, field, read};
 
+const BUFFER_BYTES: usize = 64 * 1024;
 /// Twelve octal digits less the terminator.
 const MAX_LONG: u64 = 0o777_7777_7777;
 /// Eight octal digits less the terminator.
@@ -13,7 +14,7 @@ const MAX_SHORT: u32 = 0o777_7777;
 
 /// Writes a tar stream. No user names, no host names.
 pub(crate) struct Writer<W: Write> {
-    stream: W,
+    stream: BufWriter<W>,
     buffer: Vec<u8>,
     pub written_bytes: u64,
 }
@@ -27,7 +28,8 @@ pub(crate) enum CopyError {
 
 impl<W: Write> Writer<W> {
     pub fn new(stream: W) -> Writer<W> {
-        Writer { stream, buffer: vec![0; 64 * 1024], written_bytes: 0 }
+        let stream = BufWriter::with_capacity(BUFFER_BYTES, stream);
+        Writer { stream, buffer: vec![0; BUFFER_BYTES], written_bytes: 0 }
     }
 
     /// Writes the header; a file's content, `entry.size_bytes` bytes, must follow with [`Writer::content`].

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use super::{Descent, FileKind, Found, Tree, sys};
+use super::{Descent, FileKind, Found, Key, Tree, Xattrs, sys};
 
 const CAPABILITY: &str = "security.capability";
 const SET_IDS: u32 = 0o6000;
@@ -47,6 +47,11 @@ pub fn set_modified(directory: BorrowedFd<'_>, name: &OsStr, (seconds, nanosecon
     let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
     let times = Timestamps { last_access: time, last_modification: time };
     Ok(rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Attributes that images have.
+fn is_ours(attribute: &[u8]) -> bool {
+    attribute == CAPABILITY.as_bytes() || attribute.starts_with(b"user.")
 }
 
 /// The kernel says no to whom the process is, or cannot express the value: what the table is for.
@@ -102,10 +107,14 @@ impl Tree {
     pub(crate) fn open_file_at(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
         let found = self.stat_at(directory, name)?.ok_or(Errno::NOENT)?;
         match found.metadata.kind {
-            FileKind::File => {}
-            FileKind::Directory => return Err(Errno::ISDIR.into()),
-            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+            FileKind::File => self.open_known_file_at(directory, name),
+            FileKind::Directory => Err(Errno::ISDIR.into()),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
         }
+    }
+
+    /// Opens to read what was just seen to be a regular file.
+    pub(crate) fn open_known_file_at(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         match rustix::fs::openat(directory, name, flags | OFlags::NOATIME, Mode::empty()) {
             // Only the owner may leave the access time alone.
@@ -118,20 +127,28 @@ impl Tree {
         Ok(rustix::fs::openat(directory, name, flags, Mode::empty())?.into())
     }
 
-    pub(crate) fn xattrs_at(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<(OsString, Vec<u8>)>> {
+    pub(crate) fn xattrs_at(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Xattrs> {
         let found = self.existing(directory, name)?;
-        let wanted = |attribute: &[u8]| attribute == CAPABILITY.as_bytes() || attribute.starts_with(b"user.");
-        let mut attributes = sys::xattrs(directory, name, found.metadata.kind, wanted)?;
+        let attributes = sys::xattrs(directory, name, found.metadata.kind, is_ours)?;
+        Ok(self.merge_xattrs(found.key, attributes))
+    }
+
+    /// As [`Tree::xattrs_at`], of an open file.
+    pub(crate) fn file_xattrs(&self, file: &File, key: Key) -> io::Result<Xattrs> {
+        Ok(self.merge_xattrs(key, sys::file_xattrs(file, is_ours)?))
+    }
+
+    fn merge_xattrs(&self, key: Key, mut attributes: Xattrs) -> Xattrs {
         if let Some(table) = self.entries()
-            && let Some(entry) = table.get(found.key)
+            && let Some(entry) = table.get(key)
         {
-            for (name, value) in entry.xattrs().filter(|(name, _)| wanted(name.as_bytes())) {
+            for (name, value) in entry.xattrs().filter(|(name, _)| is_ours(name.as_bytes())) {
                 attributes.retain(|(known, _)| known != name);
                 attributes.push((name.clone(), value.clone()));
             }
         }
         attributes.sort_unstable();
-        Ok(attributes)
+        attributes
     }
 
     pub(crate) fn make_dir_at(&self, directory: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<()> {

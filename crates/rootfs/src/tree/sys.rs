@@ -1,6 +1,7 @@
 //! System calls that rustix does not offer or offers in another shape.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -190,12 +191,13 @@ pub fn may_give_files_away() -> bool {
 
 /// A file to work on with the xattr calls: a descriptor where it can be opened without side effects (files and
 /// directories), else its name through /proc, the only way to a symbolic link or a device below a descriptor.
-enum Attributed {
+enum Attributed<'f> {
     Open(OwnedFd),
+    Borrowed(BorrowedFd<'f>),
     Named(CString),
 }
 
-fn attributed(dir: BorrowedFd<'_>, name: &OsStr, kind: FileKind) -> io::Result<Attributed> {
+fn attributed(dir: BorrowedFd<'_>, name: &OsStr, kind: FileKind) -> io::Result<Attributed<'static>> {
     if matches!(kind, FileKind::File | FileKind::Directory) {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let name = if name.is_empty() { OsStr::new(".") } else { name };
@@ -210,21 +212,49 @@ fn attributed(dir: BorrowedFd<'_>, name: &OsStr, kind: FileKind) -> io::Result<A
     Ok(Attributed::Named(CString::new(path)?))
 }
 
-impl Attributed {
+impl Attributed<'_> {
     fn list(&self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
         match self {
-            Attributed::Open(file) => rustix::fs::flistxattr(file.as_fd(), buffer),
+            Attributed::Open(file) => rustix::fs::flistxattr(file, buffer),
+            Attributed::Borrowed(file) => rustix::fs::flistxattr(file, buffer),
             Attributed::Named(path) => rustix::fs::llistxattr(path.as_c_str(), buffer),
         }
     }
 
     fn get(&self, name: &CStr, buffer: &mut [u8]) -> rustix::io::Result<usize> {
         match self {
-            Attributed::Open(file) => rustix::fs::fgetxattr(file.as_fd(), name, buffer),
+            Attributed::Open(file) => rustix::fs::fgetxattr(file, name, buffer),
+            Attributed::Borrowed(file) => rustix::fs::fgetxattr(file, name, buffer),
             Attributed::Named(path) => rustix::fs::lgetxattr(path.as_c_str(), name, buffer),
         }
     }
+
+    fn read(&self, wanted: impl Fn(&[u8]) -> bool) -> io::Result<Xattrs> {
+        let names = match whole(|buffer| self.list(buffer)) {
+            Ok(names) => names,
+            Err(Errno::NOTSUP) => return Ok(Vec::new()),
+            // Without /proc nothing is known of links and devices; neither kind has attributes that go into a layer.
+            Err(Errno::NOENT | Errno::NOTDIR) if matches!(self, Attributed::Named(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut result = Vec::new();
+        for attribute in names.split_inclusive(|&byte| byte == 0) {
+            let Ok(attribute) = CStr::from_bytes_with_nul(attribute) else { continue };
+            if !wanted(attribute.to_bytes()) {
+                continue;
+            }
+            match whole(|buffer| self.get(attribute, buffer)) {
+                Ok(value) => result.push((OsStr::from_bytes(attribute.to_bytes()).to_owned(), value)),
+                Err(Errno::NODATA | Errno::NOTSUP) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(result)
+    }
 }
+
+/// Names and values.
+pub type Xattrs = Vec<(OsString, Vec<u8>)>;
 
 /// Calls a size-then-fill system call until the answer fits.
 fn whole(mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
@@ -243,33 +273,13 @@ fn whole(mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> rustix
 }
 
 /// Attributes of a file that `wanted` takes. A file system without attributes has none.
-pub fn xattrs(
-    dir: BorrowedFd<'_>,
-    name: &OsStr,
-    kind: FileKind,
-    wanted: impl Fn(&[u8]) -> bool,
-) -> io::Result<Vec<(std::ffi::OsString, Vec<u8>)>> {
-    let file = attributed(dir, name, kind)?;
-    let names = match whole(|buffer| file.list(buffer)) {
-        Ok(names) => names,
-        Err(Errno::NOTSUP) => return Ok(Vec::new()),
-        // Without /proc nothing is known of links and devices; neither kind has attributes that go into a layer.
-        Err(Errno::NOENT | Errno::NOTDIR) if matches!(file, Attributed::Named(_)) => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
-    let mut result = Vec::new();
-    for attribute in names.split_inclusive(|&byte| byte == 0) {
-        let Ok(attribute) = CStr::from_bytes_with_nul(attribute) else { continue };
-        if !wanted(attribute.to_bytes()) {
-            continue;
-        }
-        match whole(|buffer| file.get(attribute, buffer)) {
-            Ok(value) => result.push((OsStr::from_bytes(attribute.to_bytes()).to_owned(), value)),
-            Err(Errno::NODATA | Errno::NOTSUP) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(result)
+pub fn xattrs(dir: BorrowedFd<'_>, name: &OsStr, kind: FileKind, wanted: impl Fn(&[u8]) -> bool) -> io::Result<Xattrs> {
+    attributed(dir, name, kind)?.read(wanted)
+}
+
+/// The same of an open file.
+pub fn file_xattrs(file: &File, wanted: impl Fn(&[u8]) -> bool) -> io::Result<Xattrs> {
+    Attributed::Borrowed(file.as_fd()).read(wanted)
 }
 
 pub fn set_xattr(
@@ -282,6 +292,7 @@ pub fn set_xattr(
     let flags = rustix::fs::XattrFlags::empty();
     match attributed(dir, name, kind).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))? {
         Attributed::Open(file) => rustix::fs::fsetxattr(file, attribute, value, flags),
+        Attributed::Borrowed(file) => rustix::fs::fsetxattr(file, attribute, value, flags),
         Attributed::Named(path) => rustix::fs::lsetxattr(path.as_c_str(), attribute, value, flags),
     }
 }
@@ -289,6 +300,7 @@ pub fn set_xattr(
 pub fn remove_xattr(dir: BorrowedFd<'_>, name: &OsStr, kind: FileKind, attribute: &OsStr) -> rustix::io::Result<()> {
     match attributed(dir, name, kind).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))? {
         Attributed::Open(file) => rustix::fs::fremovexattr(file, attribute),
+        Attributed::Borrowed(file) => rustix::fs::fremovexattr(file, attribute),
         Attributed::Named(path) => rustix::fs::lremovexattr(path.as_c_str(), attribute),
     }
 }

@@ -1,6 +1,8 @@
 //! Helpers of the integration tests.
 #![allow(dead_code, reason = "every test binary uses another part")]
 
+pub mod tarball;
+
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
