@@ -4,7 +4,7 @@
 //! is remembered, so that the next request has it at once.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use http::Method;
 use net::{Body, Kind, Net, NetError, Request, Response};
@@ -115,12 +115,14 @@ pub(crate) struct Answer {
 pub(crate) struct Client {
     pub(crate) net: Net,
     pub(crate) credentials: Credentials,
-    /// `http` or `https`, by host, where both are allowed.
-    schemes: Mutex<HashMap<String, &'static str>>,
+    /// `http` or `https`, by host, where both are allowed; locked while it is found out.
+    schemes: Mutex<HashMap<String, Arc<Mutex<Option<&'static str>>>>>,
     challenges: Mutex<HashMap<String, Challenge>>,
-    /// Locked while a token is fetched: uploads that start together need one token, not one each.
-    tokens: Mutex<HashMap<TokenKey, Token>>,
+    /// By token server, and locked while one is asked: uploads that start together need one token, not one each.
+    tokens: Mutex<HashMap<String, Arc<Mutex<Tokens>>>>,
 }
+
+type Tokens = HashMap<TokenKey, Token>;
 
 /// The value of an `Authorization` header.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -226,13 +228,12 @@ impl Client {
         if !self.net.settings().allows_plain_http(host) {
             return Ok("https");
         }
-        let mut schemes = locked(&self.schemes);
-        if let Some(scheme) = schemes.get(host) {
-            return Ok(scheme);
+        let known = locked(&self.schemes).entry(host.to_owned()).or_default().clone();
+        let mut known = locked(&known);
+        match *known {
+            Some(scheme) => Ok(scheme),
+            None => Ok(known.insert(self.probe(host)?)),
         }
-        let scheme = self.probe(host)?;
-        schemes.insert(host.to_owned(), scheme);
-        Ok(scheme)
     }
 
     fn probe(&self, host: &str) -> Result<&'static str, NetError> {
@@ -310,7 +311,8 @@ impl Client {
         asked: Option<&str>,
         used: Option<&Authorization>,
     ) -> Result<Secret, Failure> {
-        let mut tokens = locked(&self.tokens);
+        let tokens = locked(&self.tokens).entry(key.realm.clone()).or_default().clone();
+        let mut tokens = locked(&tokens);
         let refused = |token: &Token| used.is_some_and(|u| u.0.reveal() == format!("Bearer {}", token.value.reveal()));
         if let Some(token) = tokens.get(&key).filter(|token| token.is_fresh() && !refused(token)) {
             return Ok(token.value.clone());

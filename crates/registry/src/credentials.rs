@@ -41,13 +41,15 @@ struct Answered {
     result: Result<Option<Login>, String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Source {
     /// For messages: `` `~/.docker/config.json` ``, `variable KANIKO_…`.
     label: String,
     helpers: Vec<(Key, String)>,
     store: Option<String>,
     logins: Vec<Entry>,
+    /// By the registry's part of a variable's name: `REGISTRY_EXAMPLE`.
+    variables: BTreeMap<String, Login>,
 }
 
 #[derive(Clone, Debug)]
@@ -124,7 +126,13 @@ impl Credentials {
             Some(Entry { key: Key::parse(&name), name, login })
         });
         let store = file.creds_store.filter(|name| !name.is_empty());
-        self.sources.push(Source { label: label.to_owned(), helpers, store, logins: logins.collect() });
+        self.sources.push(Source {
+            label: label.to_owned(),
+            helpers,
+            store,
+            logins: logins.collect(),
+            ..Source::default()
+        });
         Ok(())
     }
 
@@ -132,13 +140,32 @@ impl Credentials {
     /// (`registry.example/team`).
     pub fn add_login(&mut self, prefix: &str, login: Login, label: &str) {
         let entry = Entry { key: Key::parse(prefix), name: prefix.to_owned(), login: Ok(login) };
-        self.sources.push(Source { label: label.to_owned(), helpers: Vec::new(), store: None, logins: vec![entry] });
+        self.sources.push(Source { label: label.to_owned(), logins: vec![entry], ..Source::default() });
     }
 
     /// Adds a credential helper (`ecr-login`) for a registry, as `credHelpers` does.
     pub fn add_helper(&mut self, prefix: &str, helper: &str, label: &str) {
         let helpers = vec![(Key::parse(prefix), helper.to_owned())];
-        self.sources.push(Source { label: label.to_owned(), helpers, store: None, logins: Vec::new() });
+        self.sources.push(Source { label: label.to_owned(), helpers, ..Source::default() });
+    }
+
+    /// Adds the logins that environment variables hold: `PREFIX_REGISTRY_EXAMPLE_USER` and `…_PASSWORD`, for a prefix such
+    /// as `KANIKO`. Of `variables`, which may be the whole environment, only these are kept.
+    ///
+    /// The registry's name is in upper case with `_` for what is no letter or digit, with its port, without, or without
+    /// some of its first labels: `EXAMPLE` serves `registry.example`. Docker Hub is `INDEX_DOCKER_IO` or an end of that.
+    pub fn add_variables(&mut self, prefix: &str, variables: impl IntoIterator<Item = (String, String)>) {
+        let all: BTreeMap<String, String> = variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        let named = all.iter().filter_map(|(name, username)| {
+            let registry = name.strip_prefix(prefix)?.strip_prefix('_')?.strip_suffix("_USER")?;
+            let password = Secret::new(all.get(&format!("{prefix}_{registry}_PASSWORD"))?.as_str());
+            Some((registry.to_owned(), Login::Basic { username: username.clone(), password }))
+        });
+        let variables: BTreeMap<String, Login> = named.collect();
+        if !variables.is_empty() {
+            let label = format!("variables `{prefix}_…_USER`");
+            self.sources.push(Source { label, variables, ..Source::default() });
+        }
     }
 
     /// Looks for helpers in `directories` before `PATH`.
@@ -188,6 +215,10 @@ impl Credentials {
                 Err(problem) => problems.push(problem),
             }
         }
+        if let Some((name, login)) = variable_names(registry).find_map(|name| source.variables.get_key_value(&name)) {
+            let entry = source.label.replace('…', name);
+            return Some(Found { login: login.clone(), entry });
+        }
         let entry = longest(source.logins.iter().map(|entry| (&entry.key, entry)), registry, repository)?;
         match &entry.login {
             Ok(login) => {
@@ -216,6 +247,17 @@ impl Credentials {
 /// How a helper knows `registry`.
 fn server(registry: &str) -> String {
     if registry == "docker.io" { HUB_KEY.to_owned() } else { registry.to_owned() }
+}
+
+/// How variables may name `registry`, the most particular first.
+fn variable_names(registry: &str) -> impl Iterator<Item = String> {
+    let host = if registry == "docker.io" { "index.docker.io" } else { registry };
+    let name = host.split(':').next().unwrap_or(host);
+    let starts = std::iter::once(0).chain(name.match_indices('.').map(|(at, _)| at + 1));
+    let shorter: Vec<String> = starts.map(|start| name[start..].to_owned()).collect();
+    std::iter::once(host.to_owned()).chain(shorter).map(|text| {
+        text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+    })
 }
 
 /// The value whose key is the longest prefix of `registry/repository`.
@@ -420,6 +462,39 @@ mod tests {
         }
         let found = credentials.look_up("r.example", "team/x").found.unwrap();
         assert_eq!(found.entry, "`config.json`, entry `r.example/team`");
+    }
+
+    #[test]
+    fn variables() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let environment = [
+            ("KANIKO_REGISTRY_EXAMPLE_5000", "port"),
+            ("KANIKO_REGISTRY_EXAMPLE", "host"),
+            ("KANIKO_GITLAB_COM", "domain"),
+            ("KANIKO_DOCKER_IO", "hub"),
+            ("OTHER_QUAY_IO", "other"),
+            ("KANIKO_", "nothing"),
+        ];
+        let both =
+            |(name, user): &(&str, &str)| [pair(&format!("{name}_USER"), user), pair(&format!("{name}_PASSWORD"), "p")];
+        let mut credentials = Credentials::anonymous();
+        credentials
+            .add_variables("KANIKO", environment.iter().flat_map(both).chain([pair("KANIKO_GHCR_IO_USER", "alone")]));
+        for (registry, expected) in [
+            ("registry.example:5000", "port:p"),
+            ("registry.example:5001", "host:p"),
+            ("registry.example", "host:p"),
+            ("registry.gitlab.com", "domain:p"),
+            ("gitlab.com", "domain:p"),
+            ("notgitlab.com", "-"),
+            ("docker.io", "hub:p"),
+            ("quay.io", "-"),
+            ("ghcr.io", "-"),
+        ] {
+            assert_eq!(word(&credentials.look_up(registry, "app")), expected, "{registry}");
+        }
+        let found = credentials.look_up("registry.gitlab.com", "app").found.unwrap();
+        assert_eq!(found.entry, "variables `KANIKO_GITLAB_COM_USER`");
     }
 
     #[test]
