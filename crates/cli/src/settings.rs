@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use build::Secret;
+use dockerfile::lint::Checks;
 use net::{Proxies, Settings};
 use oci::{Flavor, Platform, Reference};
 use oci::media_type::Compression;
@@ -21,6 +22,12 @@ pub fn build_args(words: &[String]) -> BTreeMap<String, String> {
         None => std::env::var(word).ok().map(|value| (word.clone(), value)),
     };
     words.iter().filter_map(value).collect()
+}
+
+/// The build argument `BUILDKIT_DOCKERFILE_CHECK`, which replaces a `# check=` directive.
+pub fn checks(build_args: &BTreeMap<String, String>) -> Result<Option<Checks>, Failure> {
+    let given = build_args.get("BUILDKIT_DOCKERFILE_CHECK");
+    given.map(|text| Checks::parse(text)).transpose().map_err(Failure::usage)
 }
 
 pub fn pairs(flag: &str, words: &[String]) -> Result<Vec<(String, String)>, Failure> {
@@ -244,24 +251,22 @@ pub fn registry_maps(args: &RegistryArgs) -> Result<Vec<(String, String)>, Failu
     Ok(maps)
 }
 
-/// Where trees, layers and cache mounts lie: told, else `/zuwai` in a container, else the user's cache directory.
+/// Where trees, layers and cache mounts lie: told, else `/zuwai` for root in a container, else a cache directory, else one
+/// below the temporary directory (a pod's random user has no home it may write to).
 pub fn work_root(told: Option<&PathBuf>) -> PathBuf {
-    if let Some(told) = told {
-        return told.clone();
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    if let Some(told) = told.cloned().or_else(|| variable("KANIKO_DIR")) {
+        return told;
     }
-    if let Some(kaniko) = std::env::var_os("KANIKO_DIR").filter(|d| !d.is_empty()) {
-        return kaniko.into();
+    let user = rustix::process::geteuid();
+    if user.is_root() {
+        return PathBuf::from(if in_container() { "/zuwai" } else { "/var/cache/zuwai" });
     }
-    let root = rustix::process::geteuid().is_root();
-    if root && in_container() {
-        return PathBuf::from("/zuwai");
-    }
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    match cache.or(home).filter(|_| !root) {
-        Some(cache) => cache.join("zuwai"),
-        None if root => PathBuf::from("/var/cache/zuwai"),
-        None => PathBuf::from("/tmp/zuwai"),
+    let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+    let usable = |dir: &PathBuf| std::fs::create_dir_all(dir).is_ok() && rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok();
+    match cache.map(|cache| cache.join("zuwai")).filter(usable) {
+        Some(cache) => cache,
+        None => std::env::temp_dir().join(format!("zuwai-{}", user.as_raw())),
     }
 }
 

@@ -133,7 +133,9 @@ pub fn request(
         .context("could not set up networking")
         .map_err(Failure::other(2))?;
     let opened = open_context(typed, &net, work)?;
-    let dockerfile = dockerfile::parse(&opened.dockerfile).map_err(|e| Failure::Dockerfile {
+    let build_args = settings::build_args(&typed.input.build_arg);
+    let checks = settings::checks(&build_args)?;
+    let dockerfile = dockerfile::parse_with_checks(&opened.dockerfile, checks).map_err(|e| Failure::Dockerfile {
         diagnostic: e.diagnostic,
         source: e.source_text,
         name: opened.name.clone(),
@@ -145,7 +147,6 @@ pub fn request(
     let names = settings::names(typed)?;
     let outputs = outputs(typed, manner, &registry, &destinations, &names)?;
     check_permission(typed, &registry, &destinations)?;
-    let build_args = settings::build_args(&typed.input.build_arg);
     let source_date_epoch = settings::source_date_epoch(&build_args, typed.kaniko.reproducible)?;
     let cache_namespace = build_args.get("BUILDKIT_CACHE_MOUNT_NS").cloned().unwrap_or_default();
     let request = Request {
@@ -362,7 +363,8 @@ fn output(spec: &str, typed: &Build, registry: &Registry, names: &[Reference], o
     match parsed.get("type").map(String::as_str) {
         Some("oci") if parsed.get("tar").is_some_and(|t| t == "false") => {
             let entries = named.iter().map(EntryName::of).collect();
-            outputs.exporters.push(Arc::new(LayoutExporter::new(Path::new(&dest()?), entries)));
+            // Readers of layouts look for OCI media types only, where kaniko's flag keeps those that would be pushed.
+            outputs.exporters.push(Arc::new(LayoutExporter::new(Path::new(&dest()?), entries).with_oci_types()));
         }
         Some("oci") => outputs.exporters.push(archive(ArchiveFormat::Oci, named)?),
         Some("docker") => outputs.exporters.push(archive(ArchiveFormat::Docker, archive_names(&named))?),

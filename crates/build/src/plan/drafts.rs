@@ -63,7 +63,7 @@ pub fn plan(request: &Request) -> Result<Plan, BuildError> {
     drafts.resolve_from(target)?;
     drafts.check_platforms(target);
     let mut plan = Lowering::new(request, &drafts.scope, &drafts.list, &drafts.findings).lower(target)?;
-    let built = drafts.spans(target);
+    let built: Vec<usize> = drafts.reachable(target).into_iter().filter_map(|draft| drafts.list[draft].index).collect();
     plan.warnings = drafts.findings.finish(request, &built)?;
     Ok(plan)
 }
@@ -84,7 +84,7 @@ impl<'a> Drafts<'a> {
         let target_platform = request.platform.clone().unwrap_or_else(Platform::host);
         let scope = args::global_scope(file, &request.build_args, &target_platform, target)?;
         let defaults = args::global_scope(file, &BTreeMap::new(), &target_platform, target);
-        let findings = Findings::new(request)?;
+        let findings = Findings::new(request);
         let mut drafts = Drafts { request, scope, target_platform, list: Vec::new(), findings };
         if let Ok(defaults) = defaults {
             drafts.check_defaults(&defaults);
@@ -175,14 +175,6 @@ impl<'a> Drafts<'a> {
                 self.findings.report(finding, &draft.span);
             }
         }
-    }
-
-    /// From each built stage's FROM to the next FROM.
-    fn spans(&self, target: usize) -> Vec<Span> {
-        let stages = &self.request.dockerfile.stages;
-        let end = |index: usize| stages.get(index + 1).map_or(usize::MAX, |next| next.from.span.start);
-        let built = self.reachable(target).into_iter().filter_map(|draft| self.list[draft].index);
-        built.map(|index| stages[index].from.span.start..end(index)).collect()
     }
 
     fn platform(&self, word: &Word) -> Result<Platform, BuildError> {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use dockerfile::lint::{Checks, Finding, only_in_built_stages};
+use dockerfile::lint::{Checks, Finding};
 use dockerfile::{Diagnostic, Span};
 
 use crate::{BuildError, Place, Request};
@@ -15,14 +15,8 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// Options from the build argument `BUILDKIT_DOCKERFILE_CHECK`, else from the `# check=` directive.
-    pub fn new(request: &Request) -> Result<Findings, BuildError> {
-        let argument = request.build_args.get("BUILDKIT_DOCKERFILE_CHECK");
-        let directive = request.dockerfile.check.as_ref();
-        let text = argument.map(String::as_str).or_else(|| directive.map(|w| w.text.as_str())).unwrap_or_default();
-        let span = directive.map_or(0..0, |w| w.span.clone());
-        let checks = Checks::parse(text).map_err(|message| BuildError::dockerfile(&span, message))?;
-        Ok(Findings { checks, list: RefCell::default() })
+    pub fn new(request: &Request) -> Findings {
+        Findings { checks: request.dockerfile.checks.clone(), list: RefCell::default() }
     }
 
     pub fn report(&self, finding: Finding<'_>, span: &Span) {
@@ -33,15 +27,12 @@ impl Findings {
         }
     }
 
-    /// All findings in source order; those of the parser only where their stage is built, for rules of which that is asked.
+    /// All findings in source order, those of the parser as far as they hold for the stages that are `built` (by index).
     ///
     /// # Errors
     /// When there is a finding and `error=true`.
-    pub fn finish(self, request: &Request, built: &[Span]) -> Result<Vec<Diagnostic>, BuildError> {
-        let in_built = |d: &Diagnostic| built.iter().any(|stage| stage.contains(&d.span.start));
-        let counts = |d: &&Diagnostic| !d.rule.is_some_and(only_in_built_stages) || in_built(d);
-        let wanted = |d: &&Diagnostic| d.rule.is_none_or(|rule| self.checks.reports(rule));
-        let parsed = request.dockerfile.warnings.iter().filter(counts).filter(wanted).cloned();
+    pub fn finish(self, request: &Request, built: &[usize]) -> Result<Vec<Diagnostic>, BuildError> {
+        let parsed = request.dockerfile.warnings_for(built).into_iter().cloned();
         let mut all: Vec<Diagnostic> = parsed.chain(self.list.into_inner()).collect();
         all.sort_by_key(|d| d.span.start);
         match all.first() {

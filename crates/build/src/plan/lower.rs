@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use dockerfile::lint::{Finding, nearest_name};
-use dockerfile::{Command, Instruction, Kind, Span, Word};
+use dockerfile::{Command, Instruction, Kind, Program, Span, Word};
 use oci::{ContainerConfig, Empty, History, ImageConfig, Platform};
 use rootfs::copy::Mode;
 
@@ -278,15 +278,16 @@ impl<'a> Lowering<'a> {
         from: Option<&From>,
     ) -> Result<Mount, BuildError> {
         let span = at.span(&mount.span);
-        let text = |word: &Option<Word>| word.as_ref().map(|w| at.expand(state, w)).transpose();
-        let target = text(&mount.target)?;
+        let mount = at.expand_mount(state, mount)?;
+        let text = |word: &Option<Word>| word.as_ref().map(|w| w.text.clone());
+        let target = text(&mount.target);
         let absolute = |target: &str| join_clean(&state.cwd(), target);
         let must = |target: &Option<String>| match target.as_deref().map(absolute) {
             None => Err(BuildError::dockerfile(&span, "mount needs a `target`")),
             Some(root) if root == "/" => Err(BuildError::dockerfile(&span, "invalid mount target `/`")),
             Some(path) => Ok(path),
         };
-        let source = join_clean("/", &text(&mount.source)?.unwrap_or_default());
+        let source = join_clean("/", &text(&mount.source).unwrap_or_default());
         use dockerfile::MountKind as Written;
         let (target, kind) = match &mount.kind {
             Written::Bind => {
@@ -295,7 +296,7 @@ impl<'a> Lowering<'a> {
             }
             Written::Cache { id, sharing, mode, uid, gid } => {
                 let path = must(&target)?;
-                let id = text(id)?.filter(|i| !i.is_empty()).unwrap_or_else(|| path.clone());
+                let id = text(id).filter(|i| !i.is_empty()).unwrap_or_else(|| path.clone());
                 let from = self.source(state, from, Source::Empty, &span, "mount")?;
                 let kind = MountKind::Cache {
                     id,
@@ -311,8 +312,8 @@ impl<'a> Lowering<'a> {
             }
             Written::Tmpfs { size_bytes } => (must(&target)?, MountKind::Tmpfs { size_bytes: *size_bytes }),
             Written::Secret { id, env, required, mode, uid, gid } => {
-                let env = text(env)?;
-                let id = text(id)?.or_else(|| text(&mount.source).ok().flatten()).unwrap_or_else(|| {
+                let env = text(env);
+                let id = text(id).or_else(|| text(&mount.source)).unwrap_or_else(|| {
                     target.as_deref().and_then(|t| t.rsplit('/').next()).unwrap_or_default().to_owned()
                 });
                 let path = absolute(&target.clone().unwrap_or_else(|| format!("/run/secrets/{id}")));
@@ -485,24 +486,13 @@ impl State {
         args
     }
 
-    /// What RUN runs: a here-document that is the whole command is its script, others are given back to the shell.
+    /// What RUN runs, and the script it is, when it is one of its own.
     fn command(&self, run: &dockerfile::Run) -> (Vec<String>, Option<(String, String)>) {
-        let Command::Shell(text) = &run.command else { return (self.with_shell(&run.command), None) };
-        let Some(first) = run.heredocs.first() else { return (self.shell(text), None) };
-        if is_heredoc_word(text) {
-            if first.content.starts_with("#!") {
-                let script = Some((first.name.clone(), first.content.clone()));
-                return (self.shell(&format!("/dev/pipes/{}", first.name)), script);
-            }
-            return (self.shell(&first.content), None);
+        match run.program() {
+            Program::Exec(args) => (args, None),
+            Program::Shell(text) => (self.shell(&text), None),
+            Program::Script { name, content } => (self.shell(&format!("/dev/pipes/{name}")), Some((name, content))),
         }
-        let mut whole = text.clone();
-        for heredoc in &run.heredocs {
-            whole.push('\n');
-            whole.push_str(&heredoc.content);
-            whole.push_str(&heredoc.name);
-        }
-        (self.shell(&whole), None)
     }
 
     /// BuildKit `runCommandString`: `|N NAME=value … args`.
@@ -542,12 +532,29 @@ impl At<'_> {
         let span = self.span(&word.span);
         let expanded = dockerfile::expand::word(&word.text, self.escape, &lookup)
             .map_err(|e| BuildError::dockerfile(&span, e.to_string()))?;
-        let declared = |name: &String| state.build_args.iter().any(|(n, _)| n == name);
-        for name in expanded.unset.iter().filter(|n| !declared(n)) {
-            let nearest = nearest_name(name, state.env.names());
-            self.findings.report(Finding::UndefinedVar { name, nearest }, &span);
-        }
+        self.report_unset(state, &expanded.unset, &span);
         Ok(expanded.text)
+    }
+
+    fn report_unset(&self, state: &State, unset: &[String], span: &Span) {
+        let declared = |name: &String| state.build_args.iter().any(|(n, _)| n == name);
+        for name in unset.iter().filter(|n| !declared(n)) {
+            let nearest = nearest_name(name, state.env.names());
+            self.findings.report(Finding::UndefinedVar { name, nearest }, span);
+        }
+    }
+
+    /// A mount with all its values expanded; its words are final.
+    fn expand_mount(&self, state: &State, mount: &dockerfile::Mount) -> Result<dockerfile::Mount, BuildError> {
+        let lookup = |name: &str| state.env.get(name).map(str::to_owned);
+        let mut expand = |text: &str| dockerfile::expand::word(text, self.escape, &lookup).map(|e| e.text);
+        mount.expand(&mut expand).map_err(|fault| {
+            let error = BuildError::dockerfile(&self.span(&fault.span), fault.message);
+            match fault.hint {
+                Some(hint) => error.with_hint(hint),
+                None => error,
+            }
+        })
     }
 }
 
@@ -692,14 +699,6 @@ fn copy_text(
         }
     }
     Ok(text + " " + destination)
-}
-
-/// `<<EOF`, `<<-"EOF"`, `3<<EOF` and nothing else.
-fn is_heredoc_word(text: &str) -> bool {
-    let text = text.trim().trim_start_matches(|c: char| c.is_ascii_digit());
-    let Some(rest) = text.strip_prefix("<<") else { return false };
-    let rest = rest.strip_prefix('-').unwrap_or(rest).trim_start();
-    !rest.is_empty() && !rest.contains('<') && !rest.contains(char::is_whitespace)
 }
 
 /// One line of at most 200 characters.
