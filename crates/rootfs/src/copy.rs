@@ -101,6 +101,8 @@ pub struct CopyOptions {
 pub struct Copied {
     pub entries: u64,
     pub size_bytes: u64,
+    /// Files that the next source replaced at once, since the destination is one file for several: worth a warning.
+    pub overwritten: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -128,8 +130,8 @@ pub enum CopyError {
 ///
 /// # Errors
 /// [`CopyError::NotFound`] for a literal source (or the literal beginning of a wildcard) that is not there;
-/// [`CopyError::Refused`] for a directory over a file, a file over a directory, a file in the way of a parent, a broken
-/// pattern, and several files for one name. What was copied before the error stays: discard the tree.
+/// [`CopyError::Refused`] for a directory over a file, a file over a directory, a file in the way of a parent and a broken
+/// pattern. What was copied before the error stays: discard the tree.
 pub fn copy(
     from: &Tree,
     filter: &dyn Filter,

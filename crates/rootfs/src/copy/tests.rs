@@ -548,8 +548,6 @@ fn what_cannot_be_is_refused_by_name() {
         ("COPY a.txt /file/a", &["`/file` is not a directory"]),
         ("COPY a.txt /file/", &["`/file` is not a directory"]),
         ("COPY dir /t", &["non-directory `/t/sub`", "symbolic link"]),
-        ("COPY a.txt b.txt /new", &["several files", "`/new`", "directory"]),
-        ("COPY *.txt /new", &["several files", "`/new`", "directory"]),
         ("COPY a.txt /loop/x", &["loop"]),
     ];
     for (instruction, parts) in table {
@@ -559,6 +557,24 @@ fn what_cannot_be_is_refused_by_name() {
         for part in *parts {
             assert!(error.contains(part), "{instruction}: {error}");
         }
+    }
+}
+
+/// moby/buildkit#1853
+#[test]
+fn the_last_of_several_files_for_one_name_stays_and_is_told() {
+    // instruction, what is there, how many are gone
+    let table = [
+        ("COPY a.txt b.txt /new", "f 644 0:0 new b", 1),
+        ("COPY *.txt /new", "f 644 0:0 new b", 1),
+        ("COPY *.txt /new/", "d 755 0:0 new\nf 644 0:0 new/a.txt a\nf 644 0:0 new/b.txt b", 0),
+        ("COPY dir/x a.txt dir/x /new", "f 644 0:0 new x", 2),
+    ];
+    for (instruction, expected, overwritten) in table {
+        let room = Room::new();
+        let (from, to) = (room.tree("from", SMALL), room.tree("to", ""));
+        let copied = run(&from, &[], &to, instruction).unwrap();
+        assert_eq!((lines(&show(&to)), copied.overwritten), (lines(expected), overwritten), "{instruction}");
     }
 }
 
@@ -614,7 +630,11 @@ fn times_are_those_of_the_source_but_for_what_is_made() {
     options.made_modified = Some(77);
     copy(&from, &Everything, &["d/s/g".to_owned()], &to, "/p/", &options).unwrap();
     let times = |path: &str| to.stat(Path::new(path)).unwrap().unwrap().modified;
-    for path in ["made/by/copy/f", "made/by/copy/l", "made/by/copy/s", "made/by/copy/s/g", "p/d/s/g"] {
+    from.set_modified(Path::new(""), OLD).unwrap();
+    run(&from, &[], &to, "COPY . /context").unwrap();
+    run(&from, &[], &to, "COPY --from / /stage").unwrap();
+    assert_ne!(times("context"), OLD);
+    for path in ["stage", "made/by/copy/f", "made/by/copy/l", "made/by/copy/s", "made/by/copy/s/g", "p/d/s/g"] {
         assert_eq!(times(path), OLD, "{path}");
     }
     for path in ["made", "made/by", "p", "p/d", "p/d/s"] {
@@ -678,7 +698,7 @@ fn written_files_follow_the_same_rules() {
     write("/a/b", "", Some((5, 0))).unwrap();
     write("/e", "--chown=1:2", None).unwrap();
     write("/l", "--chmod=u=rw,g=u", None).unwrap();
-    assert_eq!(write("/m/", "--chmod=750", None).unwrap(), Copied { entries: 2, size_bytes: 4 });
+    assert_eq!(write("/m/", "--chmod=750", None).unwrap(), Copied { entries: 2, size_bytes: 4, overwritten: 0 });
     let expected = "d 755 0:0 a\nf 600 0:0 a/b text\nd 755 0:0 e\nf 600 1:2 e/doc text\nl 777 0:0 l -> new
         d 750 0:0 m\nf 750 0:0 m/doc text\nf 660 0:0 new text";
     assert_eq!(lines(&show(&to)), lines(expected));

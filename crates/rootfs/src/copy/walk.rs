@@ -30,7 +30,7 @@ pub(super) struct Copier<'a> {
     include: Option<Include>,
     /// Device and inode of a source file with several names, and the first name it got. One source long, as in BuildKit.
     links: HashMap<(u64, u64), PathBuf>,
-    /// The file that an earlier source was written to, when the destination itself is that file.
+    /// The file that the source before was written to.
     written: Option<PathBuf>,
     /// Directories that are being walked, the outermost first.
     open: Vec<Open>,
@@ -157,21 +157,15 @@ impl<'a> Copier<'a> {
         if directory {
             return self.copy_tree(entry, metadata);
         }
-        self.refuse_second_file(&entry.to, destination)?;
+        self.note_written(&entry.to);
         self.copy_file_like(&entry, &metadata, false)
     }
 
-    /// BuildKit lets a second file replace the first one without a word; the Dockerfile reference asks for a directory.
-    fn refuse_second_file(&mut self, to: &Path, destination: &Destination) -> Result<(), CopyError> {
-        let itself = to.file_name() == destination.path.file_name() && !destination.directory;
-        if itself && self.written.as_deref() == Some(to) {
-            return refuse(format!(
-                "cannot copy several files to `/{}`: the destination must be a directory and end with `/`",
-                destination.path.display()
-            ));
-        }
-        self.written = itself.then(|| to.to_owned());
-        Ok(())
+    /// A second file for a destination that is no directory replaces the first one, as BuildKit has it (moby/buildkit#1853;
+    /// `COPY *.jar app.jar` lives on it). The caller hears of it.
+    fn note_written(&mut self, to: &Path) {
+        let again = self.written.replace(to.to_owned()).is_some_and(|before| before == to);
+        self.target.copied.overwritten += u64::from(again);
     }
 
     /// Unpacks `from` into the destination if archives are wanted and it is one.
@@ -248,7 +242,8 @@ impl<'a> Copier<'a> {
     fn leave(&mut self) -> Result<(), CopyError> {
         let Some(Open { entry, metadata, state, .. }) = self.open.pop() else { return Ok(()) };
         match state {
-            State::Top if entry.from.as_os_str().is_empty() => Ok(()),
+            // The root of a context is made by whoever unpacks or receives it: its time means nothing.
+            State::Top if entry.from.as_os_str().is_empty() && !self.target.options.keep_owner => Ok(()),
             State::Top => Ok(self.to.set_modified(&entry.to, metadata.modified)?),
             State::Whole => {
                 self.take_metadata(&entry, &metadata)?;
