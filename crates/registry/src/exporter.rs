@@ -54,7 +54,7 @@ impl RegistryExporter {
                 direction: Direction::Push,
                 what: "manifest".to_owned(),
                 place: place.to_string(),
-                done_bytes: 0,
+                done_bytes: if state == TransferState::Done { encoded.manifest_descriptor.size } else { 0 },
                 total_bytes: Some(encoded.manifest_descriptor.size),
                 state,
             });

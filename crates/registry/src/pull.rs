@@ -187,15 +187,17 @@ impl Pull<'_> {
         here.familiar()
     }
 
-    /// Tells an unknown tag from an unknown repository, which a bare 404 does not.
+    /// Tells an unknown tag from an unknown repository where the registry does: Docker's own says of both that the manifest
+    /// is unknown.
     fn not_found(&self, failure: Failure, wanted: &str) -> Failure {
-        let repository = &self.place.repository;
+        let (registry, repository) = (&self.place.registry, &self.place.repository);
+        let separator = if wanted.contains(':') { '@' } else { ':' };
         match failure.kind {
-            FailureKind::RepositoryNotFound => {
-                failure.hint(format!("`{}` has no repository `{repository}`", self.place.registry))
+            FailureKind::RepositoryNotFound => failure.hint(format!("`{registry}` has no repository `{repository}`")),
+            _ if failure.status == Some(404) => {
+                let hint = format!("`{registry}` has no `{repository}{separator}{wanted}`");
+                Failure { kind: FailureKind::ManifestNotFound, ..failure }.hint(hint)
             }
-            FailureKind::ManifestNotFound => failure.hint(format!("repository `{repository}` has no `{wanted}`")),
-            _ if failure.status == Some(404) => Failure { kind: FailureKind::ManifestNotFound, ..failure },
             FailureKind::Unauthorized | FailureKind::Denied => {
                 let hint = failure.hint.clone().unwrap_or_default();
                 failure.hint(format!("`{repository}` does not exist there or is private; {hint}"))

@@ -344,12 +344,7 @@ fn unknown_tags_and_repositories_are_told_apart() {
     let (server, ..) = with_base();
     let host = server.host();
     let cases = [
-        (
-            "base:2",
-            FailureKind::ManifestNotFound,
-            "404 MANIFEST_UNKNOWN: manifest unknown",
-            "repository `base` has no `2`",
-        ),
+        ("base:2", FailureKind::ManifestNotFound, "404 MANIFEST_UNKNOWN: manifest unknown", "has no `base:2`"),
         ("nothing:1", FailureKind::RepositoryNotFound, "404 NAME_UNKNOWN: name unknown", "has no repository `nothing`"),
     ];
     for (name, wanted, message, hinted) in cases {
