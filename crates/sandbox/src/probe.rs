@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::WaitOptions;
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
@@ -265,10 +265,17 @@ fn told(failure: &Failure) -> String {
 
 fn mounts_proc(work: &Path) -> io::Result<()> {
     sys::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWPID)?;
+    keep_mounts_inside()?;
     let attempt = in_child(|attempt| {
         attempt.works = rustix::mount::mount("proc", work, "proc", MountFlags::empty(), c"").is_ok();
     });
     if attempt.works { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
+}
+
+/// As real root a new mount namespace still shares what is mounted with the host's (systemd makes `/` shared).
+fn keep_mounts_inside() -> io::Result<()> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    Ok(rustix::mount::mount_change("/", private)?)
 }
 
 fn arranges(work: &Path) -> Result<(), Failure> {
@@ -279,6 +286,7 @@ fn arranges(work: &Path) -> Result<(), Failure> {
         pid_namespace: false,
     };
     namespace::leave_namespaces(&inside, Network::Host)?;
+    keep_mounts_inside().map_err(|error| Failure::setup("could not make mounts private", error))?;
     let plain = |error: rustix::io::Errno| Failure::setup("could not mount a tmpfs", error);
     rustix::mount::mount("tmpfs", &inside.root, "tmpfs", MountFlags::empty(), c"mode=0755").map_err(plain)?;
     let nothing = Process {
