@@ -241,12 +241,13 @@ impl Client {
             Ok(_) => return Ok("https"),
             Err(error) => error,
         };
-        if secure.kind().is_none() {
+        // A certificate, if not a good one, is TLS: in plain text the server would only say so.
+        if matches!(secure.kind(), None | Some(Kind::Certificate)) {
             return Err(secure);
         }
         match self.net.send(&Request::get(format!("http://{host}/v2/"))) {
             Ok(_) => Ok("http"),
-            Err(_) if matches!(secure.kind(), Some(Kind::Certificate | Kind::Tls)) => Err(secure),
+            Err(_) if secure.kind() == Some(Kind::Tls) => Err(secure),
             Err(plain) => Err(plain),
         }
     }

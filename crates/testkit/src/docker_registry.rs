@@ -41,6 +41,17 @@ impl DockerRegistry {
         DockerRegistry::start_configured("auth:\n  htpasswd:\n    realm: test\n    path: HTPASSWD\n")
     }
 
+    /// A registry that lets anybody do anything over TLS, with the certificate of [`crate::certificates`].
+    pub fn start_with_tls() -> Result<DockerRegistry, String> {
+        let file = |name| crate::certificates::file(name).display().to_string();
+        // Goes on where the section `http` ends.
+        DockerRegistry::start_configured(&format!(
+            "  tls:\n    certificate: {}\n    key: {}\n",
+            file("server.pem"),
+            file("server.key")
+        ))
+    }
+
     /// A registry that asks for tokens from `realm`, and accepts [`APP_TOKEN`].
     pub fn start_with_token(realm: &str) -> Result<DockerRegistry, String> {
         DockerRegistry::start_configured(&format!(

@@ -2,6 +2,7 @@
 //!
 //! For tests only: functions panic where a test could not go on.
 
+pub mod certificates;
 pub mod docker_registry;
 pub mod fake_registry;
 pub mod fixture;

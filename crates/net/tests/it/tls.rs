@@ -1,7 +1,4 @@
 //! Which certificates are accepted, and which are shown.
-//!
-//! `certificates/` holds a CA whose key was thrown away, and a server (`localhost`, 127.0.0.1) and a client that it vouches
-//! for, all valid for a hundred years.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -12,13 +9,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use testkit::certificates::file;
 use zuwai_net::{Kind, Net, NetError, Settings};
 
 use crate::{net, settings};
-
-fn file(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/certificates").join(name)
-}
 
 fn certificates(name: &str) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_file_iter(file(name)).unwrap().map(Result::unwrap).collect()

@@ -6,12 +6,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::{bytes_layer, image_of, reference, registry, registry_with};
+use crate::common::{bytes_layer, image_of, reference, registry, registry_from, registry_with, settings};
 use oci::{Flavor, Platform};
-use store::{Exporter as _, ImageSource as _};
+use store::{Exporter as _, ImageSource as _, StoreError};
 use testkit::docker_registry::{APP_TOKEN, PASSWORD, USER};
 use testkit::{DockerRegistry, FakeRegistry, Fault};
-use zuwai_registry::Credentials;
+use zuwai_registry::{Credentials, FailureKind, RegistrySettings, failure};
 
 /// The registry, or nothing and the reason aloud.
 macro_rules! started {
@@ -61,6 +61,34 @@ fn push_with_a_password() {
 
     let refused = registry(&server.host()).check_push_permission(&to).unwrap_err();
     assert!(refused.to_string().contains("401 UNAUTHORIZED"), "{refused}");
+}
+
+#[test]
+fn push_over_tls() {
+    let server = started!(DockerRegistry::start_with_tls());
+    let image = image_of(Flavor::Oci, vec![bytes_layer(&vec![5; 2_000_000], Flavor::Oci)]);
+    let to = reference(&server.host(), "app:1");
+    let with = |change: &dyn Fn(&mut net::Settings)| {
+        let mut settings = settings(&[]);
+        change(&mut settings);
+        registry_from(settings, Credentials::anonymous(), RegistrySettings::new())
+    };
+    let trusting = with(&|s| s.certificates = vec![(server.host(), testkit::certificates::file("ca.pem"))]);
+    trusting.exporter(to.clone()).export(&image).unwrap();
+    let careless = with(&|s| s.skip_verify = vec![server.host()]);
+    let found = careless.image(&to, &Platform::host()).unwrap();
+    assert_eq!(crate::common::content(&found.layers[0]).len(), 2_000_000);
+    let over =
+        |version: &str, part: &str| server.requests().iter().filter(|r| r.contains(part)).all(|r| r.contains(version));
+    assert!(over("HTTP/2.0\"", "/manifests/1"), "{:#?}", server.requests());
+    assert!(over("HTTP/1.1\"", "\"PATCH"), "bodies of blobs have connections of their own: {:#?}", server.requests());
+
+    // Where plain HTTP is allowed, TLS is tried first, and its verdict stands.
+    let insecure = with(&|s| s.plain_http = vec![server.host()]);
+    let error = insecure.image(&to, &Platform::host()).err().unwrap();
+    assert_eq!(failure(&error).map(|f| f.kind), Some(FailureKind::Tls), "{error}");
+    let StoreError::Remote { hint, .. } = &error else { panic!("{error:?}") };
+    assert!(hint.as_deref().unwrap().contains("--skip-tls-verify-registry"), "{hint:?}");
 }
 
 #[test]
