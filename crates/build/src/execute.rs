@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -26,6 +26,9 @@ use crate::{BuildError, Event, Place, Request, StepId, mount, user};
 
 /// What processes see as their host's name (BuildKit's default).
 const HOSTNAME: &str = "buildkitsandbox";
+
+/// How many layers of a base are fetched while the ones before them are unpacked.
+const PREFETCHERS: usize = 3;
 
 /// Every stage, carried out.
 pub struct Stages {
@@ -283,10 +286,15 @@ impl<'a> Execution<'a> {
     /// Unpacks layers in order; the next ones are fetched meanwhile.
     fn unpack_image(&self, tree: &Tree, reference: &str, layers: &[Layer]) -> Result<(), BuildError> {
         let limits = Limits { size_bytes: self.request.layer_limit_bytes, entries: u64::from(u32::MAX) };
+        let next = AtomicUsize::new(1);
         std::thread::scope(|scope| {
-            for layer in layers.iter().skip(1) {
-                // A failure shows again when the layer is unpacked.
-                scope.spawn(|| drop(layer.content.open(&layer.descriptor)));
+            for _ in 0..PREFETCHERS.min(layers.len().saturating_sub(1)) {
+                scope.spawn(|| {
+                    while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !self.stopped()) {
+                        // A failure shows again when the layer is unpacked.
+                        drop(layer.content.open(&layer.descriptor));
+                    }
+                });
             }
             for layer in layers {
                 if self.stopped() {

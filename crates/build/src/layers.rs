@@ -67,7 +67,7 @@ enum Job {
     Offer(Layer),
 }
 
-/// Compresses and offers layers in the background. Work that is queued is finished before it is dropped.
+/// Compresses and offers layers in the background. What nobody waited for when it is dropped is abandoned.
 pub struct Pool {
     jobs: Option<Sender<Job>>,
     workers: Vec<std::thread::JoinHandle<()>>,
@@ -82,6 +82,8 @@ struct Shared {
     exporters: Vec<Arc<dyn Exporter>>,
     compression: LayerCompression,
     cancelled: Arc<AtomicBool>,
+    /// Nobody wants the rest: the build has ended.
+    abandoned: AtomicBool,
     observer: Arc<dyn Observer>,
 }
 
@@ -100,6 +102,7 @@ impl Pool {
                 threads: request.jobs,
             },
             cancelled: request.cancelled.clone(),
+            abandoned: AtomicBool::new(false),
             observer: request.observer.clone(),
         });
         let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
@@ -155,6 +158,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        self.shared.abandoned.store(true, Ordering::Relaxed);
         self.jobs = None;
         for worker in self.workers.drain(..) {
             let _ = worker.join();
@@ -163,8 +167,13 @@ impl Drop for Pool {
 }
 
 impl Shared {
+    fn stopped(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed) || self.abandoned.load(Ordering::Relaxed)
+    }
+
     fn work(&self, job: Job) {
         match job {
+            Job::Offer(_) if self.stopped() => {}
             Job::Offer(layer) => self.offer(&layer),
             Job::Write { spool, pending } => {
                 let written = self.write(&spool);
@@ -180,8 +189,7 @@ impl Shared {
     fn write(&self, spool: &PathBuf) -> Result<Layer, StoreError> {
         let io = |source| StoreError::Io { action: "could not read spooled layer", path: spool.clone(), source };
         let mut tar = BufReader::with_capacity(1 << 20, File::open(spool).map_err(io)?);
-        let cancelled = || self.cancelled.load(Ordering::Relaxed);
-        let layer = self.layout.write_layer(&mut tar, self.compression, &cancelled)?;
+        let layer = self.layout.write_layer(&mut tar, self.compression, &|| self.stopped())?;
         let digest = layer.descriptor.digest.to_string();
         self.observer.event(&Event::Layer { digest: &digest, size_bytes: layer.descriptor.size });
         Ok(layer)
