@@ -34,6 +34,27 @@ pub enum FileKind {
     BlockDevice,
 }
 
+impl FileKind {
+    const ALL: [FileKind; 7] = [
+        FileKind::File,
+        FileKind::Directory,
+        FileKind::Symlink,
+        FileKind::Fifo,
+        FileKind::Socket,
+        FileKind::CharDevice,
+        FileKind::BlockDevice,
+    ];
+
+    /// For formats on disk.
+    pub(crate) fn number(self) -> u8 {
+        self as u8
+    }
+
+    pub(crate) fn of_number(number: u8) -> Option<FileKind> {
+        FileKind::ALL.get(usize::from(number)).copied()
+    }
+}
+
 /// What a file is in the image: the table's answer where it has one, else the kernel's.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Metadata {
@@ -115,7 +136,6 @@ impl Tree {
     /// After 40 links, as the kernel does.
     pub fn resolve(&self, path: &Path, follow_last: bool) -> Result<PathBuf, RootfsError> {
         resolve::resolve(self.root.as_fd(), path, follow_last)
-            .map(|resolved| resolved.path)
             .map_err(|error| inside_error("could not resolve", path, error))
     }
 
@@ -303,4 +323,68 @@ pub(crate) fn inside_error(action: &'static str, path: &Path, source: io::Error)
     let mut shown = OsString::from("/");
     shown.push(path.strip_prefix("/").unwrap_or(path));
     io_error(action, Path::new(&shown), source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The walker for kernels without openat2 must agree with the kernel.
+    #[test]
+    fn both_ways_to_resolve_agree() {
+        let outer = tempfile::tempdir().unwrap();
+        let mut tree = Tree::create(&outer.path().join("root"), None).unwrap();
+        if !tree.openat2 {
+            eprintln!("skipped: no openat2 here");
+            return;
+        }
+        for directory in ["a", "a/b", "a/b/c"] {
+            tree.make_dir(Path::new(directory), 0o755).unwrap();
+        }
+        tree.make_file(Path::new("file")).unwrap();
+        let links = [
+            ("/a/b", "abs"),
+            ("../../../a", "a/up"),
+            ("abs/c", "chain"),
+            ("loop", "loop"),
+            ("none", "dangling"),
+            ("file", "f"),
+        ];
+        for (target, link) in links {
+            tree.make_symlink(Path::new(target), Path::new(link)).unwrap();
+        }
+        let paths = [
+            "",
+            ".",
+            "..",
+            "a",
+            "a/b/../../..",
+            "abs",
+            "abs/c",
+            "abs/..",
+            "chain/..",
+            "a/up/up/up/b",
+            "../../abs/c/./..",
+            "loop",
+            "loop/x",
+            "dangling",
+            "dangling/x",
+            "none",
+            "none/x",
+            "file",
+            "file/x",
+            "f",
+            "f/..",
+            "a//b/",
+        ];
+        for path in paths {
+            let identity = |opened: rustix::io::Result<OwnedFd>| {
+                opened.map(|directory| sys::stat(directory.as_fd(), OsStr::new(".")).unwrap().unwrap().key)
+            };
+            tree.openat2 = true;
+            let by_kernel = identity(tree.open_parent(Path::new(path)));
+            tree.openat2 = false;
+            assert_eq!(identity(tree.open_parent(Path::new(path))), by_kernel, "{path}");
+        }
+    }
 }

@@ -231,7 +231,7 @@ impl<'t> Unpacker<'t> {
         let open = |directory: &Path| tree.open_directory_below(base, directory).map_err(|error| fail(error.into()));
         let mut directory = open(Path::new(""))?;
         let mut so_far = PathBuf::new();
-        for name in resolved.path.iter() {
+        for name in resolved.iter() {
             self.keep_time(directory.as_fd(), &so_far)?;
             so_far.push(name);
             match self.tree.make_dir_at(directory.as_fd(), name, 0o755) {

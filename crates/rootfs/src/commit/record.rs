@@ -66,7 +66,7 @@ impl State {
     }
 
     fn put(&self, bytes: &mut Vec<u8>) {
-        bytes.push(kind_number(self.kind));
+        bytes.push(self.kind.number());
         for number in [self.mode, self.uid, self.gid, self.device.0, self.device.1, self.modified.1, self.changed.1] {
             bytes.extend(number.to_le_bytes());
         }
@@ -86,7 +86,7 @@ impl State {
             bytes[at..at + 8].iter().rev().fold(0, |number: u64, &byte| number << 8 | u64::from(byte))
         };
         Ok(State {
-            kind: kind_of_number(bytes[0])?,
+            kind: FileKind::of_number(bytes[0]).ok_or_else(damaged)?,
             mode: number32(0),
             uid: number32(1),
             gid: number32(2),
@@ -190,22 +190,4 @@ impl Reader {
 
 fn damaged() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the record is damaged")
-}
-
-const KINDS: [FileKind; 7] = [
-    FileKind::File,
-    FileKind::Directory,
-    FileKind::Symlink,
-    FileKind::Fifo,
-    FileKind::Socket,
-    FileKind::CharDevice,
-    FileKind::BlockDevice,
-];
-
-fn kind_number(kind: FileKind) -> u8 {
-    KINDS.iter().position(|&known| known == kind).unwrap_or(0) as u8
-}
-
-fn kind_of_number(number: u8) -> io::Result<FileKind> {
-    KINDS.get(usize::from(number)).copied().ok_or_else(damaged)
 }

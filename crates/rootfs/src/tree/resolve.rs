@@ -23,16 +23,8 @@ struct Walk<'r> {
     /// What follows the first component that does not exist or is no directory.
     rest: Vec<OsString>,
     links: usize,
-}
-
-/// What a path came to.
-pub struct Resolved {
-    /// Without a leading `/`, without `.`, `..` and links.
-    pub path: PathBuf,
-    /// The deepest directory of the path that exists; none for the root itself.
-    directory: Option<OwnedFd>,
-    /// The first component that is no directory, if any.
-    missing: Option<OsString>,
+    /// What is not there is an error.
+    must_exist: bool,
 }
 
 /// Resolves `path` below `root`. Links are resolved against the root, `..` stops at it. Components that do not exist are
@@ -40,36 +32,17 @@ pub struct Resolved {
 ///
 /// # Errors
 /// ELOOP after 40 links; whatever opening a directory or reading a link fails with, but for «does not exist».
-pub fn resolve(root: BorrowedFd<'_>, path: &Path, follow_last: bool) -> io::Result<Resolved> {
-    let mut walk = Walk { root, open: Vec::new(), rest: Vec::new(), links: 0 };
-    let mut pending = Vec::new();
-    push_components(&mut pending, path);
-    while let Some(component) = pending.pop() {
-        let is_last = pending.is_empty();
-        if let Some(target) = walk.step(component, is_last && !follow_last)? {
-            walk.links += 1;
-            if walk.links > MAX_LINKS {
-                return Err(Errno::LOOP.into());
-            }
-            if target.has_root() {
-                walk.open.clear();
-            }
-            push_components(&mut pending, &target);
-        }
-    }
-    Ok(walk.finish())
+pub fn resolve(root: BorrowedFd<'_>, path: &Path, follow_last: bool) -> io::Result<PathBuf> {
+    let walk = Walk { root, open: Vec::new(), rest: Vec::new(), links: 0, must_exist: false };
+    walk.whole(path, follow_last).map(Walk::into_path)
 }
 
-/// Opens the directory `path` below `root` (O_PATH).
+/// Opens the directory `path` below `root` (O_PATH), as the kernel would: every component must be there.
 pub fn open_directory(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
-    let resolved = resolve(root, path, true).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    if let Some(name) = &resolved.missing {
-        // Opening what the walk stopped at gives the error that the kernel would have given.
-        let at = resolved.directory.as_ref().map_or(root, |directory| directory.as_fd());
-        return rustix::fs::openat(at, name, directory_flags(), Mode::empty()).and(Err(Errno::NOENT));
-    }
-    match resolved.directory {
-        Some(directory) => Ok(directory),
+    let walk = Walk { root, open: Vec::new(), rest: Vec::new(), links: 0, must_exist: true };
+    let mut walk = walk.whole(path, true).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    match walk.open.pop() {
+        Some((_, directory)) => Ok(directory),
         None => rustix::fs::openat(root, ".", directory_flags(), Mode::empty()),
     }
 }
@@ -86,6 +59,25 @@ fn push_components(stack: &mut Vec<OsString>, path: &Path) {
 }
 
 impl Walk<'_> {
+    fn whole(mut self, path: &Path, follow_last: bool) -> io::Result<Self> {
+        let mut pending = Vec::new();
+        push_components(&mut pending, path);
+        while let Some(component) = pending.pop() {
+            let is_last = pending.is_empty();
+            if let Some(target) = self.step(component, is_last && !follow_last)? {
+                self.links += 1;
+                if self.links > MAX_LINKS {
+                    return Err(Errno::LOOP.into());
+                }
+                if target.has_root() {
+                    self.open.clear();
+                }
+                push_components(&mut pending, &target);
+            }
+        }
+        Ok(self)
+    }
+
     /// Takes one component. Gives the target where it was a link that is to be followed.
     fn step(&mut self, name: OsString, keep_link: bool) -> io::Result<Option<PathBuf>> {
         if name == ".." {
@@ -110,26 +102,22 @@ impl Walk<'_> {
         match rustix::fs::openat(current, &name, directory_flags(), Mode::empty()) {
             Ok(directory) => self.open.push((name, directory)),
             // With O_NOFOLLOW and O_DIRECTORY a link is «not a directory» too.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.rest.push(name),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !self.must_exist => self.rest.push(name),
             Err(error) => return Err(error.into()),
         }
         Ok(None)
     }
 
-    fn finish(mut self) -> Resolved {
-        let names = self.open.iter().map(|(name, _)| name).chain(&self.rest);
+    /// Without a leading `/`, without `.`, `..` and links.
+    fn into_path(self) -> PathBuf {
         let mut path = Vec::new();
-        for name in names {
+        for name in self.open.iter().map(|(name, _)| name).chain(&self.rest) {
             if !path.is_empty() {
                 path.push(b'/');
             }
             path.extend_from_slice(name.as_bytes());
         }
-        Resolved {
-            path: PathBuf::from(OsString::from_vec(path)),
-            directory: self.open.pop().map(|(_, directory)| directory),
-            missing: self.rest.into_iter().next(),
-        }
+        PathBuf::from(OsString::from_vec(path))
     }
 }
 

@@ -247,7 +247,7 @@ fn encode(key: Key, entry: &Entry) -> Vec<u8> {
         [mode.wanted, mode.real].into_iter().for_each(&mut put);
     }
     if let Some((kind, device)) = entry.node {
-        [kind_number(kind), device.0, device.1].into_iter().for_each(&mut put);
+        [kind.number().into(), device.0, device.1].into_iter().for_each(&mut put);
     }
     put(entry.xattrs.len() as u32);
     for (name, value) in &entry.xattrs {
@@ -276,7 +276,7 @@ fn decode(record: &[u8]) -> Option<(Key, Entry)> {
         entry.mode = Some(Pretended { wanted: fields.number32()?, real: fields.number32()? });
     }
     if flags & HAS_NODE != 0 {
-        entry.node = Some((kind_of_number(fields.number32()?)?, (fields.number32()?, fields.number32()?)));
+        entry.node = Some((FileKind::of_number(fields.number32()? as u8)?, (fields.number32()?, fields.number32()?)));
     }
     for _ in 0..fields.number32()? {
         let name = fields.bytes()?;
@@ -307,22 +307,4 @@ impl Fields<'_> {
         let length = self.number32()? as usize;
         self.take(length).map(<[u8]>::to_vec)
     }
-}
-
-const KINDS: [FileKind; 7] = [
-    FileKind::File,
-    FileKind::Directory,
-    FileKind::Symlink,
-    FileKind::Fifo,
-    FileKind::Socket,
-    FileKind::CharDevice,
-    FileKind::BlockDevice,
-];
-
-fn kind_number(kind: FileKind) -> u32 {
-    KINDS.iter().position(|&known| known == kind).unwrap_or(0) as u32
-}
-
-fn kind_of_number(number: u32) -> Option<FileKind> {
-    KINDS.get(number as usize).copied()
 }

@@ -1,0 +1,400 @@
+//! What a step did, and what of it is in its layer.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use zuwai_rootfs::commit::{CommitOptions, Snapshot, commit, snapshot};
+use zuwai_rootfs::unpack::{Limits, unpack};
+use zuwai_rootfs::{FileKind, RootfsError, Tree};
+
+struct Stage {
+    outer: tempfile::TempDir,
+    tree: Tree,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let outer = tempfile::tempdir().unwrap();
+        let tree = Tree::create(&outer.path().join("root"), Some(&outer.path().join("table"))).unwrap();
+        let stage = Stage { outer, tree };
+        for directory in ["d", "d/sub", "empty"] {
+            fs::create_dir(stage.at(directory)).unwrap();
+        }
+        for file in ["d/a", "d/b", "d/sub/c", "f"] {
+            fs::write(stage.at(file), file).unwrap();
+        }
+        fs::hard_link(stage.at("d/a"), stage.at("twin")).unwrap();
+        symlink("f", stage.at("link")).unwrap();
+        stage
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.outer.path().join("root").join(path)
+    }
+
+    fn record(&self, name: &str) -> PathBuf {
+        self.outer.path().join(name)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        snapshot(&self.tree, &self.record("before")).unwrap()
+    }
+
+    fn commit(&self, before: &Snapshot, options: &CommitOptions) -> Result<Vec<u8>, RootfsError> {
+        let mut layer = Vec::new();
+        commit(&self.tree, Some(before), &self.record("after"), options, &mut layer)?;
+        Ok(layer)
+    }
+}
+
+/// Names in a layer, links with their targets, in order.
+fn list(layer: &[u8]) -> String {
+    let mut archive = tar::Archive::new(layer);
+    let entries = archive.entries().unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        let mut text = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        if let Some(target) = entry.link_name_bytes() {
+            let arrow = if entry.header().entry_type().is_symlink() { "->" } else { "=" };
+            text += &format!("{arrow}{}", String::from_utf8_lossy(&target));
+        }
+        text
+    });
+    entries.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn what_a_step_did_is_in_its_layer() {
+    type Step = fn(&Stage);
+    let cases: [(&str, Step, &str); 27] = [
+        ("nothing", |_| {}, ""),
+        ("read", |s| drop(fs::read(s.at("f")).unwrap()), ""),
+        (
+            "made and removed",
+            |s| {
+                fs::write(s.at("d/x"), "").unwrap();
+                fs::remove_file(s.at("d/x")).unwrap();
+            },
+            "",
+        ),
+        ("new file", |s| fs::write(s.at("d/sub/x"), "1").unwrap(), "d/ d/sub/ d/sub/x"),
+        ("same size", |s| fs::write(s.at("f"), "g").unwrap(), "f"),
+        (
+            "same size, same time",
+            |s| {
+                let modified = fs::metadata(s.at("f")).unwrap().modified().unwrap();
+                let file = File::options().write(true).open(s.at("f")).unwrap();
+                file.write_at(b"g", 0).unwrap();
+                file.set_modified(modified).unwrap();
+            },
+            "f",
+        ),
+        (
+            "removed and made again",
+            |s| {
+                fs::remove_file(s.at("f")).unwrap();
+                fs::write(s.at("f"), "f").unwrap();
+            },
+            "f",
+        ),
+        ("one of two names is removed", |s| fs::remove_file(s.at("twin")).unwrap(), ".wh.twin"),
+        ("both names are written to", |s| fs::write(s.at("twin"), "x").unwrap(), "d/ d/a twin=d/a"),
+        ("a new name of an old file", |s| fs::hard_link(s.at("f"), s.at("e")).unwrap(), "e"),
+        ("a new name between its others", |s| fs::hard_link(s.at("twin"), s.at("d/aa")).unwrap(), "d/ d/aa"),
+        (
+            "new links",
+            |s| {
+                fs::write(s.at("x"), "").unwrap();
+                fs::hard_link(s.at("x"), s.at("d/y")).unwrap();
+            },
+            "d/ d/y x=d/y",
+        ),
+        ("removed file", |s| fs::remove_file(s.at("d/sub/c")).unwrap(), "d/ d/sub/ d/sub/.wh.c"),
+        ("removed directory", |s| fs::remove_dir_all(s.at("d")).unwrap(), ".wh.d"),
+        (
+            "first and last",
+            |s| {
+                fs::remove_dir(s.at("empty")).unwrap();
+                fs::remove_file(s.at("twin")).unwrap();
+                fs::remove_file(s.at("d/a")).unwrap();
+            },
+            "d/ d/.wh.a .wh.empty .wh.twin",
+        ),
+        (
+            "mode of a directory",
+            |s| {
+                fs::set_permissions(s.at("d/sub"), fs::Permissions::from_mode(0o700)).unwrap();
+            },
+            "d/ d/sub/",
+        ),
+        ("mode of a file", |s| fs::set_permissions(s.at("f"), fs::Permissions::from_mode(0o4755)).unwrap(), "f"),
+        (
+            "directory to file",
+            |s| {
+                fs::remove_dir_all(s.at("d")).unwrap();
+                fs::write(s.at("d"), "").unwrap();
+            },
+            "d",
+        ),
+        (
+            "file to directory",
+            |s| {
+                fs::remove_file(s.at("f")).unwrap();
+                fs::create_dir(s.at("f")).unwrap();
+                fs::write(s.at("f/x"), "").unwrap();
+            },
+            "f/ f/x",
+        ),
+        (
+            "directory to link",
+            |s| {
+                fs::remove_dir_all(s.at("d")).unwrap();
+                symlink("empty", s.at("d")).unwrap();
+            },
+            "d->empty",
+        ),
+        (
+            "new directory of the old name",
+            |s| {
+                fs::remove_dir_all(s.at("d")).unwrap();
+                fs::create_dir(s.at("d")).unwrap();
+                fs::write(s.at("d/b"), "new").unwrap();
+            },
+            "d/ d/.wh.a d/b d/.wh.sub",
+        ),
+        ("directory renamed", |s| fs::rename(s.at("d"), s.at("e")).unwrap(), ".wh.d e/ e/a e/b e/sub/ e/sub/c"),
+        (
+            "directories swapped",
+            |s| {
+                fs::rename(s.at("empty"), s.at("x")).unwrap();
+                fs::rename(s.at("d"), s.at("empty")).unwrap();
+                fs::rename(s.at("x"), s.at("d")).unwrap();
+            },
+            "d/ d/.wh.a d/.wh.b d/.wh.sub empty/ empty/a empty/b empty/sub/ empty/sub/c",
+        ),
+        (
+            "link to elsewhere",
+            |s| {
+                fs::remove_file(s.at("link")).unwrap();
+                symlink("elsewhere", s.at("link")).unwrap();
+            },
+            "link->elsewhere",
+        ),
+        ("socket", |s| drop(std::os::unix::net::UnixListener::bind(s.at("s")).unwrap()), ""),
+        (
+            "names close to whiteouts",
+            |s| {
+                fs::write(s.at(".wh"), "").unwrap();
+                fs::write(s.at(".w"), "").unwrap();
+            },
+            ".w .wh",
+        ),
+        (
+            "order of bytes",
+            |s| {
+                for name in ["d-", "d/z", "d0", "É"] {
+                    fs::write(s.at(name), "").unwrap();
+                }
+            },
+            "d/ d/z d- d0 É",
+        ),
+    ];
+    for (what, step, expected) in cases {
+        let stage = Stage::new();
+        let before = stage.snapshot();
+        step(&stage);
+        let layer = stage.commit(&before, &CommitOptions::default()).unwrap();
+        assert_eq!(list(&layer), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_file_that_reads_as_a_whiteout_is_refused() {
+    for name in [".wh.a", "d/.wh.", "empty/.wh.x"] {
+        let stage = Stage::new();
+        let before = stage.snapshot();
+        fs::write(stage.at(name), "").unwrap();
+        let error = stage.commit(&before, &CommitOptions::default()).unwrap_err();
+        assert!(matches!(&error, RootfsError::WhiteoutName { path } if path == Path::new(name)), "{error}");
+        assert!(!stage.record("after").exists(), "a failed commit leaves no record");
+    }
+}
+
+#[test]
+fn ignored_paths_are_neither_new_nor_gone() {
+    let stage = Stage::new();
+    let options = CommitOptions { ignore: vec!["d".into(), "/proc".into(), "f".into()], ..CommitOptions::default() };
+    let before = stage.snapshot();
+    fs::remove_file(stage.at("f")).unwrap();
+    fs::write(stage.at("d/x"), "").unwrap();
+    fs::create_dir(stage.at("proc")).unwrap();
+    fs::write(stage.at("proc/1"), "").unwrap();
+    fs::write(stage.at("new"), "").unwrap();
+    let mut layer = Vec::new();
+    let (after, _) = commit(&stage.tree, Some(&before), &stage.record("one"), &options, &mut layer).unwrap();
+    assert_eq!(list(&layer), "new");
+    // What was recorded of them still is.
+    let mut layer = Vec::new();
+    commit(&stage.tree, Some(&after), &stage.record("two"), &CommitOptions::default(), &mut layer).unwrap();
+    assert_eq!(list(&layer), "d/ d/x .wh.f proc/ proc/1");
+}
+
+#[test]
+fn times_are_whole_seconds_and_clamped() {
+    let stage = Stage::new();
+    let before = stage.snapshot();
+    for (name, time) in [("old", (5, 999)), ("new", (1_000_000, 1)), ("ancient", (-7, 5))] {
+        stage.tree.make_file(Path::new(name)).unwrap();
+        stage.tree.set_modified(Path::new(name), time).unwrap();
+    }
+    let options = CommitOptions { clamp_modified: Some(1000), ..CommitOptions::default() };
+    let layer = stage.commit(&before, &options).unwrap();
+    let other = Stage::new();
+    unpack(&mut layer.as_slice(), &other.tree, &Limits::NONE).unwrap();
+    let times = ["old", "new", "ancient"].map(|name| other.tree.stat(Path::new(name)).unwrap().unwrap().modified);
+    assert_eq!(times, [(5, 0), (1000, 0), (-7, 0)]);
+}
+
+/// GNU tar and the `tar` crate read what we write, byte for byte.
+#[test]
+fn others_read_our_layers() {
+    let stage = Stage::new();
+    let long = format!("{}/{}", "n".repeat(200), "é".repeat(100));
+    fs::create_dir(stage.at(&"n".repeat(200))).unwrap();
+    fs::write(stage.at(&long), "long").unwrap();
+    symlink("x".repeat(300), stage.at("long-link")).unwrap();
+    for length in [99, 100, 101, 155, 156, 157, 200, 254, 255, 256, 257] {
+        let path = format!("{}/{}", "p".repeat(length / 2), "q".repeat(length - length / 2 - 1));
+        let _ = fs::create_dir(stage.at(&"p".repeat(length / 2)));
+        fs::write(stage.at(&path), length.to_string()).unwrap();
+    }
+    let mut layer = Vec::new();
+    commit(&stage.tree, None, &stage.record("r"), &CommitOptions::default(), &mut layer).unwrap();
+    let (ours, gnu) = (stage.record("by-crate"), stage.record("by-gnu"));
+    for directory in [&ours, &gnu] {
+        fs::create_dir(directory).unwrap();
+    }
+    tar::Archive::new(layer.as_slice()).unpack(&ours).unwrap();
+    fs::write(stage.record("layer.tar"), &layer).unwrap();
+    let status = Command::new("tar").arg("-xf").arg(stage.record("layer.tar")).arg("-C").arg(&gnu).status().unwrap();
+    assert!(status.success());
+    for directory in [&ours, &gnu] {
+        let status =
+            Command::new("diff").args(["-r", "--no-dereference"]).arg(stage.at("")).arg(directory).status().unwrap();
+        assert!(status.success(), "{}", directory.display());
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_leaves_a_readable_layer() {
+    /// Cuts or extends the file as soon as its header went by.
+    struct Meddler<'a> {
+        layer: Vec<u8>,
+        file: &'a Path,
+        length: u64,
+    }
+    impl Write for Meddler<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            File::options().write(true).open(self.file)?.set_len(self.length)?;
+            self.layer.write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    for length in [100, 5 << 20] {
+        let stage = Stage::new();
+        let before = stage.snapshot();
+        fs::write(stage.at("x"), vec![b'x'; 1 << 20]).unwrap();
+        let file = stage.at("x");
+        let mut meddler = Meddler { layer: Vec::new(), file: &file, length };
+        let options = CommitOptions::default();
+        let (after, _) = commit(&stage.tree, Some(&before), &stage.record("one"), &options, &mut meddler).unwrap();
+        let other = Stage::new();
+        unpack(&mut meddler.layer.as_slice(), &other.tree, &Limits::NONE).unwrap();
+        assert_eq!(other.tree.stat(Path::new("x")).unwrap().unwrap().size_bytes, 1 << 20);
+        let mut again = Vec::new();
+        commit(&stage.tree, Some(&after), &stage.record("two"), &options, &mut again).unwrap();
+        assert_eq!(list(&again), "x", "the next layer has what this one missed");
+    }
+}
+
+#[test]
+fn capabilities_are_in_layers_and_other_attributes_are_not() {
+    if !common::is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let stage = Stage::new();
+    let before = stage.snapshot();
+    stage.tree.set_xattr(Path::new("f"), "user.note".as_ref(), b"x").unwrap();
+    stage.tree.set_xattr(Path::new("f"), "security.capability".as_ref(), &capability).unwrap();
+    let layer = stage.commit(&before, &CommitOptions::default()).unwrap();
+    let mut archive = tar::Archive::new(layer.as_slice());
+    let mut found = BTreeMap::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        for record in entry.pax_extensions().unwrap().unwrap() {
+            let record = record.unwrap();
+            found.insert(record.key().unwrap().to_owned(), record.value_bytes().to_vec());
+        }
+    }
+    assert_eq!(found, BTreeMap::from([("SCHILY.xattr.security.capability".to_owned(), capability.to_vec())]));
+}
+
+/// Writes that follow a record at once, within a tick of the kernel's clock.
+#[test]
+fn quick_writes_are_seen() {
+    let stage = Stage::new();
+    for round in 0..200 {
+        let record = stage.record(&format!("r{round}"));
+        let before = snapshot(&stage.tree, &record).unwrap();
+        let modified = fs::metadata(stage.at("f")).unwrap().modified().unwrap();
+        let file = File::options().write(true).open(stage.at("f")).unwrap();
+        file.write_at(&[b'a' + (round % 20) as u8], 0).unwrap();
+        file.set_modified(modified).unwrap();
+        drop(file);
+        let mut layer = Vec::new();
+        let after = stage.record(&format!("a{round}"));
+        commit(&stage.tree, Some(&before), &after, &CommitOptions::default(), &mut layer).unwrap();
+        assert_eq!(list(&layer), "f", "round {round}");
+    }
+}
+
+#[test]
+fn a_damaged_record_is_an_error() {
+    let stage = Stage::new();
+    let before = stage.snapshot();
+    let whole = fs::read(&before.record).unwrap();
+    for damage in [&whole[..5], &whole[..whole.len() - 1], b"something else entirely, and long enough".as_slice()] {
+        fs::write(&before.record, damage).unwrap();
+        assert!(stage.commit(&before, &CommitOptions::default()).is_err());
+    }
+}
+
+#[test]
+fn trees_deeper_than_a_path_can_be_long() {
+    let stage = Stage::new();
+    let before = stage.snapshot();
+    let mut path = String::from("deep");
+    stage.tree.make_dir(Path::new(&path), 0o755).unwrap();
+    for _ in 0..60 {
+        path += &format!("/{}", "x".repeat(100));
+        stage.tree.make_dir(Path::new(&path), 0o755).unwrap();
+    }
+    path += "/f";
+    stage.tree.make_file(Path::new(&path)).unwrap().write_all(b"found").unwrap();
+    let layer = stage.commit(&before, &CommitOptions::default()).unwrap();
+    let other = Stage::new();
+    unpack(&mut layer.as_slice(), &other.tree, &Limits::NONE).unwrap();
+    let mut text = String::new();
+    other.tree.open_file(Path::new(&path)).unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "found");
+    assert_eq!(other.tree.stat(Path::new("deep")).unwrap().unwrap().kind, FileKind::Directory);
+}
