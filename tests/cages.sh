@@ -54,25 +54,28 @@ mapfile -t proxy < <(proxy_arguments)
 # The builder's own image holds the program and nothing else, as the published one does.
 mkdir -p "$work/image/zuwai" "$work/bin"
 cp "$zuwai" "$work/image/zuwai/zuwai" && cp "$zuwai" "$work/bin/zuwai"
+ln -s zuwai "$work/image/zuwai/executor"
 cp -r examples/tide "$work/context" && chmod -R go+rX "$work/context"
 
 # build CAGE TAG: as `zuwai build` in the cage; stdout (the digest) in $work/TAG.digest, the rest in $work/TAG.log
 build() {
-  local cage=$1 tag=$2 program=/zuwai/zuwai context=/context
+  local cage=$1 tag=$2 context=/context
+  local program=(/zuwai/zuwai build)
   local arguments=("--build-arg=DEBIAN=$debian" "--insecure-registry=$registry" "${proxy[@]}")
   local within=()
   case $cage in
-    host) program=$work/bin/zuwai context=$work/context ;;
-    rootless-host) within=("$repository/cages/cage" "$cage" --) program=$work/bin/zuwai context=$work/context ;;
+    host) program=("$work/bin/zuwai" build) context=$work/context ;;
+    rootless-host) within=("$repository/cages/cage" "$cage" --) program=("$work/bin/zuwai" build) context=$work/context ;;
     *) within=("$repository/cages/cage" "$cage" --rootfs "$work/image" --ro-bind "$work/context:/context" --) ;;
   esac
-  # One cage speaks Kaniko's language, the others Docker's.
+  # One cage speaks Kaniko's language and calls the program by Kaniko's name, the others speak Docker's.
   if [ "$cage" = docker-default ]; then
+    program=(/zuwai/executor)
     arguments+=("--context=dir://$context" --dockerfile=Dockerfile "--destination=$registry/tide:$tag")
   else
     arguments+=("--tag=$registry/tide:$tag" --push "$context")
   fi
-  CAGE_TMP=$work timeout 600 "${within[@]}" "$program" build "${arguments[@]}" >"$work/$tag.digest" 2>"$work/$tag.log"
+  CAGE_TMP=$work timeout 600 "${within[@]}" "${program[@]}" "${arguments[@]}" >"$work/$tag.digest" 2>"$work/$tag.log"
 }
 
 # digest_is TAG: what was printed is what skopeo finds in the registry
