@@ -192,3 +192,8 @@ fn random_edits() {
 fn random_edits_of_a_plain_user() {
     common::as_plain_user("random_edits_of_a_plain_user", || run_property(60));
 }
+
+#[test]
+fn random_edits_of_root_of_a_namespace() {
+    common::as_root_of_a_namespace("random_edits_of_root_of_a_namespace", || run_property(60));
+}

@@ -216,6 +216,23 @@ fn metadata_comes_back_for_a_plain_user() {
 }
 
 #[test]
+fn metadata_comes_back_for_root_without_mknod_fsetid_and_setfcap() {
+    let name = "metadata_comes_back_for_root_without_mknod_fsetid_and_setfcap";
+    common::as_root_without(&[27, 4, 31], name, || metadata_comes_back(true));
+}
+
+#[test]
+fn metadata_comes_back_for_root_without_any_capability() {
+    let name = "metadata_comes_back_for_root_without_any_capability";
+    common::as_root_without(&[0, 1, 2, 3, 4, 6, 7, 27, 31], name, || metadata_comes_back(true));
+}
+
+#[test]
+fn metadata_comes_back_for_root_of_a_namespace() {
+    common::as_root_of_a_namespace("metadata_comes_back_for_root_of_a_namespace", || metadata_comes_back(true));
+}
+
+#[test]
 fn without_a_table_a_refusal_is_an_error() {
     common::as_plain_user("without_a_table_a_refusal_is_an_error", || {
         let outer = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@ pub mod tarball;
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 const CHILD: &str = "ROOTFS_TEST_CHILD";
@@ -22,18 +23,67 @@ pub fn as_plain_user(name: &str, body: impl FnOnce()) {
     if std::env::var_os(CHILD).is_some() || !is_root() {
         return body();
     }
+    again(name, |program| {
+        let mut command = Command::new(program);
+        command.uid(PLAIN_UID).gid(PLAIN_UID);
+        command
+    });
+}
+
+/// The same as root without some capabilities (numbers of linux/capability.h).
+pub fn as_root_without(capabilities: &'static [libc::c_ulong], name: &str, body: impl FnOnce()) {
+    if std::env::var_os(CHILD).is_some() {
+        return body();
+    }
+    if !is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    again(name, |program| {
+        let mut command = Command::new(program);
+        let drop_capabilities = move || {
+            for &capability in capabilities {
+                // SAFETY: the call takes numbers only and changes nothing but this process's bounding set.
+                if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and allocates nothing.
+        unsafe { command.pre_exec(drop_capabilities) };
+        command
+    });
+}
+
+/// The same as root of a user namespace that has only id 0.
+pub fn as_root_of_a_namespace(name: &str, body: impl FnOnce()) {
+    if std::env::var_os(CHILD).is_some() {
+        return body();
+    }
+    if !Command::new("unshare").args(["-Ur", "true"]).status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no user namespaces here");
+        return;
+    }
+    again(name, |program| {
+        let mut command = Command::new("unshare");
+        command.arg("-Ur").arg(program);
+        command
+    });
+}
+
+/// Runs one test of this program in another process, in a directory that anybody may write to.
+fn again(name: &str, command: impl FnOnce(&Path) -> Command) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let program = directory.path().join("test");
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let output = Command::new(&program)
+    let output = command(&program)
         .args(["--exact", name, "--nocapture"])
         .env(CHILD, "1")
         .env("TMPDIR", directory.path())
         .current_dir("/")
-        .uid(PLAIN_UID)
-        .gid(PLAIN_UID)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
