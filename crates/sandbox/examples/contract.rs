@@ -6,7 +6,12 @@
 //! contract probe WORK
 //! ```
 //!
-//! Built static, it can be put into any of the environments in `cages/`.
+//! Built static (`--target x86_64-unknown-linux-musl`), it can be put into any of the environments in `cages/`:
+//!
+//! ```text
+//! cages/cage docker-default --ro-bind target/.../examples/contract:/contract -- \
+//!     /contract auto /bin/busybox /var/lib/work
+//! ```
 
 #![expect(clippy::print_stdout, reason = "its output is for the person who runs it")]
 

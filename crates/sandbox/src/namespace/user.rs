@@ -4,7 +4,7 @@
 //! what depends on the rights there are; [`ways`] lists what may work, best first.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -137,48 +137,61 @@ pub fn enter(way: &Way, work: &Path) -> Result<(), (String, io::Error)> {
     if *way == Way::Admin {
         return Ok(());
     }
-    let at = |call: &str| {
-        let call = call.to_owned();
-        move |error: io::Error| (call, error)
-    };
     let maps = maps(way).map_err(at("read of /proc/self/uid_map"))?;
     if let Way::Range { first, .. } = way {
         chown(work, Some(*first), Some(*first)).map_err(at("chown of the work directory"))?;
     }
     // A program with file capabilities is not dumpable, and then its maps are not writable for its own user.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
-        .map_err(|error| ("prctl(PR_SET_DUMPABLE)".to_owned(), error.into()))?;
-    let own = rustix::process::getpid();
-    let (mut answer, to_us) = io::pipe().map_err(at("pipe"))?;
-    let (mut go, from_us) = io::pipe().map_err(at("pipe"))?;
-    let writer = match sys::fork().map_err(at("fork"))? {
-        Forked::Child => {
-            drop((answer, from_us));
-            let mut word = [0];
-            if go.read_exact(&mut word).is_ok() {
-                let said = write_maps(own, way, &maps).err().unwrap_or_default();
-                let _ = (&to_us).write_all(said.as_bytes());
-            }
-            sys::exit_now(0)
-        }
-        Forked::Parent(writer) => writer,
-    };
-    drop((to_us, go));
-    let unshared = sys::unshare(UnshareFlags::NEWUSER).map_err(at("unshare(CLONE_NEWUSER)"));
-    if unshared.is_ok() {
-        let _ = (&from_us).write_all(b"!");
-    }
-    drop(from_us);
-    let mut said = String::new();
-    let read = answer.read_to_string(&mut said).map_err(at("write of uid_map"));
-    let _ = rustix::process::waitpid(Some(writer), WaitOptions::empty());
-    unshared?;
-    read?;
-    if !said.is_empty() {
-        return Err((said, io::Error::from_raw_os_error(libc::EPERM)));
-    }
-    become_root().map_err(|error| ("setresuid(0)".to_owned(), error.into()))?;
+        .map_err(|error| at("prctl(PR_SET_DUMPABLE)")(error.into()))?;
+    let writer = Writer::start(way, &maps).map_err(at("fork"))?;
+    sys::unshare(UnshareFlags::NEWUSER).map_err(at("unshare(CLONE_NEWUSER)"))?;
+    writer.write()?;
+    become_root().map_err(|error| at("setresuid(0)")(error.into()))?;
     sys::unshare(UnshareFlags::NEWNS).map_err(at("unshare(CLONE_NEWNS) in the user namespace"))
+}
+
+fn at(call: &str) -> impl FnOnce(io::Error) -> (String, io::Error) {
+    move |error| (call.to_owned(), error)
+}
+
+/// A child that stays outside of the user namespace to write its maps. It ends by itself when this is dropped.
+struct Writer {
+    child: Pid,
+    go: PipeWriter,
+    answer: PipeReader,
+}
+
+impl Writer {
+    fn start(way: &Way, maps: &(Map, Map)) -> io::Result<Writer> {
+        let target = rustix::process::getpid();
+        let (answer, to_us) = io::pipe()?;
+        let (mut told, go) = io::pipe()?;
+        match sys::fork()? {
+            Forked::Parent(child) => Ok(Writer { child, go, answer }),
+            Forked::Child => {
+                drop((answer, go));
+                let mut word = [0];
+                if told.read_exact(&mut word).is_ok() {
+                    let said = write_maps(target, way, maps).err().unwrap_or_default();
+                    let _ = (&to_us).write_all(said.as_bytes());
+                }
+                sys::exit_now(0)
+            }
+        }
+    }
+
+    fn write(mut self) -> Result<(), (String, io::Error)> {
+        let mut said = String::new();
+        let done = self.go.write_all(b"!").and_then(|()| self.answer.read_to_string(&mut said));
+        drop(self.go);
+        let _ = rustix::process::waitpid(Some(self.child), WaitOptions::empty());
+        done.map_err(at("write of uid_map"))?;
+        match said.is_empty() {
+            true => Ok(()),
+            false => Err((said, io::Error::from_raw_os_error(libc::EPERM))),
+        }
+    }
 }
 
 fn become_root() -> rustix::io::Result<()> {
