@@ -38,6 +38,11 @@ pub struct Built {
 /// The first thing that went wrong, with its place in the Dockerfile where it has one. Nothing is tagged then, and the work
 /// directory holds nothing that anybody needs.
 pub fn build(request: &Request) -> Result<Built, BuildError> {
+    // Whatever an interruption made fail, the interruption is what happened.
+    carry_out(request).map_err(|error| if request.is_cancelled() { BuildError::Cancelled } else { error })
+}
+
+fn carry_out(request: &Request) -> Result<Built, BuildError> {
     let plan = plan(request)?;
     for finding in &plan.warnings {
         let line = dockerfile::error::line_of(&request.dockerfile.source, finding.span.start);

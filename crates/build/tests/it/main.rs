@@ -1,0 +1,11 @@
+//! Whole builds, held against what BuildKit does with the same Dockerfile.
+
+mod args;
+mod config;
+mod copies;
+mod harness;
+mod layers;
+mod parallel;
+mod print;
+mod runs;
+mod stages;

@@ -1,0 +1,108 @@
+//! Stages beside each other.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Barrier, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use sandbox::Exit;
+use zuwai_build::BuildError;
+
+use crate::harness::{Bench, Call, lock};
+
+const TWO: &str = "FROM scratch AS a\nRUN meet\nFROM scratch AS b\nRUN meet\n\
+                   FROM scratch\nCOPY --from=a / /a\nCOPY --from=b / /b\n";
+
+/// Returns 0 when `count` runs are here at a time, 1 when the others did not come.
+fn meet(count: usize) -> impl Fn(&mut Call<'_>) -> Exit + Send + Sync {
+    let here = (Mutex::new(0), Condvar::new());
+    move |_| {
+        let mut arrived = lock(&here.0);
+        *arrived += 1;
+        here.1.notify_all();
+        let (arrived, _) = here.1.wait_timeout_while(arrived, Duration::from_secs(20), |n| *n < count).unwrap();
+        Exit::Code(i32::from(*arrived < count))
+    }
+}
+
+#[test]
+fn independent_stages_run_at_a_time() {
+    let bench = Bench::new(TWO).on("meet", meet(2));
+    bench.build();
+    assert_eq!(bench.sandbox.most.load(Ordering::SeqCst), 2);
+}
+
+/// Jobs, a back-end that can run one process at a time; nothing may overlap.
+#[test]
+fn one_at_a_time_where_it_has_to_be() {
+    for (jobs, one_at_a_time) in [(1, false), (4, true), (0, false)] {
+        let mut bench = Bench::new(TWO).on("meet", |_| {
+            std::thread::sleep(Duration::from_millis(30));
+            Exit::Code(0)
+        });
+        bench.request.jobs = jobs;
+        bench.sandbox.one_at_a_time.store(one_at_a_time, Ordering::Relaxed);
+        bench.build();
+        assert_eq!(bench.sandbox.most.load(Ordering::SeqCst), 1, "jobs {jobs}, one at a time {one_at_a_time}");
+        assert_eq!(lock(&bench.sandbox.ran).len(), 2);
+    }
+}
+
+#[test]
+fn a_failure_stops_the_other_stages() {
+    let both = Arc::new(Barrier::new(2));
+    let (one, other) = (both.clone(), both);
+    let stopped = Arc::new(Mutex::new(None));
+    let noted = stopped.clone();
+    let dockerfile = "FROM scratch AS a\nRUN long\nRUN never\nFROM scratch AS b\nRUN fail\n\
+                      FROM scratch\nCOPY --from=a / /a\nCOPY --from=b / /b\n";
+    let bench = Bench::new(dockerfile)
+        .on("long", move |call| {
+            one.wait();
+            let begun = Instant::now();
+            while !(call.cancelled)() && begun.elapsed() < Duration::from_secs(20) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            *lock(&noted) = Some((call.cancelled)());
+            Exit::Code(0)
+        })
+        .on("fail", move |_| {
+            other.wait();
+            Exit::Code(3)
+        });
+    match bench.try_build().err() {
+        Some(BuildError::Run { exit, .. }) => assert_eq!(exit, Exit::Code(3), "the cause, not what followed from it"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(*lock(&stopped), Some(true));
+    assert_eq!(lock(&bench.sandbox.ran).len(), 2, "`never` did not run");
+    assert!(!bench.exported());
+}
+
+#[test]
+fn a_diamond_of_stages() {
+    let dockerfile = "FROM scratch AS base\nRUN write /base 1\n\
+                      FROM base AS left\nRUN write /left 2\nFROM base AS right\nRUN write /right 3\n\
+                      FROM left\nCOPY --from=right /right /\nCOPY --from=base /base /again\n";
+    for jobs in [1, 2, 8] {
+        let mut bench = Bench::new(dockerfile);
+        bench.request.jobs = jobs;
+        let outcome = bench.build();
+        for (path, content) in [("base", "1"), ("left", "2"), ("right", "3"), ("again", "1")] {
+            assert_eq!(outcome.content(path).as_deref(), Some(content), "{path} with {jobs} jobs");
+        }
+    }
+}
+
+#[test]
+fn many_stages_with_one_job() {
+    let mut dockerfile: String = (0..40).map(|i| format!("FROM scratch AS s{i}\nRUN write /f {i}\n")).collect();
+    dockerfile += "FROM scratch\n";
+    for i in (0..40).rev() {
+        dockerfile += &format!("COPY --from=s{i} /f /f{i}\n");
+    }
+    let mut bench = Bench::new(&dockerfile);
+    bench.request.jobs = 1;
+    let outcome = bench.build();
+    assert_eq!(outcome.layers.len(), 40);
+    assert_eq!(outcome.content("f17").as_deref(), Some("17"));
+}

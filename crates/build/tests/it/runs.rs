@@ -1,0 +1,263 @@
+//! RUN as the sandbox gets it, and what becomes of how it ends.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use sandbox::{Exit, MountSource, Network};
+use zuwai_build::BuildError;
+
+use crate::harness::{Base, Bench, all_files, lock};
+
+const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nu:x:10:20::/home/u:/bin/sh\n";
+const GROUP: &str = "own:x:20:\nmore:x:30:root,u\nodd line\nother:x:40:\n";
+
+#[test]
+fn command_lines() {
+    let table: &[(&str, &[&str])] = &[
+        ("RUN nothing", &["/bin/sh", "-c", "nothing"]),
+        ("RUN [\"x\", \"nothing\"]", &["x", "nothing"]),
+        ("SHELL [\"/s\", \"-e\"]\nRUN nothing", &["/s", "-e", "nothing"]),
+        ("SHELL [\"/s\"]\nRUN [\"x\", \"nothing\"]", &["x", "nothing"]),
+        ("RUN <<E\nnothing\nE", &["/bin/sh", "-c", "nothing\n"]),
+        ("RUN nothing; \\\n  nothing", &["/bin/sh", "-c", "nothing;   nothing"]),
+        // Variables are the shell's.
+        ("ENV A=1\nRUN print ${A%x} $B", &["/bin/sh", "-c", "print ${A%x} $B"]),
+    ];
+    for (instructions, want) in table {
+        let bench = Bench::new(&format!("FROM scratch\n{instructions}\n"));
+        bench.build();
+        let (process, _) = bench.sandbox.only();
+        assert_eq!(process.args, *want, "{instructions}");
+    }
+}
+
+#[test]
+fn a_here_document_with_an_interpreter_is_a_program() {
+    let bench = Bench::new("FROM scratch\nRUN <<E\n#!/usr/bin/thing\nbody\nE\n").on("/dev/pipes/E", |call| {
+        let MountSource::Bind { path, read_only: true } = &call.mounts[0].source else { panic!("a read-only file") };
+        assert_eq!(call.mounts[0].target, Path::new("/dev/pipes/E"));
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "#!/usr/bin/thing\nbody\n");
+        Exit::Code(0)
+    });
+    bench.build();
+}
+
+/// USER, then uid, gid, groups and HOME.
+#[test]
+fn users() {
+    let table: &[(&str, u32, u32, &[u32], &str)] = &[
+        ("root", 0, 0, &[0, 30], "/root"),
+        ("0", 0, 0, &[0, 30], "/root"),
+        ("u", 10, 20, &[20, 30], "/home/u"),
+        ("10", 10, 20, &[20, 30], "/home/u"),
+        ("u:other", 10, 40, &[40], "/home/u"),
+        ("u:77", 10, 77, &[77], "/home/u"),
+        ("99", 99, 0, &[0], "/"),
+        ("99:98", 99, 98, &[98], "/"),
+    ];
+    for (user, uid, gid, groups, home) in table {
+        let bench = Bench::new(&format!("FROM base\nUSER {user}\nRUN nothing\n"))
+            .image("base", Base::new().layer(&[("etc/passwd", PASSWD), ("etc/group", GROUP)]));
+        bench.build();
+        let (process, _) = bench.sandbox.only();
+        assert_eq!((process.uid, process.gid, process.groups.as_slice()), (*uid, *gid, *groups), "{user}");
+        assert!(process.env.contains(&format!("HOME={home}").into()), "{user}: {:?}", process.env);
+    }
+    for (user, part) in
+        [("nobody-there", "unable to find user `nobody-there`"), ("u:none", "unable to find group `none`")]
+    {
+        let bench = Bench::new(&format!("FROM base\nUSER {user}\nRUN nothing\n"))
+            .image("base", Base::new().layer(&[("etc/passwd", PASSWD), ("etc/group", GROUP)]));
+        let error = bench.error();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_user_that_an_earlier_step_made() {
+    let bench = Bench::new("FROM base\nRUN write /etc/passwd v:x:5:6::/v:\nUSER v\nRUN nothing\n")
+        .image("base", Base::new().layer(&[("etc/passwd", PASSWD)]));
+    bench.build();
+    assert_eq!(lock(&bench.sandbox.ran)[1].0.uid, 5);
+}
+
+#[test]
+fn directories_networks_and_hosts() {
+    let mut bench = Bench::new("FROM base\nRUN --network=none nothing\nWORKDIR sub\nRUN nothing\n")
+        .image("base", Base::new().config(|c| c.config.working_dir = Some("relative".to_owned())));
+    bench.request.extra_hosts = vec![("h".to_owned(), "1.2.3.4".to_owned())];
+    bench.build();
+    let ran = lock(&bench.sandbox.ran);
+    assert_eq!((ran[0].0.cwd.as_path(), ran[0].0.network), (Path::new("/relative"), Network::None));
+    assert_eq!((ran[1].0.cwd.as_path(), ran[1].0.network), (Path::new("/relative/sub"), Network::Host));
+    assert_eq!(ran[1].0.extra_hosts, [("h".to_owned(), "1.2.3.4".to_owned())]);
+}
+
+#[test]
+fn bind_mounts() {
+    let see = |name: &'static str, want: &'static str| {
+        move |call: &mut crate::harness::Call<'_>| {
+            let MountSource::Bind { path, .. } = &call.mounts[0].source else { panic!("a bind mount") };
+            assert_eq!(std::fs::read_to_string(path.join(name)).unwrap(), want);
+            Exit::Code(0)
+        }
+    };
+    let dockerfile = "FROM scratch AS a\nRUN write /f stage\nFROM scratch\n\
+                      RUN --mount=target=/m see-context\nRUN --mount=from=a,target=/m see-stage\n\
+                      RUN --mount=source=dir,target=/m,rw see-below\nWORKDIR /w\nRUN --mount=target=m nothing\n";
+    let bench = Bench::new(dockerfile)
+        .file("f", "context")
+        .file("dir/inner", "below")
+        .on("see-context", see("f", "context"))
+        .on("see-stage", see("f", "stage"))
+        .on("see-below", see("inner", "below"));
+    let outcome = bench.build();
+    let targets: Vec<_> = lock(&bench.sandbox.ran)[1..].iter().map(|(_, m)| m[0].target.clone()).collect();
+    assert_eq!(targets, ["/m", "/m", "/m", "/w/m"].map(std::path::PathBuf::from));
+    assert!(outcome.layers[0].is_empty(), "a mount is no change");
+}
+
+#[test]
+fn writes_into_a_bind_mount_are_lost() {
+    let dockerfile = "FROM scratch\nRUN --mount=target=/m,rw spoil\nCOPY f /\n";
+    let bench = Bench::new(dockerfile).file("f", "original").on("spoil", |call| {
+        let MountSource::Bind { path, read_only: false } = &call.mounts[0].source else { panic!("a writable mount") };
+        std::fs::write(path.join("f"), "spoilt").unwrap();
+        Exit::Code(0)
+    });
+    assert_eq!(bench.build().content("f").as_deref(), Some("original"));
+}
+
+#[test]
+fn bind_mounts_show_what_the_ignore_file_leaves() {
+    let bench = Bench::new("FROM scratch\nRUN --mount=target=/m look\n")
+        .file("a", "")
+        .file("b.log", "")
+        .ignore("*.log\n")
+        .on("look", |call| {
+            let MountSource::Bind { path, .. } = &call.mounts[0].source else { panic!("a bind mount") };
+            assert!(path.join("a").exists() && !path.join("b.log").exists());
+            Exit::Code(0)
+        });
+    bench.build();
+}
+
+#[test]
+fn cache_mounts_last_by_their_id() {
+    let dockerfile = "FROM scratch\nRUN --mount=type=cache,target=/c,id=one fill\nRUN --mount=type=cache,target=/d,id=one look\n\
+                      RUN --mount=type=cache,target=/c empty\n";
+    let path = |call: &crate::harness::Call<'_>| match &call.mounts[0].source {
+        MountSource::Bind { path, read_only: false } => path.clone(),
+        other => panic!("{other:?}"),
+    };
+    let bench = Bench::new(dockerfile)
+        .on("fill", move |call| {
+            std::fs::write(path(call).join("f"), "kept").unwrap();
+            Exit::Code(0)
+        })
+        .on("look", move |call| Exit::Code(i32::from(std::fs::read_to_string(path(call).join("f")).unwrap() != "kept")))
+        .on("empty", move |call| Exit::Code(i32::from(path(call).join("f").exists())));
+    let outcome = bench.build();
+    assert!(outcome.layers.concat().is_empty());
+    assert!(all_files(&bench.path("caches")).iter().any(|(_, content)| content == b"kept"), "and beyond the build");
+}
+
+#[test]
+fn tmpfs_mounts() {
+    let bench = Bench::new("FROM scratch\nRUN --mount=type=tmpfs,target=/t,size=1m nothing\n");
+    bench.build();
+    let (_, mounts) = bench.sandbox.only();
+    assert!(matches!(mounts[0].source, MountSource::Tmpfs { size_bytes: Some(1_048_576) }), "{mounts:?}");
+}
+
+const SECRET: &str = "hunter2-correct-horse";
+
+#[test]
+fn secrets_reach_the_run_and_nothing_else() {
+    let dockerfile = "FROM scratch\nARG A=1\n\
+                      RUN --mount=type=secret,id=s --mount=type=secret,id=s,env=TOKEN,target=/t,mode=0440,uid=5 check\n\
+                      RUN nothing\n";
+    let bench = Bench::new(dockerfile).secret("s", SECRET).on("check", |call| {
+        let found: Vec<_> = call.mounts.iter().map(|m| (m.target.to_str().unwrap(), &m.source)).collect();
+        let is = |source: &MountSource, wanted_mode, wanted_uid| {
+            matches!(source, MountSource::File { content, mode, uid, gid: 0 }
+                if content == SECRET.as_bytes() && *mode == wanted_mode && *uid == wanted_uid)
+        };
+        assert!(found[0].0 == "/run/secrets/s" && is(found[0].1, 0o400, 0), "{}", found[0].0);
+        assert!(found[1].0 == "/t" && is(found[1].1, 0o440, 5), "{}", found[1].0);
+        assert!(call.process.env.contains(&format!("TOKEN={SECRET}").into()));
+        Exit::Code(0)
+    });
+    let outcome = bench.build();
+    assert!(lock(&bench.sandbox.ran)[1].1.is_empty());
+    assert!(!format!("{:?}", lock(&bench.sandbox.ran)[1].0).contains(SECRET), "the next RUN does not have it");
+    let has = |bytes: &[u8]| bytes.windows(SECRET.len()).any(|w| w == SECRET.as_bytes());
+    for layer in &outcome.image.layers {
+        let mut plain = Vec::new();
+        std::io::copy(&mut layer.uncompressed().unwrap(), &mut plain).unwrap();
+        assert!(!has(&plain), "in a layer");
+    }
+    for place in ["out", "work", "context"] {
+        for (path, content) in all_files(&bench.path(place)) {
+            assert!(!has(&content), "in `{}`", path.display());
+        }
+    }
+    assert!(bench.events.having(SECRET).is_empty(), "in the events");
+    assert!(!format!("{:?}", bench.request.secrets).contains(SECRET), "in the request's debug output");
+}
+
+#[test]
+fn secrets_that_are_not_there() {
+    let bench = Bench::new("FROM scratch\nRUN --mount=type=secret,id=s,env=E nothing\n");
+    bench.build();
+    let (process, mounts) = bench.sandbox.only();
+    assert!(mounts.is_empty());
+    assert!(process.env.contains(&"E=".into()), "{:?}", process.env);
+    let bench = Bench::new("FROM scratch\nRUN --mount=type=secret,id=s,required nothing\n");
+    assert_eq!(bench.error(), "secret `s` is required and was not given");
+    assert!(lock(&bench.sandbox.ran).is_empty());
+}
+
+#[test]
+fn how_a_run_ends() {
+    let table = [
+        ("exit 7", Exit::Code(7), "RUN exited with status 7"),
+        ("kill 15", Exit::Signal(15), "RUN was killed by signal 15: exit code 143"),
+        ("kill 9", Exit::Signal(9), "RUN was killed by signal 9 (out of memory, perhaps): exit code 137"),
+    ];
+    for (script, want, text) in table {
+        let bench = Bench::new(&format!("FROM scratch\nRUN print before; {script}\nRUN nothing\n"));
+        match bench.try_build().err() {
+            Some(BuildError::Run { message, place, exit }) => {
+                assert_eq!((message.as_str(), exit), (text, want));
+                assert!(bench.request.dockerfile.source[place.span].contains(script));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(!bench.exported());
+        assert_eq!(lock(&bench.sandbox.ran).len(), 1, "nothing runs after it");
+        assert_eq!(bench.events.having("output before"), ["output before\n"]);
+        assert_eq!(bench.events.having("failed: true").len(), 1);
+    }
+}
+
+#[test]
+fn cancelling() {
+    // While a step runs.
+    let bench = Bench::new("FROM scratch\nRUN cancel\nRUN nothing\n");
+    let flag = bench.request.cancelled.clone();
+    let bench = bench.on("cancel", move |call| {
+        flag.store(true, Ordering::Relaxed);
+        assert!((call.cancelled)());
+        Exit::Code(0)
+    });
+    assert!(matches!(bench.try_build().err(), Some(BuildError::Cancelled)));
+    assert!(!bench.exported());
+    assert_eq!(lock(&bench.sandbox.ran).len(), 1);
+    // Before the first one.
+    let bench = Bench::new("FROM scratch\nCOPY f /\nRUN nothing\n").file("f", "");
+    bench.request.cancelled.store(true, Ordering::Relaxed);
+    let error = bench.try_build().err();
+    assert!(matches!(error, Some(BuildError::Cancelled)), "{error:?}");
+    assert!(!bench.exported());
+}
