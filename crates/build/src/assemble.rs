@@ -52,9 +52,7 @@ pub fn export(image: &Image, request: &Request, stages: &Stages) -> Result<Built
 
 fn export_rootfs(output: &RootfsOutput, request: &Request, stages: &Stages) -> Result<(), BuildError> {
     let tree = stages.target_tree()?;
-    let failed = |action: String| {
-        move |source| BuildError::Rootfs { action, place: None, source }
-    };
+    let failed = |action: String| move |source| BuildError::Rootfs { action, place: None, source };
     match output {
         RootfsOutput::Directory(path) => {
             let action = format!("could not write files to `{}`", path.display());

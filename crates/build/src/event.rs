@@ -14,16 +14,42 @@ pub struct StepId {
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
     /// How many steps will run.
-    Planned { steps: usize },
+    Planned {
+        steps: usize,
+    },
     /// A stage's base is being unpacked.
-    StageStarted { stage: usize, name: &'a str },
-    StepStarted { id: StepId, stage: &'a str, index: usize, total: usize, title: &'a str },
-    Output { id: StepId, stream: Stream, bytes: &'a [u8] },
-    StepDone { id: StepId, elapsed: Duration, failed: bool },
+    StageStarted {
+        stage: usize,
+        name: &'a str,
+    },
+    StepStarted {
+        id: StepId,
+        stage: &'a str,
+        index: usize,
+        total: usize,
+        title: &'a str,
+    },
+    Output {
+        id: StepId,
+        stream: Stream,
+        bytes: &'a [u8],
+    },
+    StepDone {
+        id: StepId,
+        elapsed: Duration,
+        failed: bool,
+    },
     /// A layer is in the store.
-    Layer { digest: &'a str, size_bytes: u64 },
-    Exporting { to: &'a str },
-    Warning { message: String },
+    Layer {
+        digest: &'a str,
+        size_bytes: u64,
+    },
+    Exporting {
+        to: &'a str,
+    },
+    Warning {
+        message: String,
+    },
 }
 
 /// Told what happens. Called from several threads; returns quickly.

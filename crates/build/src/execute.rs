@@ -248,7 +248,8 @@ impl<'a> Execution<'a> {
     }
 
     fn make_tree(&self, directory: &Path) -> Result<Tree, BuildError> {
-        std::fs::create_dir_all(directory).map_err(BuildError::io(format!("could not make `{}`", directory.display())))?;
+        std::fs::create_dir_all(directory)
+            .map_err(BuildError::io(format!("could not make `{}`", directory.display())))?;
         Tree::create(&directory.join("rootfs"), Some(&directory.join("metadata")))
             .map_err(|source| BuildError::Rootfs { action: "could not make a rootfs".to_owned(), place: None, source })
     }
@@ -290,7 +291,8 @@ impl<'a> Execution<'a> {
         std::thread::scope(|scope| {
             for _ in 0..PREFETCHERS.min(layers.len().saturating_sub(1)) {
                 scope.spawn(|| {
-                    while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !self.stopped()) {
+                    while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !self.stopped())
+                    {
                         // A failure shows again when the layer is unpacked.
                         drop(layer.content.open(&layer.descriptor));
                     }
@@ -302,12 +304,17 @@ impl<'a> Execution<'a> {
                 }
                 let digest = &layer.descriptor.digest;
                 let action = format!("could not unpack layer {} of `{reference}`", digest.short());
-                let tar = layer
-                    .uncompressed()
-                    .map_err(|source| BuildError::Store { action: action.clone(), place: None, source })?;
+                let tar = layer.uncompressed().map_err(|source| BuildError::Store {
+                    action: action.clone(),
+                    place: None,
+                    source,
+                })?;
                 let mut tar = Polled { inner: tar, stopped: &|| self.stopped() };
-                unpack(&mut tar, tree, &limits)
-                    .map_err(|source| BuildError::Rootfs { action: action.clone(), place: None, source })?;
+                unpack(&mut tar, tree, &limits).map_err(|source| BuildError::Rootfs {
+                    action: action.clone(),
+                    place: None,
+                    source,
+                })?;
                 // The end of the stream is where digest and diff ID are checked.
                 std::io::copy(&mut tar, &mut std::io::sink()).map_err(|source| BuildError::Io { action, source })?;
             }
@@ -412,7 +419,8 @@ impl<'a> Execution<'a> {
     }
 
     fn run(&self, id: StepId, step: &Step, run: &Run, files: &Files) -> Result<(), BuildError> {
-        let user = user::resolve(&files.tree, &run.user).map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?;
+        let user =
+            user::resolve(&files.tree, &run.user).map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?;
         let take = |source: &Source| self.take(source);
         let mounts = mount::lower(self.request, step, run, &take)?;
         let mut env: Vec<OsString> = run.env.to_strings().into_iter().map(OsString::from).collect();
@@ -525,8 +533,12 @@ impl<'a> Execution<'a> {
         };
         let paths: Vec<String> = copy.sources.iter().filter_map(path).collect();
         if !paths.is_empty() {
-            rootfs::copy::copy(&taken.tree, taken.filter(), &paths, to, &copy.destination, &options)
+            let copied = rootfs::copy::copy(&taken.tree, taken.filter(), &paths, to, &copy.destination, &options)
                 .map_err(|e| copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
+            if copied.overwritten > 0 {
+                let message = format!("several sources have one destination, the last one stays: {}", step.title);
+                self.request.observer.event(&Event::Warning { message });
+            }
         }
         for source in &copy.sources {
             self.copy_made(step, copy, source, to, &options)?;
@@ -549,7 +561,8 @@ impl<'a> Execution<'a> {
             CopySource::Heredoc(heredoc) => {
                 let mut content = heredoc.content.as_bytes();
                 let name = &heredoc.name;
-                rootfs::copy::write_file(to, &copy.destination, name, &mut content, 0o644, None, options).map_err(failed)
+                rootfs::copy::write_file(to, &copy.destination, name, &mut content, 0o644, None, options)
+                    .map_err(failed)
             }
             CopySource::Url(url) => self.copy_url(step, copy, url, to, options),
         }
@@ -571,18 +584,11 @@ impl<'a> Execution<'a> {
         let fetched = context::fetch_url(net, url, copy.checksum.as_deref(), directory.path()).map_err(|source| {
             BuildError::Context { action: action(), place: Some(Place { span: step.span.clone() }), source }
         })?;
-        if copy.unpack_remote {
-            let tree = Tree::open(directory.path(), None)
-                .map_err(|source| BuildError::Rootfs { action: action(), place: None, source })?;
-            let named = directory.path().join(&fetched.file_name);
-            std::fs::rename(&fetched.path, &named).map_err(BuildError::io(action()))?;
-            let options = CopyOptions { archives: Archives::Unpack, ..options.clone() };
-            let names = [fetched.file_name];
-            return rootfs::copy::copy(&tree, &Everything, &names, to, &copy.destination, &options).map_err(failed);
-        }
-        let mut content = File::open(&fetched.path).map_err(BuildError::io(action()))?;
+        let archives = if copy.unpack_remote { Archives::Unpack } else { Archives::Copy };
+        let options = CopyOptions { archives, ..options.clone() };
+        let file = File::open(&fetched.path).map_err(BuildError::io(action()))?;
         let (name, modified) = (&fetched.file_name, Some(fetched.modified));
-        rootfs::copy::write_file(to, &copy.destination, name, &mut content, 0o600, modified, options).map_err(failed)
+        rootfs::copy::add_file(to, &copy.destination, name, file, 0o600, modified, &options).map_err(failed)
     }
 }
 
@@ -667,4 +673,3 @@ fn run_failed(step: &Step, exit: Exit) -> BuildError {
     };
     BuildError::Run { message, place: Place { span: step.span.clone() }, exit }
 }
-

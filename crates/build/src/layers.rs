@@ -55,7 +55,11 @@ impl Pending {
                 // The first to ask gets the cause; the build ends with it.
                 Some(Err(source)) => {
                     *slot = Some(Err(StoreError::Cancelled));
-                    return Err(BuildError::Store { action: "could not write a layer".to_owned(), place: None, source });
+                    return Err(BuildError::Store {
+                        action: "could not write a layer".to_owned(),
+                        place: None,
+                        source,
+                    });
                 }
             }
         }
@@ -89,7 +93,8 @@ struct Shared {
 
 impl Pool {
     pub fn start(request: &Request) -> Result<Pool, BuildError> {
-        let failed = |source| BuildError::Store { action: "could not make the blob store".to_owned(), place: None, source };
+        let failed =
+            |source| BuildError::Store { action: "could not make the blob store".to_owned(), place: None, source };
         let layout = Arc::new(Layout::create(&request.work.join("blobs")).map_err(failed)?);
         let spools = request.work.join("spool");
         std::fs::create_dir_all(&spools).map_err(BuildError::io(format!("could not make `{}`", spools.display())))?;
@@ -139,7 +144,8 @@ impl Pool {
     pub fn base(&self, layer: &Layer, part_of_result: bool) -> Layer {
         let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
         let known = bases.entry(layer.descriptor.digest.clone()).or_insert_with(|| {
-            let content = Once { layout: self.shared.layout.clone(), origin: layer.content.clone(), fetching: Mutex::new(()) };
+            let content =
+                Once { layout: self.shared.layout.clone(), origin: layer.content.clone(), fetching: Mutex::new(()) };
             Layer { content: Arc::new(content), ..layer.clone() }
         });
         if part_of_result {

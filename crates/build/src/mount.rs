@@ -7,8 +7,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use dockerfile::Sharing;
 use oci::Digest;
-use rootfs::copy::{Archives, CopyOptions};
 use rootfs::Tree;
+use rootfs::copy::{Archives, CopyOptions};
 use sandbox::{Mount, MountSource};
 
 use crate::execute::Taken;
@@ -159,7 +159,8 @@ fn cache(
         let _making = MAKING.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
         if !content.exists() {
             make_cache(request, step, from, &root, take)?;
-            std::os::unix::fs::chown(&content, Some(*uid), Some(*gid)).map_err(failed("could not give away", &content))?;
+            std::os::unix::fs::chown(&content, Some(*uid), Some(*gid))
+                .map_err(failed("could not give away", &content))?;
             std::fs::set_permissions(&content, std::fs::Permissions::from_mode(*mode))
                 .map_err(failed("could not set the mode of", &content))?;
         }

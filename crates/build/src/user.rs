@@ -146,8 +146,9 @@ fn read(tree: &Tree, file: &'static str) -> Result<String, UserError> {
     }
     let mut bytes = Vec::new();
     let file_handle = tree.open_file(&resolved).map_err(failed)?;
-    file_handle.take(16 << 20).read_to_end(&mut bytes).map_err(|source| {
-        failed(RootfsError::Io { action: "could not read", path: path.to_owned(), source })
-    })?;
+    file_handle
+        .take(16 << 20)
+        .read_to_end(&mut bytes)
+        .map_err(|source| failed(RootfsError::Io { action: "could not read", path: path.to_owned(), source }))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -98,7 +98,8 @@ pub fn doctor(typed: &Doctor) -> Result<(), Failure> {
     let work = WorkDir::make(&settings::work_root(typed.work_dir.as_ref()))?;
     let report = sandbox::probe::probe(work.path());
     if typed.json {
-        let json = serde_json::to_string_pretty(&report).context("could not write the report").map_err(Failure::other(1))?;
+        let json =
+            serde_json::to_string_pretty(&report).context("could not write the report").map_err(Failure::other(1))?;
         return print(&(json + "\n"));
     }
     let mut text = String::new();

@@ -10,11 +10,26 @@ use dockerfile::{Diagnostic, Span};
 #[derive(Debug)]
 pub enum Failure {
     /// What was typed makes no sense.
-    Usage { message: String, hint: Option<String> },
-    Dockerfile { diagnostic: Diagnostic, source: String, name: String },
-    Build { error: BuildError, source: String, name: String },
+    Usage {
+        message: String,
+        hint: Option<String>,
+    },
+    Dockerfile {
+        diagnostic: Diagnostic,
+        source: String,
+        name: String,
+    },
+    Build {
+        error: BuildError,
+        source: String,
+        name: String,
+    },
     /// Anything else, with its exit code.
-    Other { error: anyhow::Error, code: u8, hint: Option<String> },
+    Other {
+        error: anyhow::Error,
+        code: u8,
+        hint: Option<String>,
+    },
 }
 
 impl Failure {

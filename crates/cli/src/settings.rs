@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use build::Secret;
 use dockerfile::lint::Checks;
 use net::{Proxies, Settings};
-use oci::{Flavor, Platform, Reference};
 use oci::media_type::Compression;
+use oci::{Flavor, Platform, Reference};
 
 use crate::args::{Build, CompressionName, ImageFormat, Input, Output, RegistryArgs};
 use crate::labels::{fields, pair};
@@ -46,7 +46,9 @@ pub fn target(input: &Input) -> Result<Option<String>, Failure> {
 pub fn platform(input: &Input) -> Result<Option<Platform>, Failure> {
     match &input.platform {
         None => Ok(None),
-        Some(several) if several.contains(',') => Err(Failure::usage("not supported yet: several values of --platform")),
+        Some(several) if several.contains(',') => {
+            Err(Failure::usage("not supported yet: several values of --platform"))
+        }
         Some(text) => Platform::parse(text).map(Some).map_err(|e| Failure::usage(format!("--platform: {e}"))),
     }
 }
@@ -91,7 +93,9 @@ fn secret(word: &str) -> Result<(String, Secret), Failure> {
     match kind.as_deref() {
         None | Some("file") => {}
         Some("env") => env = env.or(src.take()).or_else(|| Some(id.clone())),
-        Some(other) => return Err(Failure::usage(format!("`--secret {word}`: type `{other}` is neither file nor env"))),
+        Some(other) => {
+            return Err(Failure::usage(format!("`--secret {word}`: type `{other}` is neither file nor env")));
+        }
     }
     if env.is_none() && src.is_none() {
         match std::env::var_os(&id) {
@@ -236,7 +240,12 @@ fn proxies() -> Proxies {
         let upper = lower.to_ascii_uppercase();
         [lower, &upper].into_iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
     };
-    Proxies { http: either("http_proxy"), https: either("https_proxy"), all: either("all_proxy"), no_proxy: either("no_proxy") }
+    Proxies {
+        http: either("http_proxy"),
+        https: either("https_proxy"),
+        all: either("all_proxy"),
+        no_proxy: either("no_proxy"),
+    }
 }
 
 /// `--registry-map from=to;from=to` and `--registry-mirror`, in order.
@@ -263,7 +272,9 @@ pub fn work_root(told: Option<&PathBuf>) -> PathBuf {
         return PathBuf::from(if in_container() { "/zuwai" } else { "/var/cache/zuwai" });
     }
     let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
-    let usable = |dir: &PathBuf| std::fs::create_dir_all(dir).is_ok() && rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok();
+    let usable = |dir: &PathBuf| {
+        std::fs::create_dir_all(dir).is_ok() && rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok()
+    };
     match cache.map(|cache| cache.join("zuwai")).filter(usable) {
         Some(cache) => cache,
         None => std::env::temp_dir().join(format!("zuwai-{}", user.as_raw())),
@@ -289,7 +300,9 @@ mod tests {
         let word = format!("id=a,src={}", file.path().display());
         let (id, secret) = secret(&word).expect("valid");
         assert_eq!((id.as_str(), secret.0.as_slice()), ("a", &b"hush"[..]));
-        for bad in ["src=x", "id=a,src=/no/such/file", "id=a,env=NO_SUCH_VARIABLE_HERE", "id=a,colour=red", "id=a,type=x"] {
+        for bad in
+            ["src=x", "id=a,src=/no/such/file", "id=a,env=NO_SUCH_VARIABLE_HERE", "id=a,colour=red", "id=a,type=x"]
+        {
             assert!(super::secret(bad).is_err(), "{bad}");
         }
         assert!(secrets(&[word.clone(), word]).is_err(), "twice");

@@ -10,9 +10,11 @@ use build::{BuildError, CacheRoot, NamedContext, Request, RootfsOutput};
 use context::{Place, Sources};
 use net::Net;
 use oci::Reference;
-use registry::{Credentials, Login, Registry, RegistrySettings};
+use registry::{Credentials, Registry, RegistrySettings};
 use sandbox::{Exit, Mount, Process, Sandbox, SandboxError, Stream};
-use store::{ArchiveExporter, ArchiveFormat, Destination, EntryName, Exporter, Image, LayoutExporter, LayoutSource, StoreError};
+use store::{
+    ArchiveExporter, ArchiveFormat, Destination, EntryName, Exporter, Image, LayoutExporter, LayoutSource, StoreError,
+};
 
 use crate::args::Build;
 use crate::labels::{fields, pair};
@@ -31,11 +33,7 @@ pub struct Wired {
 
 impl Wired {
     pub fn failure(&self, error: BuildError) -> Failure {
-        Failure::Build {
-            error,
-            source: self.request.dockerfile.source.clone(),
-            name: self.dockerfile_name.clone(),
-        }
+        Failure::Build { error, source: self.request.dockerfile.source.clone(), name: self.dockerfile_name.clone() }
     }
 }
 
@@ -49,9 +47,9 @@ pub struct WorkDir {
 impl WorkDir {
     /// Makes the directory of this run below `root`, and removes those that killed runs left.
     pub fn make(root: &Path) -> Result<WorkDir, Failure> {
-        Self::try_make(root)
-            .with_context(|| format!("could not use work directory `{}`", root.display()))
-            .map_err(|error| Failure::Other { error, code: 6, hint: Some("choose another one with --work-dir".to_owned()) })
+        Self::try_make(root).with_context(|| format!("could not use work directory `{}`", root.display())).map_err(
+            |error| Failure::Other { error, code: 6, hint: Some("choose another one with --work-dir".to_owned()) },
+        )
     }
 
     fn try_make(root: &Path) -> anyhow::Result<WorkDir> {
@@ -90,7 +88,9 @@ pub fn sandbox(name: &str, work: &Path) -> Result<Arc<dyn Sandbox>, Failure> {
     match sandbox::probe::enter(name, work) {
         Ok(sandbox) => Ok(Arc::from(sandbox)),
         Err(SandboxError::NoBackend { reasons }) => Ok(Arc::new(NoSandbox { reasons })),
-        Err(error) => Err(Failure::Other { error: error.into(), code: 6, hint: Some("`zuwai doctor` shows more".to_owned()) }),
+        Err(error) => {
+            Err(Failure::Other { error: error.into(), code: 6, hint: Some("`zuwai doctor` shows more".to_owned()) })
+        }
     }
 }
 
@@ -140,9 +140,7 @@ pub fn request(
         source: e.source_text,
         name: opened.name.clone(),
     })?;
-    let mut named: Vec<Reference> = destinations.clone();
-    named.extend(dockerfile.stages.iter().filter_map(|s| Reference::parse(&s.from.image.text).ok()));
-    let registry = registry(typed, &net, shown.clone(), &named)?;
+    let registry = registry(typed, &net, shown.clone())?;
     let platform = settings::platform(&typed.input)?;
     let names = settings::names(typed)?;
     let outputs = outputs(typed, manner, &registry, &destinations, &names)?;
@@ -202,18 +200,18 @@ impl store::TransferObserver for ShownTransfers {
     }
 }
 
-fn registry(typed: &Build, net: &Net, shown: Arc<dyn Shown>, named: &[Reference]) -> Result<Registry, Failure> {
+fn registry(typed: &Build, net: &Net, shown: Arc<dyn Shown>) -> Result<Registry, Failure> {
     let registry_settings = RegistrySettings {
         maps: settings::registry_maps(&typed.registry)?,
         skip_fallback: typed.kaniko.skip_default_registry_fallback,
         ..RegistrySettings::new()
     };
-    let credentials = credentials(typed, named)?;
+    let credentials = credentials(typed)?;
     Ok(Registry::new(net.clone(), credentials, Arc::new(ShownTransfers(shown)), registry_settings))
 }
 
 /// Logins from where docker, podman and kaniko look: `DOCKER_AUTH_CONFIG`, `config.json`, `auth.json`, `KANIKO_HOST_USER`.
-fn credentials(typed: &Build, named: &[Reference]) -> Result<Credentials, Failure> {
+fn credentials(typed: &Build) -> Result<Credentials, Failure> {
     let mut credentials = Credentials::anonymous();
     let bad = |error: registry::CredentialsError| Failure::Other { error: error.into(), code: 5, hint: None };
     if let Ok(text) = std::env::var("DOCKER_AUTH_CONFIG") {
@@ -241,14 +239,10 @@ fn credentials(typed: &Build, named: &[Reference]) -> Result<Credentials, Failur
         }
         None => {}
     }
-    for host in named.iter().map(|r| r.registry.as_str()) {
-        let name: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
-        let variable = |what: &str| std::env::var(format!("KANIKO_{name}_{what}"));
-        if let (Ok(username), Ok(password)) = (variable("USER"), variable("PASSWORD")) {
-            let login = Login::Basic { username, password: registry::Secret::new(password) };
-            credentials.add_login(host, login, &format!("variables `KANIKO_{name}_USER` and `_PASSWORD`"));
-        }
-    }
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    credentials.add_variables("KANIKO", std::env::vars_os().filter_map(text));
     Ok(credentials)
 }
 
@@ -302,7 +296,11 @@ fn outputs(
     }
     if let Some(path) = &typed.output.tar_path {
         let destination = Destination::File(path.clone());
-        outputs.exporters.push(Arc::new(ArchiveExporter::new(ArchiveFormat::Docker, destination, archive_names(names))));
+        outputs.exporters.push(Arc::new(ArchiveExporter::new(
+            ArchiveFormat::Docker,
+            destination,
+            archive_names(names),
+        )));
     }
     for spec in &typed.output.output {
         output(spec, typed, registry, names, &mut outputs)?;
@@ -333,7 +331,13 @@ fn archive_names(names: &[Reference]) -> Vec<Reference> {
 }
 
 /// One `--output`: `type=…,dest=…`, or a directory for the files.
-fn output(spec: &str, typed: &Build, registry: &Registry, names: &[Reference], outputs: &mut Outputs) -> Result<(), Failure> {
+fn output(
+    spec: &str,
+    typed: &Build,
+    registry: &Registry,
+    names: &[Reference],
+    outputs: &mut Outputs,
+) -> Result<(), Failure> {
     let parsed: BTreeMap<String, String> = if spec.contains('=') {
         fields(spec).into_iter().collect()
     } else if spec == "-" {
@@ -348,16 +352,17 @@ fn output(spec: &str, typed: &Build, registry: &Registry, names: &[Reference], o
     }
     let dest = || parsed.get("dest").cloned().ok_or_else(|| Failure::usage(format!("`--output {spec}`: no `dest`")));
     let named = match parsed.get("name") {
-        Some(texts) => texts.split(',').map(Reference::parse).collect::<Result<_, _>>().map_err(|e| Failure::usage(e.to_string()))?,
+        Some(texts) => texts
+            .split(',')
+            .map(Reference::parse)
+            .collect::<Result<_, _>>()
+            .map_err(|e| Failure::usage(e.to_string()))?,
         None => names.to_vec(),
     };
     let archive = |format, names| -> Result<Arc<dyn Exporter>, Failure> {
         let dest = dest()?;
-        let destination = if dest == "-" {
-            Destination::writer(Box::new(std::io::stdout()))
-        } else {
-            Destination::File(dest.into())
-        };
+        let destination =
+            if dest == "-" { Destination::writer(Box::new(std::io::stdout())) } else { Destination::File(dest.into()) };
         Ok(Arc::new(ArchiveExporter::new(format, destination, names)))
     };
     match parsed.get("type").map(String::as_str) {
@@ -375,7 +380,8 @@ fn output(spec: &str, typed: &Build, registry: &Registry, names: &[Reference], o
         Some("local") => outputs.rootfs = Some(RootfsOutput::Directory(dest()?.into())),
         Some("tar") => outputs.rootfs = Some(RootfsOutput::Tar(rootfs_writer(&dest()?)?)),
         other => {
-            let message = format!("`--output {spec}`: type `{}` is not oci, docker, registry, local or tar", other.unwrap_or(""));
+            let message =
+                format!("`--output {spec}`: type `{}` is not oci, docker, registry, local or tar", other.unwrap_or(""));
             return Err(Failure::usage(message));
         }
     }
@@ -386,9 +392,8 @@ fn rootfs_writer(dest: &str) -> Result<std::sync::Mutex<Box<dyn std::io::Write +
     if dest == "-" {
         return Ok(std::sync::Mutex::new(Box::new(std::io::stdout())));
     }
-    let file = std::fs::File::create(dest)
-        .with_context(|| format!("could not write `{dest}`"))
-        .map_err(Failure::other(6))?;
+    let file =
+        std::fs::File::create(dest).with_context(|| format!("could not write `{dest}`")).map_err(Failure::other(6))?;
     Ok(std::sync::Mutex::new(Box::new(std::io::BufWriter::new(file))))
 }
 
@@ -459,20 +464,26 @@ fn named_contexts(
     let mut contexts = BTreeMap::new();
     for word in &typed.input.build_context {
         let (name, spec) = pair("--build-context", word)?;
-        let failed = |error: anyhow::Error| Failure::Other { error: error.context(format!("named context `{name}`")), code: 3, hint: None };
+        let failed = |error: anyhow::Error| Failure::Other {
+            error: error.context(format!("named context `{name}`")),
+            code: 3,
+            hint: None,
+        };
         let context = if let Some(image) = spec.strip_prefix("docker-image://") {
             let reference = Reference::parse(image).map_err(|e| failed(e.into()))?;
             NamedContext::Image { source: Arc::new(registry.clone()), reference }
         } else if let Some(layout) = spec.strip_prefix("oci-layout://") {
             let source = LayoutSource::open(layout).map_err(|e| failed(e.into()))?;
-            let reference = Reference::parse(name).or_else(|_| Reference::parse("layout")).map_err(|e| failed(e.into()))?;
+            let reference =
+                Reference::parse(name).or_else(|_| Reference::parse("layout")).map_err(|e| failed(e.into()))?;
             NamedContext::Image { source: Arc::new(source), reference }
         } else {
             let mut sources = Sources { stdin: None, net, work: work.path() };
             let place = Place::parse(spec).map_err(|e| failed(e.into()))?;
             let opened = match place {
                 Place::Directory(path) => context::open_dir(&path, None),
-                place => context::open(&place, &mut sources).map(|o| context::Context { tree: o.tree, ignore: Default::default() }),
+                place => context::open(&place, &mut sources)
+                    .map(|o| context::Context { tree: o.tree, ignore: Default::default() }),
             };
             NamedContext::Directory(opened.map_err(|e| failed(e.into()))?)
         };

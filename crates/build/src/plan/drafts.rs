@@ -112,10 +112,8 @@ impl<'a> Drafts<'a> {
             None => self.base(&image),
         };
         let own = if named.is_some() { &[] } else { stage.instructions.as_slice() };
-        let instructions = own
-            .iter()
-            .map(|i| Placed { instruction: i.clone(), trigger_of: None, sources: Vec::new() })
-            .collect();
+        let instructions =
+            own.iter().map(|i| Placed { instruction: i.clone(), trigger_of: None, sources: Vec::new() }).collect();
         Ok(Draft {
             name,
             span: from.span.clone(),
@@ -156,7 +154,9 @@ impl<'a> Drafts<'a> {
             let word = &stage.from.image;
             let lookup = |name: &str| defaults.get(name).map(str::to_owned);
             let expanded = dockerfile::expand::word(&word.text, self.request.dockerfile.escape, &lookup);
-            if expanded.is_ok_and(|e| e.text.is_empty() || Reference::parse(&e.text).is_err()) && word.text.contains('$') {
+            if expanded.is_ok_and(|e| e.text.is_empty() || Reference::parse(&e.text).is_err())
+                && word.text.contains('$')
+            {
                 self.findings.report(Finding::InvalidDefaultArgInFrom { image: &word.text }, &word.span);
             }
         }
@@ -188,7 +188,8 @@ impl<'a> Drafts<'a> {
     fn target(&self) -> Result<usize, BuildError> {
         let Some(wanted) = &self.request.target else { return Ok(self.list.len() - 1) };
         self.stage_named(wanted).ok_or_else(|| {
-            let error = BuildError::Request { message: format!("target stage `{wanted}` could not be found"), hint: None };
+            let error =
+                BuildError::Request { message: format!("target stage `{wanted}` could not be found"), hint: None };
             match nearest(wanted, self.list.iter().map(|d| d.name.as_str())) {
                 Some(near) => error.with_hint(format!("did you mean `{near}`?")),
                 None => error,

@@ -42,7 +42,9 @@ impl Findings {
                 Err(BuildError::Dockerfile {
                     message: format!("lint violation found for rules: {rules}: {}", first.message),
                     place: Place { span: first.span.clone() },
-                    hint: Some("`# check=error=true` makes every finding an error; `# check=skip=RULE` leaves one out".into()),
+                    hint: Some(
+                        "`# check=error=true` makes every finding an error; `# check=skip=RULE` leaves one out".into(),
+                    ),
                 })
             }
             _ => Ok(all),

@@ -54,7 +54,16 @@ struct State {
 impl<'a> Lowering<'a> {
     pub fn new(request: &'a Request, scope: &'a Env, drafts: &'a [Draft], findings: &'a Findings) -> Lowering<'a> {
         let proxies = args::proxies(&request.build_args);
-        Lowering { request, findings, scope, proxies, drafts, done: HashMap::new(), stages: Vec::new(), ends: Vec::new() }
+        Lowering {
+            request,
+            findings,
+            scope,
+            proxies,
+            drafts,
+            done: HashMap::new(),
+            stages: Vec::new(),
+            ends: Vec::new(),
+        }
     }
 
     pub fn lower(mut self, target: usize) -> Result<Plan, BuildError> {
@@ -107,7 +116,9 @@ impl<'a> Lowering<'a> {
                 platform = self.stages[parent.0].platform.clone();
                 (Base::Stage(parent), self.stages[parent.0].config.clone(), self.ends[parent.0].clone())
             }
-            (None, DraftBase::Named(name)) => (Base::Directory(name.clone()), empty_config(&platform), Inherited::default()),
+            (None, DraftBase::Named(name)) => {
+                (Base::Directory(name.clone()), empty_config(&platform), Inherited::default())
+            }
             (None, _) => (Base::Scratch, empty_config(&platform), Inherited::default()),
         };
         let mut state = State::new(draft, index, config, inherited, platform);
@@ -257,15 +268,8 @@ impl<'a> Lowering<'a> {
                 env.set(name, value);
             }
         }
-        let action = Action::Run(Run {
-            args,
-            env,
-            cwd: state.cwd(),
-            user: state.user(),
-            mounts,
-            network: run.network,
-            script,
-        });
+        let action =
+            Action::Run(Run { args, env, cwd: state.cwd(), user: state.user(), mounts, network: run.network, script });
         state.step(at, title(&at.placed.instruction), action);
         Ok(())
     }
@@ -329,7 +333,10 @@ impl<'a> Lowering<'a> {
                 (path, kind)
             }
             Written::Ssh { .. } => {
-                return Err(BuildError::dockerfile(&span, "not supported yet: `RUN --mount=type=ssh` (no SSH agent is forwarded)"));
+                return Err(BuildError::dockerfile(
+                    &span,
+                    "not supported yet: `RUN --mount=type=ssh` (no SSH agent is forwarded)",
+                ));
             }
         };
         Ok(Mount { target, kind })
@@ -614,7 +621,12 @@ fn volume(state: &mut State, at: &At<'_>, words: &[Word]) -> Result<(), BuildErr
     Ok(())
 }
 
-fn copy_source(state: &State, at: &At<'_>, source: &dockerfile::CopySource, add: bool) -> Result<CopySource, BuildError> {
+fn copy_source(
+    state: &State,
+    at: &At<'_>,
+    source: &dockerfile::CopySource,
+    add: bool,
+) -> Result<CopySource, BuildError> {
     let word = match source {
         dockerfile::CopySource::Path(word) => word,
         dockerfile::CopySource::Heredoc(heredoc) => {

@@ -168,11 +168,13 @@ mod tests {
 
     #[test]
     fn paths() {
-        let table = [("/", "a", "/a"), ("/a", "../b/", "/b"), ("/a", "/", "/"), ("/a", ".", "/a"), ("", "x/../..", "/")];
+        let table =
+            [("/", "a", "/a"), ("/a", "../b/", "/b"), ("/a", "/", "/"), ("/a", ".", "/a"), ("", "x/../..", "/")];
         for (base, path, want) in table {
             assert_eq!(join_clean(base, path), want, "{base} {path}");
         }
-        let table = [("/w", "d/", "/w/d/"), ("/w", ".", "/w/"), ("/w", "", "/w/"), ("/w", "f", "/w/f"), ("/", "/", "/")];
+        let table =
+            [("/w", "d/", "/w/d/"), ("/w", ".", "/w/"), ("/w", "", "/w/"), ("/w", "f", "/w/f"), ("/", "/", "/")];
         for (cwd, path, want) in table {
             assert_eq!(destination(cwd, path), want, "{cwd} {path}");
         }

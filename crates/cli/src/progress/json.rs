@@ -36,7 +36,9 @@ impl Observer for Json {
                 "event": "step done", "stage": id.stage, "step": id.step,
                 "seconds": elapsed.as_secs_f64(), "failed": failed,
             }),
-            Event::Layer { digest, size_bytes } => json!({"event": "layer", "digest": digest, "size_bytes": size_bytes}),
+            Event::Layer { digest, size_bytes } => {
+                json!({"event": "layer", "digest": digest, "size_bytes": size_bytes})
+            }
             Event::Exporting { to } => json!({"event": "exporting", "to": to}),
             Event::Warning { message } => json!({"event": "warning", "message": message}),
         });

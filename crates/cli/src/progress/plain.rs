@@ -93,7 +93,9 @@ impl Observer for Plain {
                 let word = if *failed { "FAILED after" } else { "DONE" };
                 self.line(&format!("#{number} {word} {:.1}s", elapsed.as_secs_f64()));
             }
-            Event::Layer { digest, size_bytes } => self.line(&format!("   layer {} {}", short(digest), size(*size_bytes))),
+            Event::Layer { digest, size_bytes } => {
+                self.line(&format!("   layer {} {}", short(digest), size(*size_bytes)))
+            }
             Event::Exporting { to } => self.line(&format!("   exporting to {to}")),
         }
     }

@@ -1,3 +1,5 @@
+//! Downloads from a server on this machine that answers as told.
+
 use super::*;
 
 use std::collections::HashMap;
