@@ -36,7 +36,7 @@ pub fn as_root_without(capabilities: &'static [libc::c_ulong], name: &str, body:
         return body();
     }
     if !is_root() {
-        eprintln!("skipped: needs root");
+        skipped("needs root");
         return;
     }
     again(name, |program| {
@@ -62,7 +62,7 @@ pub fn as_root_of_a_namespace(name: &str, body: impl FnOnce()) {
         return body();
     }
     if !Command::new("unshare").args(["-Ur", "true"]).status().is_ok_and(|status| status.success()) {
-        eprintln!("skipped: no user namespaces here");
+        skipped("no user namespaces here");
         return;
     }
     again(name, |program| {
@@ -70,6 +70,11 @@ pub fn as_root_of_a_namespace(name: &str, body: impl FnOnce()) {
         command.arg("-Ur").arg(program);
         command
     });
+}
+
+#[expect(clippy::print_stderr, reason = "a skip is said aloud")]
+fn skipped(reason: &str) {
+    eprintln!("skipped: {reason}");
 }
 
 /// Runs one test of this program in another process, in a directory that anybody may write to.
