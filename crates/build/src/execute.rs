@@ -223,7 +223,7 @@ impl<'a> Execution<'a> {
             Base::Stage(parent) => Ok(self.wait(*parent)?.layers),
             Base::Image(base) => {
                 let layers = base.image.layers.iter();
-                Ok(layers.map(|l| Handle::Ready(self.layers.base(l, stage.layered))).collect())
+                Ok(layers.map(|l| Handle::Ready(Box::new(self.layers.base(l, stage.layered)))).collect())
             }
         }
     }

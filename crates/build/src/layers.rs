@@ -16,7 +16,7 @@ use crate::{BuildError, Event, Observer, Request};
 /// A layer that is there, or will be.
 #[derive(Clone)]
 pub enum Handle {
-    Ready(Layer),
+    Ready(Box<Layer>),
     Pending(Arc<Pending>),
 }
 
@@ -24,7 +24,7 @@ impl Handle {
     /// Waits for the layer.
     pub fn wait(&self) -> Result<Layer, BuildError> {
         match self {
-            Handle::Ready(layer) => Ok(layer.clone()),
+            Handle::Ready(layer) => Ok((**layer).clone()),
             Handle::Pending(pending) => pending.wait(),
         }
     }
@@ -68,7 +68,7 @@ impl Pending {
 
 enum Job {
     Write { spool: PathBuf, pending: Arc<Pending> },
-    Offer(Layer),
+    Offer(Box<Layer>),
 }
 
 /// Compresses and offers layers in the background. What nobody waited for when it is dropped is abandoned.
@@ -149,7 +149,7 @@ impl Pool {
             Layer { content: Arc::new(content), ..layer.clone() }
         });
         if part_of_result {
-            self.send(Job::Offer(known.clone()));
+            self.send(Job::Offer(Box::new(known.clone())));
         }
         known.clone()
     }

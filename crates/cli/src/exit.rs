@@ -22,7 +22,7 @@ pub fn code(failure: &Failure, manner: Manner) -> ExitCode {
         Failure::Usage { .. } => return ExitCode::from(if manner == Manner::Kaniko { 1 } else { 2 }),
         Failure::Dockerfile { .. } => return ExitCode::from(if manner == Manner::Kaniko { 1 } else { 3 }),
         Failure::Other { code, .. } => return ExitCode::from(if manner == Manner::Kaniko { 1 } else { *code }),
-        Failure::Build { error, .. } => error,
+        Failure::Build { error, .. } => error.as_ref(),
     };
     if matches!(error, BuildError::Cancelled) {
         return ExitCode::from(130);

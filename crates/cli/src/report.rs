@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use build::BuildError;
-use dockerfile::{Diagnostic, Span};
+use dockerfile::{ParseError, Span};
 
 /// What ended the command.
 #[derive(Debug)]
@@ -15,12 +15,11 @@ pub enum Failure {
         hint: Option<String>,
     },
     Dockerfile {
-        diagnostic: Diagnostic,
-        source: String,
+        error: Box<ParseError>,
         name: String,
     },
     Build {
-        error: BuildError,
+        error: Box<BuildError>,
         source: String,
         name: String,
     },
@@ -46,8 +45,9 @@ impl Failure {
 pub fn print(failure: &Failure) {
     let text = match failure {
         Failure::Usage { message, hint } => plain(message, &[], hint.as_deref()),
-        Failure::Dockerfile { diagnostic, source, name } => {
-            placed(&diagnostic.message, &[], diagnostic.hint.as_deref(), &diagnostic.span, source, name)
+        Failure::Dockerfile { error, name } => {
+            let fault = &error.diagnostic;
+            placed(&fault.message, &[], fault.hint.as_deref(), &fault.span, &error.source_text, name)
         }
         Failure::Build { error, source, name } => {
             let (causes, hint) = causes(error);

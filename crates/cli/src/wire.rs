@@ -33,7 +33,11 @@ pub struct Wired {
 
 impl Wired {
     pub fn failure(&self, error: BuildError) -> Failure {
-        Failure::Build { error, source: self.request.dockerfile.source.clone(), name: self.dockerfile_name.clone() }
+        Failure::Build {
+            error: Box::new(error),
+            source: self.request.dockerfile.source.clone(),
+            name: self.dockerfile_name.clone(),
+        }
     }
 }
 
@@ -135,11 +139,8 @@ pub fn request(
     let opened = open_context(typed, &net, work)?;
     let build_args = settings::build_args(&typed.input.build_arg);
     let checks = settings::checks(&build_args)?;
-    let dockerfile = dockerfile::parse_with_checks(&opened.dockerfile, checks).map_err(|e| Failure::Dockerfile {
-        diagnostic: e.diagnostic,
-        source: e.source_text,
-        name: opened.name.clone(),
-    })?;
+    let dockerfile = dockerfile::parse_with_checks(&opened.dockerfile, checks)
+        .map_err(|e| Failure::Dockerfile { error: Box::new(e), name: opened.name.clone() })?;
     let registry = registry(typed, &net, shown.clone())?;
     let platform = settings::platform(&typed.input)?;
     let names = settings::names(typed)?;

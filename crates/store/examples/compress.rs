@@ -3,7 +3,7 @@
 //! Prints megabytes (10^6) of plain bytes per second of wall and of processor time, the stored size, and the peak of
 //! resident memory.
 
-#![allow(clippy::print_stdout, reason = "a measurement prints its result")]
+#![expect(clippy::print_stdout, reason = "a measurement prints its result")]
 
 use std::error::Error;
 use std::fs::File;
