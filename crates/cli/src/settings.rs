@@ -217,10 +217,8 @@ pub fn network(build: &Build, destinations: &[Reference], cancelled: &Arc<Atomic
         };
         settings.client_certificates.push((host.to_owned(), certificate.into(), key.into()));
     }
-    for file in ["SSL_CERT_FILE"].iter().filter_map(|name| std::env::var_os(name)) {
-        if Path::new(&file).is_file() {
-            settings.certificates.push((String::new(), file.into()));
-        }
+    if let Some(file) = std::env::var_os("SSL_CERT_FILE").filter(|file| Path::new(file).is_file()) {
+        settings.certificates.push((String::new(), file.into()));
     }
     if let Some(retries) = args.push_retry.into_iter().chain(args.image_download_retry).max() {
         settings.retries = retries;
@@ -283,10 +281,10 @@ pub fn work_root(told: Option<&PathBuf>) -> PathBuf {
 
 /// Files and a root file system as container runtimes leave them.
 fn in_container() -> bool {
-    const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
+    const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
     ["/.dockerenv", "/run/.containerenv", "/kaniko"].iter().any(|f| Path::new(f).exists())
         || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
-        || rustix::fs::statfs("/").is_ok_and(|fs| fs.f_type as i64 == OVERLAYFS_SUPER_MAGIC)
+        || rustix::fs::statfs("/").is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(OVERLAYFS_SUPER_MAGIC))
 }
 
 #[cfg(test)]
