@@ -124,7 +124,7 @@ make_debian() {
   mirror=$(awk -v r="$codename" '$2 == r {print $1; exit}' <<<"$sources")
   [ -n "$mirror" ] || { say "found no archive of Debian ${codename:-(unknown)} in this machine's apt settings"; return 1; }
   settings=$(apt_transport_settings)
-  stamp=$(printf '%s\n' 1 "$codename" "$sources" "$settings" | sha256sum)
+  stamp=$(printf '%s\n' 2 "$codename" "$sources" "$settings" | sha256sum)
   [ "$(cat "$base/stamp" 2>/dev/null)" != "$stamp" ] || return 0
 
   say "making the Debian base image from $mirror (kept in $base)"
@@ -140,6 +140,12 @@ make_debian() {
     cp -a /usr/local/share/ca-certificates/. "$debian_rootfs/usr/local/share/ca-certificates/"
     chroot "$debian_rootfs" update-ca-certificates >"$base/ca.log" 2>&1
   fi
+  # As in the published Debian images: what apt can fetch or compute again is not kept, or it would fill every layer.
+  cat >"$debian_rootfs/etc/apt/apt.conf.d/99small" <<'END'
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb || true"; };
+END
   rm -rf "$debian_rootfs"/var/lib/apt/lists/* "$debian_rootfs"/var/cache/apt/*.bin "$debian_rootfs"/var/cache/apt/archives/*.deb
   rm -f "$debian_rootfs/etc/hostname" # the machine's; and its name servers are not the image's either
   : >"$debian_rootfs/etc/resolv.conf"
