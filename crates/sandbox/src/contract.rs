@@ -94,6 +94,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("special files and modes", special_files),
     ("several at a time", several),
     ("one after the other in one rootfs", again),
+    ("change times of what is not touched", change_times),
 ];
 
 struct Suite<'a> {
@@ -790,6 +791,30 @@ fn several(suite: &Suite<'_>) -> Result<(), String> {
             .collect();
         runs.into_iter().try_for_each(|run| run.join().unwrap_or_else(|_| Err("a thread panicked".into())))
     })
+}
+
+/// What says that a file was changed: renaming one would do, too.
+fn change_times(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let root = place.path().to_owned();
+    fs::write(root.join("top"), "top\n").map_err(text)?;
+    fs::write(root.join("other"), "other\n").map_err(text)?;
+    symlink("top", root.join("link")).map_err(text)?;
+    fs::create_dir(root.join("etc")).map_err(text)?;
+    fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").map_err(text)?;
+    let stamp = |name: &str| {
+        let looks = fs::symlink_metadata(root.join(name)).map_err(text)?;
+        Ok::<_, String>((looks.ino(), looks.ctime(), looks.ctime_nsec()))
+    };
+    let names = ["top", "link", "etc/passwd", "bin/busybox", "bin/sh"];
+    let before = names.map(stamp);
+    place.script("cat /top /link /etc/passwd; echo more >> /other", &[])?;
+    same("inodes and change times", names.map(stamp), before)?;
+    same("changed", fs::read_to_string(root.join("other")).map_err(text)?.as_str(), "other\nmore\n")?;
+    place.script("rm /top; mv /other /bin/moved; ln -sf elsewhere /link", &[])?;
+    same("removed and moved", root.join("top").exists() || root.join("other").exists(), false)?;
+    same("moved", fs::read_to_string(root.join("bin/moved")).map_err(text)?.as_str(), "other\nmore\n")?;
+    same("link", fs::read_link(root.join("link")).map_err(text)?, PathBuf::from("elsewhere"))
 }
 
 fn again(suite: &Suite<'_>) -> Result<(), String> {

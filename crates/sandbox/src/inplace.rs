@@ -20,6 +20,7 @@ use crate::helper::{Helper, Place, Spec};
 use crate::{Exit, Mount, MountSource, Network, Process, Sandbox, SandboxError, Stream, files};
 
 pub mod host;
+mod lend;
 mod mounts;
 mod swap;
 
@@ -126,6 +127,9 @@ impl Sandbox for InPlace {
             action: format!("could not find the stage's directory `{}`", rootfs.path().display()),
             source,
         })?;
+        for name in ["dev", "proc", "sys"] {
+            make_mount_point(rootfs, name)?;
+        }
         let mounted = Mounted::put(rootfs, &self.state.path, &with_network_files(process, mounts))?;
         let swap = Swap::put_in(&stage, &self.state.path, &self.keep, mounted)?;
         let result = helper.run(&Spec { process: process.clone(), place: Place::Here }, output, cancelled);
@@ -134,6 +138,14 @@ impl Sandbox for InPlace {
         let exit = result?;
         lost.map_or(Ok(exit), Err)
     }
+}
+
+/// A directory that a container runtime would make to mount on, and leave.
+fn make_mount_point(rootfs: &Tree, name: &str) -> Result<(), SandboxError> {
+    if rootfs.stat(Path::new(name))?.is_none() {
+        rootfs.make_dir(Path::new(name), 0o755)?;
+    }
+    Ok(())
 }
 
 /// The files that a container runtime would put over the stage's come first, as if they were asked for.

@@ -1,4 +1,4 @@
-//! Swapping a stage into `/` and back, by rename(2) alone.
+//! Swapping a stage into `/` and back, by rename(2).
 //!
 //! `/` belongs to one of two sides at a time, the builder's or the stage's; the other's entries wait in its directory (the
 //! stash, or the stage's directory). [`Swap::take`] moves what is in `/` to a side, [`Swap::put`] moves a side into `/`. A
@@ -9,9 +9,12 @@
 //! - directories of the container's image (overlayfs answers EXDEV) in which something is mounted. Without a mount such a
 //!   directory is made anew on the builder's side, which can be moved from then on.
 //!
+//! Single files of a stage are not moved but copied ([`super::lend`] says why).
+//!
 //! Every step is idempotent, and what has been begun is on disk before it begins: [`recover`] finishes it.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
@@ -22,6 +25,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use serde::{Deserialize, Serialize};
 
+use super::lend::{Lent, can_be_lent, lend};
 use super::mounts::Mounted;
 use crate::SandboxError;
 use crate::wire::Written;
@@ -58,6 +62,8 @@ pub struct Swap {
     record: Record,
     state: PathBuf,
     mounts: BTreeSet<PathBuf>,
+    /// Copies that the step has instead of the files themselves.
+    lent: RefCell<BTreeMap<PathBuf, Lent>>,
     /// What is in the container's volumes that the step sees.
     seen: Vec<(PathBuf, Vec<OsString>)>,
     in_root: bool,
@@ -106,7 +112,14 @@ impl Swap {
     fn of(record: Record, state: &Path) -> Result<Swap, SandboxError> {
         let mounts =
             fs::read_to_string("/proc/self/mountinfo").map_err(setup("could not read", "/proc/self/mountinfo"))?;
-        Ok(Swap { record, state: state.to_owned(), mounts: mount_points(&mounts), seen: Vec::new(), in_root: false })
+        Ok(Swap {
+            record,
+            state: state.to_owned(),
+            mounts: mount_points(&mounts),
+            lent: RefCell::default(),
+            seen: Vec::new(),
+            in_root: false,
+        })
     }
 
     /// Moves the stage back to its directory and the builder's entries back to `/`, and undoes the stage's mounts.
@@ -177,6 +190,9 @@ impl Swap {
                 self.take_entry(side, &path)?;
             }
         }
+        if side == Side::Stage {
+            self.drop_removed(path)?;
+        }
         // A directory of the container's image is no business of a stage that neither has it nor put anything there.
         if made && side == Side::Stage && fs::remove_dir(&place).is_ok() {
             return Ok(());
@@ -185,6 +201,9 @@ impl Swap {
     }
 
     fn take_entry(&self, side: Side, path: &Path) -> Result<(), SandboxError> {
+        if side == Side::Stage && self.is_as_lent(path)? {
+            return fs::remove_file(path).map_err(setup("could not remove", path));
+        }
         if !self.is_above_kept(path) {
             match fs::rename(path, self.waiting(side, path)) {
                 Ok(()) => return Ok(()),
@@ -222,9 +241,7 @@ impl Swap {
     fn put_entry(&self, side: Side, path: &Path) -> Result<(), SandboxError> {
         let from = self.waiting(side, path);
         let there = match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return fs::rename(&from, path).map_err(setup("could not move into `/`:", path));
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.put_new(side, &from, path),
             there => there.map_err(setup("could not look at", path))?,
         };
         let own = fs::symlink_metadata(&from).map_err(setup("could not look at", &from))?;
@@ -235,6 +252,39 @@ impl Swap {
             true => self.put(side, path),
             false => Err(hidden(path, "is of another type in the stage")),
         }
+    }
+
+    fn put_new(&self, side: Side, from: &Path, path: &Path) -> Result<(), SandboxError> {
+        let looks = fs::symlink_metadata(from).map_err(setup("could not look at", from))?;
+        if side == Side::Builder || !can_be_lent(&looks) {
+            return fs::rename(from, path).map_err(setup("could not move into `/`:", path));
+        }
+        let lent = lend(from, path, &looks).map_err(setup("could not copy into `/`:", path))?;
+        self.lent.borrow_mut().insert(path.to_owned(), lent);
+        Ok(())
+    }
+
+    /// Whether the copy at `path` is as the step got it. If it is not, the file itself makes room for it.
+    fn is_as_lent(&self, path: &Path) -> Result<bool, SandboxError> {
+        let Some(lent) = self.lent.borrow_mut().remove(path) else { return Ok(false) };
+        let now = fs::symlink_metadata(path).map_err(setup("could not look at", path))?;
+        if Lent::of(&now) == lent {
+            return Ok(true);
+        }
+        let own = self.waiting(Side::Stage, path);
+        fs::remove_file(&own).map_err(setup("could not remove", &own)).map(|()| false)
+    }
+
+    /// Removes from the stage what was lent in this directory and is not there any more.
+    fn drop_removed(&self, directory: &Path) -> Result<(), SandboxError> {
+        let mut lent = self.lent.borrow_mut();
+        let gone: Vec<PathBuf> = lent.keys().filter(|path| path.parent() == Some(directory)).cloned().collect();
+        for path in gone {
+            lent.remove(&path);
+            let own = self.waiting(Side::Stage, &path);
+            fs::remove_file(&own).map_err(setup("could not remove", &own))?;
+        }
+        Ok(())
     }
 
     /// What the stage has at a place that stays the container's is out of the step's sight. That must not matter.

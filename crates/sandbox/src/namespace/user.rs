@@ -155,11 +155,20 @@ fn at(call: &str) -> impl FnOnce(io::Error) -> (String, io::Error) {
     move |error| (call.to_owned(), error)
 }
 
-/// A child that stays outside of the user namespace to write its maps. It ends by itself when this is dropped.
+/// A child that stays outside of the user namespace to write its maps. Dropping this ends it.
 struct Writer {
     child: Pid,
-    go: PipeWriter,
+    /// Closed to end the child.
+    go: Option<PipeWriter>,
     answer: PipeReader,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.go = None;
+        // Otherwise process 1 gets it, which in a container is the builder, and it stays a zombie that steps see.
+        let _ = rustix::process::waitpid(Some(self.child), WaitOptions::empty());
+    }
 }
 
 impl Writer {
@@ -168,7 +177,7 @@ impl Writer {
         let (answer, to_us) = io::pipe()?;
         let (mut told, go) = io::pipe()?;
         match sys::fork()? {
-            Forked::Parent(child) => Ok(Writer { child, go, answer }),
+            Forked::Parent(child) => Ok(Writer { child, go: Some(go), answer }),
             Forked::Child => {
                 drop((answer, go));
                 let mut word = [0];
@@ -183,10 +192,8 @@ impl Writer {
 
     fn write(mut self) -> Result<(), (String, io::Error)> {
         let mut said = String::new();
-        let done = self.go.write_all(b"!").and_then(|()| self.answer.read_to_string(&mut said));
-        drop(self.go);
-        let _ = rustix::process::waitpid(Some(self.child), WaitOptions::empty());
-        done.map_err(at("write of uid_map"))?;
+        let told = self.go.take().map_or(Ok(()), |mut go| go.write_all(b"!"));
+        told.and_then(|()| self.answer.read_to_string(&mut said)).map_err(at("write of uid_map"))?;
         match said.is_empty() {
             true => Ok(()),
             false => Err((said, io::Error::from_raw_os_error(libc::EPERM))),
