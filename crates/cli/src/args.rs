@@ -29,7 +29,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Doctor {
     /// Directory where stages would lie [default: as for `build`]
-    #[arg(long, env = "ZUWAI_DIR", value_name = "DIR")]
+    #[arg(long, env = "ZUWAI_DIR", hide_env_values = true, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
     /// Print the report as JSON
     #[arg(long)]
@@ -222,10 +222,10 @@ pub struct RegistryArgs {
     #[arg(long, value_name = "HOST=CERT,KEY")]
     pub registry_client_cert: Vec<String>,
     /// Pull from elsewhere: `FROM=TO[;FROM=TO…]` (can be repeated)
-    #[arg(long, env = "KANIKO_REGISTRY_MAP", value_name = "MAP")]
+    #[arg(long, env = "KANIKO_REGISTRY_MAP", hide_env_values = true, value_name = "MAP")]
     pub registry_map: Vec<String>,
     /// Mirror of Docker Hub (can be repeated)
-    #[arg(long, env = "KANIKO_REGISTRY_MIRROR", value_name = "HOST")]
+    #[arg(long, env = "KANIKO_REGISTRY_MIRROR", hide_env_values = true, value_name = "HOST")]
     pub registry_mirror: Vec<String>,
     /// How often a failed push request is tried again [default: 4]
     #[arg(long, value_name = "N")]
@@ -249,7 +249,7 @@ pub struct RunArgs {
     pub isolation: String,
     /// Directory for rootfs trees, layers on their way and cache mounts [default: /zuwai in a container, else a cache
     /// directory]
-    #[arg(long, env = "ZUWAI_DIR", visible_alias = "kaniko-dir", value_name = "DIR")]
+    #[arg(long, env = "ZUWAI_DIR", hide_env_values = true, visible_alias = "kaniko-dir", value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
     /// How many stages run and layers are compressed at a time [default: number of processors]
     #[arg(long, value_name = "N")]

@@ -2,12 +2,15 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use build::{Built, Plan};
 use oci::Reference;
 
 use crate::args::{Build, Doctor, LogFormat};
+use crate::labels::fields;
 use crate::report::Failure;
 use crate::wire::{Wired, WorkDir};
 use crate::{Manner, progress, settings, signals, wire};
@@ -15,19 +18,34 @@ use crate::{Manner, progress, settings, signals, wire};
 pub fn build(typed: Build, manner: Manner) -> Result<(), Failure> {
     refuse_unsupported(&typed)?;
     let cancelled = signals::catch();
+    // Whatever an interruption made fail, the interruption is what happened.
+    let interrupted = |failure| if cancelled.load(Ordering::Relaxed) { Failure::Interrupted } else { failure };
+    build_until(&typed, manner, cancelled.clone()).map_err(interrupted)
+}
+
+fn build_until(typed: &Build, manner: Manner, cancelled: Arc<AtomicBool>) -> Result<(), Failure> {
     let work = WorkDir::make(&settings::work_root(typed.run.work_dir.as_ref()))?;
     // Namespaces can only be entered while there is one thread: this comes before everything that may start another.
     let sandbox = wire::sandbox(&typed.run.isolation, work.path())?;
     let shown = progress::choose(&typed.display, typed.kaniko.log_timestamp);
-    let wired = wire::request(&typed, manner, sandbox, &work, shown.clone(), cancelled)?;
+    let wired = wire::request(typed, manner, sandbox, &work, shown.clone(), cancelled)?;
     if typed.input.dry_run {
-        return dry_run(&typed, &wired);
+        return dry_run(typed, &wired);
     }
     let built = build::build(&wired.request);
     shown.finish();
     let built = built.map_err(|error| wired.failure(error))?;
-    write_results(&typed, &wired.names, &built)?;
+    write_results(typed, &wired.names, &built)?;
+    if stdout_is_taken(typed) {
+        return Ok(());
+    }
     print_digest(&built)
+}
+
+/// An output goes to standard output, and nothing may stand behind it.
+fn stdout_is_taken(typed: &Build) -> bool {
+    let is_dash = |spec: &String| spec == "-" || fields(spec).iter().any(|(key, value)| key == "dest" && value == "-");
+    typed.output.output.iter().any(is_dash)
 }
 
 /// A flag without its effect is an error, never ignored.

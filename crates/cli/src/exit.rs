@@ -1,5 +1,7 @@
 //! Published exit codes (`docs/exit-codes.md`).
 
+use std::error::Error;
+use std::io;
 use std::process::ExitCode;
 
 use build::BuildError;
@@ -9,10 +11,14 @@ use crate::Manner;
 use crate::report::Failure;
 
 /// The command line was wrong. `--help` and `--version` are no failures.
-pub fn usage(error: &clap::Error) -> ExitCode {
+pub fn usage(error: &clap::Error, manner: Manner) -> ExitCode {
     // Nothing can be done about a closed terminal.
     let _ = error.print();
-    if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
+    match manner {
+        _ if !error.use_stderr() => ExitCode::SUCCESS,
+        Manner::Kaniko => ExitCode::FAILURE,
+        Manner::Zuwai => ExitCode::from(2),
+    }
 }
 
 /// 1 our bug, 2 usage, 3 Dockerfile or context, 4 a RUN failed, 5 registry or image store, 6 host cannot isolate, 130
@@ -21,7 +27,10 @@ pub fn code(failure: &Failure, manner: Manner) -> ExitCode {
     let error = match failure {
         Failure::Usage { .. } => return ExitCode::from(if manner == Manner::Kaniko { 1 } else { 2 }),
         Failure::Dockerfile { .. } => return ExitCode::from(if manner == Manner::Kaniko { 1 } else { 3 }),
-        Failure::Other { code, .. } => return ExitCode::from(if manner == Manner::Kaniko { 1 } else { *code }),
+        Failure::Interrupted => return ExitCode::from(130),
+        Failure::Other { .. } if manner == Manner::Kaniko => return ExitCode::FAILURE,
+        Failure::Other { error, .. } if disk_is_full(error.as_ref()) => return ExitCode::from(6),
+        Failure::Other { code, .. } => return ExitCode::from(*code),
         Failure::Build { error, .. } => error.as_ref(),
     };
     if matches!(error, BuildError::Cancelled) {
@@ -37,6 +46,7 @@ pub fn code(failure: &Failure, manner: Manner) -> ExitCode {
 
 fn kind(error: &BuildError) -> u8 {
     match error {
+        error if disk_is_full(error) => 6,
         BuildError::Dockerfile { .. } | BuildError::Request { .. } | BuildError::Context { .. } => 3,
         BuildError::Run { .. } => 4,
         BuildError::Sandbox { source: SandboxError::Start { .. }, .. } => 4,
@@ -48,6 +58,18 @@ fn kind(error: &BuildError) -> u8 {
         BuildError::Io { .. } => 6,
         BuildError::Stopped => 1,
     }
+}
+
+/// Wherever it shows, neither a Dockerfile nor a registry is to blame.
+fn disk_is_full(error: &(dyn Error + 'static)) -> bool {
+    let full = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+        )
+    };
+    let chain = std::iter::successors(Some(error), |error| (*error).source());
+    chain.filter_map(|error| error.downcast_ref()).any(full)
 }
 
 fn byte(code: i32) -> u8 {

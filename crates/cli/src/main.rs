@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let (words, manner) = words(std::env::args_os().collect());
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
-        Err(error) => return exit::usage(&error),
+        Err(error) => return exit::usage(&error, manner),
     };
     let result = match cli.command {
         Command::Build(build) => command::build(*build, manner),

@@ -23,6 +23,8 @@ pub enum Failure {
         source: String,
         name: String,
     },
+    /// A signal asked for the end.
+    Interrupted,
     /// Anything else, with its exit code.
     Other {
         error: anyhow::Error,
@@ -56,6 +58,7 @@ pub fn print(failure: &Failure) {
                 None => plain(&error.to_string(), &causes, hint.as_deref()),
             }
         }
+        Failure::Interrupted => plain("interrupted", &[], None),
         Failure::Other { error, hint, .. } => {
             let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
             plain(&error.to_string(), &causes, hint.as_deref())

@@ -154,15 +154,18 @@ pub fn source_date_epoch(args: &BTreeMap<String, String>, reproducible: bool) ->
 
 /// Where images are pushed: every --destination, and every --tag with --push.
 pub fn destinations(build: &Build) -> Result<Vec<Reference>, Failure> {
-    let no_push = build.kaniko.no_push || env_flag("KANIKO_NO_PUSH")?;
     let mut texts: Vec<&String> = Vec::new();
-    if !no_push {
+    if !no_push(build)? {
         texts.extend(&build.output.destination);
     }
     if build.output.push {
         texts.extend(&build.output.tag);
     }
     references(texts)
+}
+
+pub fn no_push(build: &Build) -> Result<bool, Failure> {
+    Ok(build.kaniko.no_push || env_flag("KANIKO_NO_PUSH")?)
 }
 
 /// Every name the image was given, pushed or not.

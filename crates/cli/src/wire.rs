@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use build::{BuildError, CacheRoot, NamedContext, Request, RootfsOutput};
-use context::{Place, Sources};
+use context::{ContextError, Place, Sources};
 use net::Net;
 use oci::Reference;
 use registry::{Credentials, Registry, RegistrySettings};
@@ -89,6 +89,10 @@ fn remove_if_dead(run: &Path) {
 
 /// The isolation back-end. Where none works the build may still need none: then a RUN says why it cannot run.
 pub fn sandbox(name: &str, work: &Path) -> Result<Arc<dyn Sandbox>, Failure> {
+    if name != "auto" && !sandbox::probe::names().any(|known| known == name) {
+        let known: Vec<&str> = sandbox::probe::names().collect();
+        return Err(Failure::usage(format!("--isolation `{name}` is none of `auto`, `{}`", known.join("`, `"))));
+    }
     match sandbox::probe::enter(name, work) {
         Ok(sandbox) => Ok(Arc::from(sandbox)),
         Err(SandboxError::NoBackend { reasons }) => Ok(Arc::new(NoSandbox { reasons })),
@@ -307,7 +311,7 @@ fn outputs(
         output(spec, typed, registry, names, &mut outputs)?;
     }
     let nowhere = outputs.exporters.is_empty() && outputs.rootfs.is_none();
-    if nowhere && !typed.kaniko.no_push && !typed.input.dry_run {
+    if nowhere && !settings::no_push(typed)? && !typed.input.dry_run {
         let hint = match manner {
             Manner::Kaniko => "give --destination, or --no-push",
             Manner::Zuwai => "give --push with --tag, --output, or --no-push to only see whether it builds",
@@ -444,7 +448,18 @@ fn open_context(typed: &Build, net: &Net, work: &WorkDir) -> Result<Opened, Fail
         let context = opened.with_ignore_file(&dockerfile)?;
         Ok(Opened { context, dockerfile: dockerfile.bytes, name: dockerfile.name })
     };
-    try_open().map_err(Failure::other(3))
+    try_open().map_err(context_failure)
+}
+
+fn context_failure(error: anyhow::Error) -> Failure {
+    let (code, hint) = match error.downcast_ref() {
+        Some(ContextError::Unsupported { .. }) => (2, None),
+        Some(ContextError::NoDockerfile { suggestion: Some(near), .. }) => {
+            (3, Some(format!("there is `{}`; name it with --file", near.display())))
+        }
+        _ => (3, None),
+    };
+    Failure::Other { error, code, hint }
 }
 
 /// A directory of a context as the context.

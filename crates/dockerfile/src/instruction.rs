@@ -455,7 +455,9 @@ impl<'l> Statement<'l> {
 
 fn unknown_instruction(line: &Line, name: &Piece) -> Diagnostic {
     let hint = did_you_mean(&name.text, NAMES.iter().map(|(known, _)| *known));
-    let message = format!("unknown instruction `{}`", name.text);
+    // What is no Dockerfile at all can have very long words.
+    let shown: String = name.text.chars().take(60).collect();
+    let message = format!("unknown instruction `{shown}`");
     Diagnostic { hint, ..Diagnostic::error(message, line.span(name.at.clone())) }
 }
 
