@@ -1,0 +1,110 @@
+//! The program and registries on 127.0.0.1.
+
+use crate::harness::{Place, registry};
+use crate::outputs::manifest_digest;
+
+const DOCKERFILE: &str = "FROM scratch\nCOPY f /d/f\nCOPY g /g\nENV A=1\n";
+
+fn place() -> Place {
+    Place::new(DOCKERFILE).file("context/f", "content").file("context/g", "x".repeat(100_000))
+}
+
+#[test]
+fn push_and_pull_back() {
+    let Some(registry) = registry() else { return };
+    let insecure = format!("--insecure-registry={}", registry.host());
+    let tag = format!("{}/app:1", registry.host());
+    let place = place().variable("SOURCE_DATE_EPOCH", "1700000000");
+    let push = || place.build(&[&insecure, "-t", &tag, "--push"]);
+    let digest = push().digest();
+    assert_eq!(manifest_digest(&registry.host(), "app", "1"), digest);
+
+    // The same again uploads nothing.
+    let uploads = registry.count("PUT", "/blobs/uploads/") + registry.count("PATCH", "/blobs/uploads/");
+    assert!(uploads >= 3, "two layers and a config: {:?}", registry.requests());
+    assert_eq!(push().digest(), digest);
+    let again = registry.count("PUT", "/blobs/uploads/") + registry.count("PATCH", "/blobs/uploads/");
+    assert_eq!(again, uploads, "{:?}", registry.requests());
+
+    // An image with other metadata only, elsewhere in the registry: layers are mounted, none is downloaded or sent.
+    let derived = Place::new(&format!("FROM {tag}\nENV B=1\n"));
+    let other = format!("{}/other:1", registry.host());
+    let downloads = registry.count("GET", "/blobs/");
+    derived.build(&[&insecure, "-t", &other, "--push"]).digest();
+    assert_eq!(registry.count("GET", "/blobs/"), downloads + 1, "the config: {:?}", registry.requests());
+    let sent = registry.count("PUT", "/other/blobs/uploads/");
+    assert_eq!(sent, 1, "the config: {:?}", registry.requests());
+
+    // Pulled back by tag and by digest.
+    for reference in [other, format!("{}/app@{digest}", registry.host())] {
+        let back = Place::new(&format!("FROM {reference}\nCOPY --from={tag} /g /again\n"));
+        let ran = back.build(&[&insecure, "--output=files"]);
+        assert_eq!(ran.code(), 0, "{}", ran.stderr);
+        assert_eq!(back.read("files/d/f"), "content");
+        assert_eq!(back.read("files/again").len(), 100_000);
+    }
+}
+
+#[test]
+fn images_that_are_not_there() {
+    let Some(registry) = registry() else { return };
+    let host = registry.host();
+    let insecure = format!("--insecure-registry={host}");
+    place().build(&[&insecure, "--push", "-t", &format!("{host}/app:1")]).digest();
+    for (reference, parts) in [
+        (format!("{host}/app:2"), ["app:2", "Dockerfile:2"]),
+        (format!("{host}/nothing:1"), ["nothing:1", "Dockerfile:2"]),
+    ] {
+        let place = Place::new(&format!("# a comment\nFROM {reference}\nRUN x\n"));
+        let ran = place.build(&[&insecure, "--no-push"]);
+        ran.failed(5, &parts);
+        ran.failed(5, &["could not resolve base image"]);
+        place.assert_clean();
+    }
+    // Another platform than there is.
+    let place = Place::new(&format!("FROM {host}/app:1\n"));
+    let ran = place.build(&[&insecure, "--no-push", "--platform=linux/s390x"]);
+    assert!(ran.code() == 0 || ran.code() == 5, "{}", ran.stderr);
+    assert!(ran.stderr.contains("s390x"), "at least a warning: {}", ran.stderr);
+}
+
+#[test]
+fn nobody_listens() {
+    let host = format!("127.0.0.1:{}", testkit::docker_registry::free_port());
+    let pull = Place::new(&format!("FROM {host}/x:1\n"));
+    let ran = pull.build(&["--no-push", "--image-download-retry=0"]);
+    ran.failed(5, &[&host, "connection refused", "Dockerfile:1", "hint: nothing listens"]);
+    // Before any step runs.
+    let push = Place::new("FROM scratch\nCOPY nothere /\n");
+    let ran = push.build(&["--push", "-t", &format!("{host}/x:1"), "--push-retry=0"]);
+    ran.failed(5, &[&host, "cannot be pushed to", "connection refused"]);
+    push.assert_clean();
+}
+
+#[test]
+fn logins() {
+    let registry = match testkit::DockerRegistry::start_with_login() {
+        Ok(registry) => registry,
+        Err(reason) => return crate::harness::skipped(&reason),
+    };
+    let host = registry.host();
+    let insecure = format!("--insecure-registry={host}");
+    let tag = format!("{host}/app:1");
+    let build = |place: &Place| place.build(&[&insecure, "--push", "-t", &tag, "--verbosity=trace"]);
+    build(&place()).failed(5, &["401", &host]);
+
+    let (user, password) = (testkit::docker_registry::USER, testkit::docker_registry::PASSWORD);
+    let auth = testkit::fake_registry::base64(format!("{user}:{password}").as_bytes());
+    let config = format!("{{\"auths\": {{\"{host}\": {{\"auth\": \"{auth}\"}}}}}}");
+    let ran = build(&place().file(".docker/config.json", &config));
+    ran.digest();
+    assert!(!ran.stderr.contains(&auth) && !ran.stderr.contains(password), "{}", ran.stderr);
+    build(&place().variable("DOCKER_AUTH_CONFIG", &config)).digest();
+
+    let wrong = testkit::fake_registry::base64(format!("{user}:not-the-word").as_bytes());
+    let config = format!("{{\"auths\": {{\"{host}\": {{\"auth\": \"{wrong}\"}}}}}}");
+    let ran = build(&place().file(".docker/config.json", &config));
+    ran.failed(5, &["401", "config.json"]);
+    assert!(!ran.stderr.contains("not-the-word"), "{}", ran.stderr);
+    build(&place().file(".docker/config.json", "{broken")).failed(5, &["config.json"]);
+}
