@@ -302,8 +302,7 @@ switches! {
         reproducible: "false",
         /// Show times in messages
         log_timestamp: "false",
-        /// Run outside of a container; always allowed, for a build does not touch the builder's own files
-        #[arg(hide = true)]
+        /// Let `--isolation=inplace` take over `/` without a sign that this is a container
         force: "false",
         /// Nothing to clean before: every stage has a rootfs of its own
         #[arg(hide = true)]

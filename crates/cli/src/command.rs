@@ -26,7 +26,7 @@ pub fn build(typed: Build, manner: Manner) -> Result<(), Failure> {
 fn build_until(typed: &Build, manner: Manner, cancelled: Arc<AtomicBool>) -> Result<(), Failure> {
     let work = WorkDir::make(&settings::work_root(typed.run.work_dir.as_ref()))?;
     // Namespaces can only be entered while there is one thread: this comes before everything that may start another.
-    let sandbox = wire::sandbox(&typed.run.isolation, work.path())?;
+    let sandbox = wire::sandbox(&typed, work.path())?;
     let shown = progress::choose(&typed.display, typed.kaniko.log_timestamp);
     let wired = wire::request(typed, manner, sandbox, &work, shown.clone(), cancelled)?;
     if typed.input.dry_run {
@@ -121,6 +121,9 @@ pub fn doctor(typed: &Doctor) -> Result<(), Failure> {
         return print(&(json + "\n"));
     }
     let mut text = String::new();
+    for (name, value) in &report.facts {
+        text += &format!("{name}: {value}\n");
+    }
     for finding in &report.findings {
         let word = if finding.works { "works" } else { "does not work" };
         text += &format!("{}: {word}\n", finding.backend);

@@ -11,6 +11,7 @@ use context::{ContextError, Place, Sources};
 use net::Net;
 use oci::Reference;
 use registry::{Credentials, Registry, RegistrySettings};
+use sandbox::probe::Wanted;
 use sandbox::{Exit, Mount, Process, Sandbox, SandboxError, Stream};
 use store::{
     ArchiveExporter, ArchiveFormat, Destination, EntryName, Exporter, Image, LayoutExporter, LayoutSource, StoreError,
@@ -87,19 +88,35 @@ fn remove_if_dead(run: &Path) {
     }
 }
 
-/// The isolation back-end. Where none works the build may still need none: then a RUN says why it cannot run.
-pub fn sandbox(name: &str, work: &Path) -> Result<Arc<dyn Sandbox>, Failure> {
+/// The isolation back-end. Where `auto` finds none the build may still need none: then a RUN says why it cannot run.
+pub fn sandbox(typed: &Build, work: &Path) -> Result<Arc<dyn Sandbox>, Failure> {
+    let name = typed.run.isolation.as_str();
     if name != "auto" && !sandbox::probe::names().any(|known| known == name) {
-        let known: Vec<&str> = sandbox::probe::names().collect();
-        return Err(Failure::usage(format!("--isolation `{name}` is none of `auto`, `{}`", known.join("`, `"))));
+        let names: Vec<&str> = sandbox::probe::names().collect();
+        let message = format!("no isolation back-end is called `{name}`; there are auto, {}", names.join(", "));
+        return Err(Failure::usage(message));
     }
-    match sandbox::probe::enter(name, work) {
+    let keep = kept_in_place(typed);
+    let wanted = Wanted { name, work, keep: &keep, force_in_place: typed.kaniko.force };
+    match sandbox::probe::enter_as(&wanted) {
         Ok(sandbox) => Ok(Arc::from(sandbox)),
-        Err(SandboxError::NoBackend { reasons }) => Ok(Arc::new(NoSandbox { reasons })),
+        Err(SandboxError::NoBackend { reasons }) if name == "auto" => Ok(Arc::new(NoSandbox { reasons })),
         Err(error) => {
-            Err(Failure::Other { error: error.into(), code: 6, hint: Some("`zuwai doctor` shows more".to_owned()) })
+            let hint = Some("`zuwai doctor` shows what each one needs".to_owned());
+            Err(Failure::Other { error: error.into(), code: 6, hint })
         }
     }
+}
+
+/// What is opened by its path while a step may have taken the place of `/`: the context, credentials, outputs.
+fn kept_in_place(typed: &Build) -> Vec<PathBuf> {
+    let local = |spec: &String| PathBuf::from(spec.strip_prefix("dir://").unwrap_or(spec));
+    let contexts = typed.positional_context.iter().chain(&typed.input.context).map(local);
+    let named =
+        typed.input.build_context.iter().filter_map(|word| word.split_once('=')).map(|(_, spec)| PathBuf::from(spec));
+    let outputs = [&typed.output.oci_layout_path, &typed.output.tar_path].into_iter().flatten().cloned();
+    let all = contexts.chain(named).chain(outputs).chain(config_files());
+    all.filter_map(|path| std::path::absolute(path).ok()).filter(|path| path.exists()).collect()
 }
 
 struct NoSandbox {
