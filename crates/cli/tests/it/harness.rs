@@ -1,6 +1,6 @@
 //! The program in a directory of its own, with nothing of the tester's environment.
 
-#![allow(clippy::print_stderr, reason = "a skipped check is said aloud")]
+#![expect(clippy::print_stderr, reason = "a skipped check is said aloud")]
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
