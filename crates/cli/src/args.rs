@@ -149,7 +149,8 @@ pub struct Input {
     #[arg(long, value_name = "HOST:ADDRESS")]
     pub add_host: Vec<String>,
     /// Print what would be built, then stop
-    #[arg(long, alias = "dryrun", alias = "plan")]
+    #[arg(long, alias = "dryrun", alias = "plan", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     pub dry_run: bool,
 }
 
@@ -163,7 +164,8 @@ pub struct Output {
     #[arg(short = 'd', long, value_name = "REFERENCE")]
     pub destination: Vec<String>,
     /// Push to each --tag
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+          hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     pub push: bool,
     /// Write the image: `type=oci|docker|tar|local,dest=PATH`, `type=registry,name=REF`, or a directory for its files
     #[arg(short = 'o', long, value_name = "SPEC")]
@@ -254,9 +256,14 @@ pub struct RunArgs {
     /// How many stages run and layers are compressed at a time [default: number of processors]
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
-    /// Build without cache
-    #[arg(long)]
+    /// Build without cache; there is none yet
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+          hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     pub no_cache: bool,
+    /// Ask the registry for base images, as is always done
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true",
+          hide_default_value = true, hide_possible_values = true, value_name = "BOOL", hide = true)]
+    pub pull: bool,
     /// Bound of what one layer of a base image may unpack to, in GiB
     #[arg(long, value_name = "GIB", default_value_t = 256)]
     pub layer_limit: u64,
@@ -365,6 +372,10 @@ pub struct Unsupported {
     pub ssh: Vec<String>,
     #[arg(long, hide = true)]
     pub load: bool,
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "SPEC", hide = true)]
+    pub provenance: Option<String>,
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "SPEC", hide = true)]
+    pub sbom: Option<String>,
     #[arg(long, value_name = "FILE", hide = true)]
     pub azure_container_registry_config: Option<String>,
     /// Any of kaniko's modes: changes are always found exactly, which is what `full` promises.
@@ -375,6 +386,8 @@ pub struct Unsupported {
 impl Unsupported {
     /// The first flag that was given and would have no effect.
     pub fn first(&self) -> Option<&'static str> {
+        // Without an attestation is how every image is built.
+        let wanted = |spec: &Option<String>| spec.as_ref().is_some_and(|spec| spec != "false");
         let given = [
             (self.cache == Some(true), "--cache (the layer cache)"),
             (self.cache_repo.is_some(), "--cache-repo (the layer cache)"),
@@ -387,6 +400,8 @@ impl Unsupported {
             (self.bucket.is_some(), "--bucket (contexts in object stores)"),
             (!self.git.is_empty(), "--git (contexts from git)"),
             (!self.ssh.is_empty(), "--ssh (SSH agent forwarding)"),
+            (wanted(&self.provenance), "--provenance"),
+            (wanted(&self.sbom), "--sbom"),
             (self.load, "--load (there is no daemon to load into; use --tar-path)"),
         ];
         given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)

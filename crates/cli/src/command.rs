@@ -50,8 +50,15 @@ fn stdout_is_taken(typed: &Build) -> bool {
 
 /// A flag without its effect is an error, never ignored.
 fn refuse_unsupported(typed: &Build) -> Result<(), Failure> {
+    let files = [
+        &typed.output.digest_file,
+        &typed.output.image_name_with_digest_file,
+        &typed.output.image_name_tag_with_digest_file,
+    ];
+    let address = files.into_iter().flatten().any(|path| path.starts_with("https:"));
     match typed.unsupported.first() {
         Some(flag) => Err(Failure::usage(format!("not supported yet: {flag}"))),
+        None if address => Err(Failure::usage("not supported yet: a digest file at an https address")),
         None => Ok(()),
     }
 }
