@@ -56,7 +56,10 @@ fn export_rootfs(output: &RootfsOutput, request: &Request, stages: &Stages) -> R
     match output {
         RootfsOutput::Directory(path) => {
             let action = format!("could not write files to `{}`", path.display());
-            let to = if path.is_dir() { rootfs::Tree::open(path, None) } else { rootfs::Tree::create(path, None) };
+            // Owners that this process may not give are left out: the files are then the user's own.
+            let table = request.work.join("output.metadata");
+            let open = if path.is_dir() { rootfs::Tree::open } else { rootfs::Tree::create };
+            let to = open(path, Some(&table));
             let to = to.map_err(failed(action.clone()))?;
             rootfs::commit::clone_tree(&tree, &to).map_err(failed(action))
         }

@@ -577,7 +577,7 @@ impl<'a> Execution<'a> {
         to: &Tree,
         options: &CopyOptions,
     ) -> Result<Copied, BuildError> {
-        let action = || format!("could not add `{url}`");
+        let action = || format!("could not add `{}`", context::display_url(url));
         let failed = |e| copy_error(e, step, "the download", None);
         let directory = tempfile::tempdir_in(&self.request.work).map_err(BuildError::io(action()))?;
         let net = &self.request.net;

@@ -117,12 +117,12 @@ fn private_copy(
         place: Some(Place { span: step.span.clone() }),
         source,
     };
-    let to = Tree::open(copy.path(), None).map_err(failed)?;
+    let root = copy.path().join("tree");
+    let to = Tree::create(&root, Some(&copy.path().join("metadata"))).map_err(failed)?;
     let sources = [source.to_owned()];
     rootfs::copy::copy(&taken.tree, taken.filter(), &sources, &to, "/source", &plain_options(taken.keep_owner))
         .map_err(|e| crate::execute::copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
-    let path = copy.path().join("source");
-    Ok((copy, path))
+    Ok((copy, root.join("source")))
 }
 
 fn plain_options(keep_owner: bool) -> CopyOptions {

@@ -26,7 +26,7 @@ pub fn build(typed: Build, manner: Manner) -> Result<(), Failure> {
 fn build_until(typed: &Build, manner: Manner, cancelled: Arc<AtomicBool>) -> Result<(), Failure> {
     let work = WorkDir::make(&settings::work_root(typed.run.work_dir.as_ref()))?;
     // Namespaces can only be entered while there is one thread: this comes before everything that may start another.
-    let sandbox = wire::sandbox(&typed, work.path())?;
+    let sandbox = wire::sandbox(typed, work.path())?;
     let shown = progress::choose(&typed.display, typed.kaniko.log_timestamp);
     let wired = wire::request(typed, manner, sandbox, &work, shown.clone(), cancelled)?;
     if typed.input.dry_run {

@@ -122,7 +122,7 @@ fn failed(url: &str, reason: String) -> ContextError {
 }
 
 /// `url` without user, password, query and fragment, which may hold secrets.
-pub(crate) fn display_url(url: &str) -> String {
+pub fn display_url(url: &str) -> String {
     let Ok(mut parsed) = Url::parse(url) else {
         let plain = url.split(['?', '#']).next().unwrap_or_default();
         return plain.rsplit_once('@').map_or(plain, |(_, rest)| rest).to_owned();

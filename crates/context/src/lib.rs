@@ -16,7 +16,7 @@ mod tests;
 
 pub use self::directory::open_dir;
 pub use self::dockerfile::{DOCKERFILE_MAX_BYTES, Dockerfile, read_dockerfile};
-pub use self::fetch::{Fetch, Fetched, fetch, fetch_url};
+pub use self::fetch::{Fetch, Fetched, display_url, fetch, fetch_url};
 pub use self::ignore::Ignore;
 pub use self::place::Place;
 pub use self::tar::open_tar;
