@@ -1,10 +1,12 @@
 //! The program as people start it: what it prints where, how it ends, and what it leaves behind.
 
 mod faults;
+mod fetched;
 mod harness;
 mod interrupted;
 mod kaniko;
 mod outputs;
 mod registry;
 mod running;
+mod unprivileged;
 mod usage;
