@@ -622,7 +622,8 @@ impl<T: Write> Write for Polled<'_, T> {
     }
 }
 
-fn copy_options(owner: Option<(u32, u32)>, keep_owner: bool) -> CopyOptions {
+/// A copy without flags.
+pub fn copy_options(owner: Option<(u32, u32)>, keep_owner: bool) -> CopyOptions {
     CopyOptions {
         owner,
         keep_owner,

@@ -8,7 +8,6 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use dockerfile::Sharing;
 use oci::Digest;
 use rootfs::Tree;
-use rootfs::copy::{Archives, CopyOptions};
 use sandbox::{Mount, MountSource};
 
 use crate::execute::Taken;
@@ -120,21 +119,16 @@ fn private_copy(
     let root = copy.path().join("tree");
     let to = Tree::create(&root, Some(&copy.path().join("metadata"))).map_err(failed)?;
     let sources = [source.to_owned()];
-    rootfs::copy::copy(&taken.tree, taken.filter(), &sources, &to, "/source", &plain_options(taken.keep_owner))
-        .map_err(|e| crate::execute::copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
+    rootfs::copy::copy(
+        &taken.tree,
+        taken.filter(),
+        &sources,
+        &to,
+        "/source",
+        &crate::execute::copy_options(None, taken.keep_owner),
+    )
+    .map_err(|e| crate::execute::copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
     Ok((copy, root.join("source")))
-}
-
-fn plain_options(keep_owner: bool) -> CopyOptions {
-    CopyOptions {
-        owner: None,
-        keep_owner,
-        mode: None,
-        parents: false,
-        exclude: dockerfile::ignore::Patterns::default(),
-        archives: Archives::Copy,
-        made_modified: None,
-    }
 }
 
 /// A cache directory on the host, named by a hash of its id; made and filled from its source the first time.
