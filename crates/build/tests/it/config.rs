@@ -224,3 +224,26 @@ fn media_types_are_all_of_one_family() {
         assert_eq!(of_docker, if docker { types } else { 0 }, "{manifest}");
     }
 }
+
+/// A link as working directory is followed inside the rootfs, whether its target is there or not.
+#[test]
+fn workdir_through_a_link() {
+    let outcome =
+        Bench::new("FROM scratch\nRUN link /l /../target\nWORKDIR /l/below\nCOPY f .\n").file("f", "x").build();
+    assert_eq!(outcome.image.config.config.working_dir.as_deref(), Some("/l/below"));
+    assert_eq!(outcome.content("target/below/f").as_deref(), Some("x"));
+    assert!(!outcome.layers.concat().iter().any(|l| l.contains("d 755 0:0 l")), "{:?}", outcome.layers);
+}
+
+#[test]
+fn build_checks_warn_or_fail() {
+    let bench = Bench::new("FROM scratch as a\nENV A=$UNDEFINED_NAME\n");
+    bench.build();
+    for rule in ["FromAsCasing", "UndefinedVar"] {
+        assert_eq!(bench.events.having(rule).len(), 1, "{rule}: {:?}", bench.events.lines.lock().unwrap());
+    }
+    let bench = Bench::new("# check=skip=FromAsCasing;error=true\nFROM scratch as a\nENV A=$UNDEFINED_NAME\n");
+    let error = bench.error();
+    assert!(error.contains("UndefinedVar") && !error.contains("FromAsCasing"), "{error}");
+    Bench::new("# check=skip=all;error=true\nFROM scratch as a\nENV A=$UNDEFINED_NAME\n").build();
+}

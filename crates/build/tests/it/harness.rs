@@ -396,7 +396,7 @@ pub struct Call<'a> {
 type Action = dyn Fn(&mut Call<'_>) -> Exit + Send + Sync;
 
 /// Runs the last argument of a process as statements split by `;`:
-/// `write PATH TEXT`, `remove PATH`, `print TEXT`, `exit CODE`, `kill SIGNAL`, `nothing`, and names given to [`Bench::on`].
+/// `write PATH TEXT`, `link PATH TARGET`, `remove PATH`, `print TEXT`, `exit CODE`, `kill SIGNAL`, `nothing`, and names given to [`Bench::on`].
 #[derive(Default)]
 pub struct Scripted {
     actions: Mutex<HashMap<String, Arc<Action>>>,
@@ -421,6 +421,7 @@ impl Scripted {
         let (first, second) = rest.split_once(' ').unwrap_or((rest, ""));
         match name {
             "write" => write(call.rootfs, Path::new(first), second),
+            "link" => call.rootfs.make_symlink(Path::new(second), Path::new(first)).unwrap(),
             "remove" => call.rootfs.remove(Path::new(first)).unwrap(),
             "print" => (call.output)(Stream::Stdout, format!("{rest}\n").as_bytes()),
             "exit" => return Exit::Code(first.parse().unwrap()),

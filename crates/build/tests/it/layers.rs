@@ -285,3 +285,15 @@ fn a_layer_beyond_the_limit_is_refused() {
     assert!(error.contains("could not unpack layer"), "{error}");
     assert!(lock(&bench.sandbox.ran).is_empty());
 }
+
+/// Layers of the same bytes are that many layers, and one blob.
+#[test]
+fn identical_layers() {
+    let dockerfile = format!("FROM scratch\n{}", "RUN nothing\n".repeat(30));
+    let mut bench = Bench::new(&dockerfile);
+    bench.request.jobs = 4;
+    let outcome = bench.build();
+    assert_eq!(outcome.layers.len(), 30);
+    assert!(outcome.diff_ids().windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(all_files(&bench.path("out/blobs")).len(), 3, "manifest, config, layer");
+}

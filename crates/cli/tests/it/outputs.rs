@@ -214,3 +214,67 @@ fn events_as_json() {
         serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"));
     }
 }
+
+/// Flags, and what manifest and layer say they are.
+#[test]
+fn formats() {
+    let table: &[(&[&str], &str, &str)] = &[
+        (&[], "vnd.oci.image.manifest.v1+json", "vnd.oci.image.layer.v1.tar+gzip"),
+        (&["--compression=zstd"], "vnd.oci.image.manifest.v1+json", "vnd.oci.image.layer.v1.tar+zstd"),
+        (&["--compression=none"], "vnd.oci.image.manifest.v1+json", "vnd.oci.image.layer.v1.tar\""),
+        (
+            &["--image-format=docker"],
+            "vnd.docker.distribution.manifest.v2+json",
+            "vnd.docker.image.rootfs.diff.tar.gzip",
+        ),
+        (&["--compression-level=9"], "vnd.oci.image.manifest.v1+json", "vnd.oci.image.layer.v1.tar+gzip"),
+        (&["--compression-level=-1"], "vnd.oci.image.manifest.v1+json", "vnd.oci.image.layer.v1.tar+gzip"),
+    ];
+    for (flags, manifest_type, layer_type) in table {
+        let place = place();
+        let digest = place.build(&[*flags, &["--oci-layout-path=out"]].concat()).digest();
+        let manifest = place.read(&format!("out/blobs/sha256/{}", &digest["sha256:".len()..]));
+        assert!(manifest.contains(manifest_type) && manifest.contains(layer_type), "{flags:?}: {manifest}");
+    }
+}
+
+/// What `--build-context` takes, each under a name that stands for nothing else.
+#[test]
+fn named_contexts() {
+    let made = place();
+    made.build(&["-t", "registry.example/app:1", "--oci-layout-path=layout"]).digest();
+    let layout = made.text("layout");
+    let other =
+        Place::new("").file("other/f", "elsewhere").file("other/x.log", "").file("other/.dockerignore", "*.log\n");
+    let table = [
+        (format!("named=oci-layout://{layout}"), "FROM named\n", "files/d/f", "content"),
+        (format!("named=oci-layout://{layout}:1"), "FROM scratch\nCOPY --from=named /d/f /\n", "files/f", "content"),
+        (format!("alpine=oci-layout://{layout}"), "FROM docker.io/library/alpine\n", "files/d/f", "content"),
+        ("named=other".to_owned(), "FROM scratch\nCOPY --from=named . /\n", "files/f", "elsewhere"),
+    ];
+    for (context, dockerfile, file, content) in table {
+        let _ = std::fs::remove_dir_all(other.path("files"));
+        std::fs::write(other.path("context/Dockerfile"), dockerfile).unwrap();
+        let ran = other.build(&["--build-context", &context, "--output=files"]);
+        assert_eq!(ran.code(), 0, "{context}: {}", ran.stderr);
+        assert_eq!(other.read(file), content, "{context}");
+        assert!(!other.path("files/x.log").exists(), "a named context has an ignore file of its own");
+    }
+    other.build(&["--build-context=named=nothere", "--no-push"]).failed(3, &["named context `named`", "nothere"]);
+    other.build(&["--build-context=named=oci-layout://nothere", "--no-push"]).failed(3, &["named context `named`"]);
+}
+
+/// Builders that share a work directory do not get into each other's way.
+#[test]
+fn several_at_a_time_in_one_work_directory() {
+    let place = place();
+    let running: Vec<_> = (0..6)
+        .map(|i| {
+            let output = format!("--oci-layout-path=out{i}");
+            place.start(crate::harness::ZUWAI, &["build", "--reproducible", &output, "context"])
+        })
+        .collect();
+    let digests: Vec<String> = running.into_iter().map(|r| r.finish(b"").digest()).collect();
+    assert!(digests.iter().all(|d| *d == digests[0]), "{digests:?}");
+    place.assert_clean();
+}

@@ -108,3 +108,57 @@ fn the_builders_environment_stays_outside() {
     names.sort();
     assert_eq!(names, ["HOME", "PATH"]);
 }
+
+/// A step that reads gets the end of its input, not what the builder was given.
+#[test]
+fn standard_input_is_empty() {
+    if cannot_run() {
+        return;
+    }
+    let place = with_busybox("RUN cat > /read\n");
+    let ran = place.build_with_input(&["--output=files", "context"], b"for nobody");
+    assert_eq!(ran.code(), 0, "{}", ran.stderr);
+    assert_eq!(place.read("files/read"), "");
+}
+
+#[test]
+fn users_and_hosts() {
+    if cannot_run() {
+        return;
+    }
+    let place = with_busybox(
+        "COPY passwd /etc/passwd\nUSER u\nWORKDIR /w\n\
+         RUN [ \"$(id -u):$(id -g):$HOME:$(pwd)\" = 1000:1001:/home/u:/w ] && touch mine && ! touch /etc/other\n\
+         RUN grep -q \"^10.1.2.3.*added\" /etc/hosts\n",
+    )
+    .file("context/passwd", "u:x:1000:1001::/home/u:/bin/sh\n");
+    place.build(&["--add-host=added:10.1.2.3", "--no-push"]).digest();
+}
+
+/// Stages beside each other: each waits for the file that shows the other at work, in a shared cache.
+#[test]
+fn stages_run_at_a_time() {
+    if cannot_run() {
+        return;
+    }
+    let meet = |own: &str, other: &str| {
+        format!(
+            "RUN --mount=type=cache,target=/c,id=meet touch /c/{own}; \
+             i=0; while [ ! -e /c/{other} ]; do i=$((i+1)); [ $i -lt 400 ] || exit 1; usleep 50000; done\n"
+        )
+    };
+    let place = with_busybox(&format!(
+        "FROM 0 AS one\n{}FROM 0 AS two\n{}FROM scratch\nCOPY --from=one /bin/sh /1\nCOPY --from=two /bin/sh /2\n",
+        meet("a", "b"),
+        meet("b", "a")
+    ));
+    let dockerfile = place
+        .read("context/Dockerfile")
+        .replacen("FROM scratch", "FROM scratch AS base", 1)
+        .replace("FROM 0", "FROM base");
+    let place = place.file("context/Dockerfile", dockerfile);
+    if place.run(&["doctor"]).stdout().contains("chosen: inplace") {
+        return crate::harness::skipped("the `inplace` back-end runs one step at a time");
+    }
+    place.build(&["--jobs=2", "--no-push"]).digest();
+}
