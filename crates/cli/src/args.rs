@@ -291,13 +291,13 @@ switches! {
     pub struct KanikoSwitches {
         /// Do not push to --destination
         no_push: "false",
-        /// Push over plain HTTP
+        /// Speak plain HTTP to the registries of the destinations
         insecure: "false",
-        /// Pull over plain HTTP
+        /// Speak plain HTTP to any registry that has no HTTPS
         insecure_pull: "false",
-        /// Push without checking certificates
+        /// Do not check the certificates of the destinations' registries
         skip_tls_verify: "false",
-        /// Pull without checking certificates
+        /// Do not check any registry's certificate
         skip_tls_verify_pull: "false",
         /// Do not fall back to the registry of the image when no mirror has it
         skip_default_registry_fallback: "false",

@@ -208,7 +208,10 @@ pub fn network(build: &Build, destinations: &[Reference], cancelled: &Arc<Atomic
     }
     settings.plain_http_all = build.kaniko.insecure_pull;
     settings.skip_verify.clone_from(&args.skip_tls_verify_registry);
-    settings.skip_verify_all = build.kaniko.skip_tls_verify || build.kaniko.skip_tls_verify_pull;
+    if build.kaniko.skip_tls_verify {
+        settings.skip_verify.extend(destinations.iter().map(|d| d.registry.clone()));
+    }
+    settings.skip_verify_all = build.kaniko.skip_tls_verify_pull;
     for word in &args.registry_certificate {
         let (host, file) = pair("--registry-certificate", word)?;
         settings.certificates.push((host.to_owned(), PathBuf::from(file)));
