@@ -422,7 +422,8 @@ impl<'a> Execution<'a> {
         let user =
             user::resolve(&files.tree, &run.user).map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?;
         let take = |source: &Source| self.take(source);
-        let mounts = mount::lower(self.request, step, run, &take)?;
+        let stopped = || self.stopped();
+        let mounts = mount::lower(self.request, step, run, &take, &stopped)?;
         let mut env: Vec<OsString> = run.env.to_strings().into_iter().map(OsString::from).collect();
         if run.env.get("HOME").is_none() {
             env.push(format!("HOME={}", user.home).into());
@@ -445,7 +446,6 @@ impl<'a> Execution<'a> {
         let mut output = |stream, bytes: &[u8]| {
             self.request.observer.event(&Event::Output { id, stream, bytes });
         };
-        let stopped = || self.stopped();
         let exit = self.request.sandbox.run(&files.tree, &process, &mounts.mounts, &mut output, &stopped);
         match exit {
             Ok(Exit::Code(0)) => Ok(()),

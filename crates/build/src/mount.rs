@@ -1,13 +1,17 @@
 //! RUN mounts of the plan to what the sandbox mounts.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use dockerfile::Sharing;
 use oci::Digest;
 use rootfs::Tree;
+use rustix::fd::OwnedFd;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use sandbox::{Mount, MountSource};
 
 use crate::execute::Taken;
@@ -22,7 +26,7 @@ pub struct Mounts {
     /// Private copies, removed with this value.
     copies: Vec<tempfile::TempDir>,
     /// Held for caches with `sharing=locked` and `private`.
-    locks: Vec<rustix::fd::OwnedFd>,
+    _locks: Vec<OwnedFd>,
 }
 
 impl Mounts {
@@ -45,14 +49,15 @@ impl Mounts {
     }
 }
 
-/// Lowers the mounts of `run`. `take` gives the tree that a source means.
+/// Lowers the mounts of `run`. `take` gives the tree that a source means; `stopped` ends the waiting for a cache.
 pub fn lower(
     request: &Request,
     step: &Step,
     run: &plan::Run,
     take: &dyn Fn(&plan::Source) -> Result<Taken, BuildError>,
+    stopped: &dyn Fn() -> bool,
 ) -> Result<Mounts, BuildError> {
-    let mut lowered = Mounts::default();
+    let mut lowered = Mounts { _locks: lock_caches(request, run, stopped)?, ..Mounts::default() };
     if let Some((name, content)) = &run.script {
         lowered.script(request, name, content)?;
     }
@@ -63,7 +68,7 @@ pub fn lower(
                 let path = bind(request, step, &taken, source, *read_only, &mut lowered)?;
                 Some(MountSource::Bind { path, read_only: *read_only })
             }
-            MountKind::Cache { .. } => Some(cache(request, step, &mount.kind, take, &mut lowered)?),
+            MountKind::Cache { .. } => Some(cache(request, step, &mount.kind, take)?),
             MountKind::Tmpfs { size_bytes } => Some(MountSource::Tmpfs { size_bytes: *size_bytes }),
             MountKind::Secret { .. } => secret(request, step, &mount.kind, &mut lowered)?,
         };
@@ -137,20 +142,16 @@ fn cache(
     step: &Step,
     kind: &MountKind,
     take: &dyn Fn(&plan::Source) -> Result<Taken, BuildError>,
-    lowered: &mut Mounts,
 ) -> Result<MountSource, BuildError> {
-    let MountKind::Cache { id, from, source, sharing, mode, uid, gid, read_only } = kind else {
+    let MountKind::Cache { id, from, source, sharing: _, mode, uid, gid, read_only } = kind else {
         return Err(BuildError::dockerfile(&step.span, "not a cache mount"));
     };
-    let key = Digest::of(format!("{}\0{id}\0{}", request.cache_mounts.namespace, from_name(from)).as_bytes());
-    let root = request.cache_mounts.path.join(key.hex());
+    let root = cache_root(request, id, from);
     let failed = |action: &str, path: &Path| BuildError::io(format!("{action} `{}`", path.display()));
-    std::fs::create_dir_all(&request.cache_mounts.path)
-        .map_err(failed("could not make the directory of cache mounts", &request.cache_mounts.path))?;
-    lowered.locks.push(lock(&root, *sharing)?);
     let content = root.join("content");
     {
-        let _making = MAKING.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+        // One at a time makes a cache, in whatever step and builder; nobody holds this for long.
+        let _making = lock(&root.with_extension("making"), true, &|| false)?;
         if !content.exists() {
             make_cache(request, step, from, &root, take)?;
             std::os::unix::fs::chown(&content, Some(*uid), Some(*gid))
@@ -173,8 +174,10 @@ fn cache(
     Ok(MountSource::Bind { path: content.join(below), read_only: *read_only })
 }
 
-/// One at a time makes caches: two steps may want the same one.
-static MAKING: OnceLock<Mutex<()>> = OnceLock::new();
+fn cache_root(request: &Request, id: &str, from: &plan::Source) -> PathBuf {
+    let key = Digest::of(format!("{}\0{id}\0{}", request.cache_mounts.namespace, from_name(from)).as_bytes());
+    request.cache_mounts.path.join(key.hex())
+}
 
 fn from_name(from: &plan::Source) -> String {
     match from {
@@ -204,17 +207,42 @@ fn make_cache(
     moved.map_err(io)
 }
 
-/// Takes the lock of a cache: shared for `shared`, exclusive for `locked` and `private`, across builders on one host.
-fn lock(root: &Path, sharing: Sharing) -> Result<rustix::fd::OwnedFd, BuildError> {
-    let path = root.with_extension("lock");
+/// The locks of every cache of a step: shared for `shared`, exclusive for `locked` and `private`, across builders on one host.
+///
+/// Each is taken once and all in one order, so that no two steps wait for each other.
+fn lock_caches(request: &Request, run: &plan::Run, stopped: &dyn Fn() -> bool) -> Result<Vec<OwnedFd>, BuildError> {
+    let mut wanted: BTreeMap<PathBuf, bool> = BTreeMap::new();
+    for mount in &run.mounts {
+        if let MountKind::Cache { id, from, sharing, .. } = &mount.kind {
+            *wanted.entry(cache_root(request, id, from)).or_default() |= *sharing != Sharing::Shared;
+        }
+    }
+    if !wanted.is_empty() {
+        let path = &request.cache_mounts.path;
+        let action = format!("could not make the directory of cache mounts `{}`", path.display());
+        std::fs::create_dir_all(path).map_err(BuildError::io(action))?;
+    }
+    wanted.iter().map(|(root, exclusive)| lock(&root.with_extension("lock"), *exclusive, stopped)).collect()
+}
+
+/// How often a lock that another holds is asked for. The kernel's own waiting could not be ended by another stage's failure.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+fn lock(path: &Path, exclusive: bool, stopped: &dyn Fn() -> bool) -> Result<OwnedFd, BuildError> {
     let io = |source: std::io::Error| BuildError::Io { action: format!("could not lock `{}`", path.display()), source };
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
-    let operation = match sharing {
-        Sharing::Shared => rustix::fs::FlockOperation::LockShared,
-        Sharing::Private | Sharing::Locked => rustix::fs::FlockOperation::LockExclusive,
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
+    let operation = match exclusive {
+        false => FlockOperation::NonBlockingLockShared,
+        true => FlockOperation::NonBlockingLockExclusive,
     };
-    rustix::fs::flock(&file, operation).map_err(|e| io(e.into()))?;
-    Ok(file.into())
+    loop {
+        match rustix::fs::flock(&file, operation) {
+            Ok(()) => return Ok(file.into()),
+            Err(Errno::WOULDBLOCK) if stopped() => return Err(BuildError::Stopped),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(LOCK_PAUSE),
+            Err(errno) => return Err(io(errno.into())),
+        }
+    }
 }
 
 /// A secret as a file, a variable or both; nothing when it is optional and not there.

@@ -165,6 +165,57 @@ fn cache_mounts_last_by_their_id() {
     assert!(all_files(&bench.path("caches")).iter().any(|(_, content)| content == b"kept"), "and beyond the build");
 }
 
+/// One cache twice in a step, and two caches in two orders in stages that run at a time: nobody waits for ever.
+#[test]
+fn locked_caches() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: a cache directory is given to the user it is for, which takes root");
+    }
+    let cache = |id: &str, target: &str| format!("--mount=type=cache,id={id},target={target},sharing=locked");
+    let (one, two, again) = (cache("1", "/1"), cache("2", "/2"), cache("1", "/again"));
+    let bench = Bench::new(&format!("FROM scratch\nRUN {one} {again} nothing\n"));
+    bench.build();
+    let (_, mounts) = bench.sandbox.only();
+    assert_eq!(mounts.len(), 2);
+    let dockerfile = format!(
+        "FROM scratch AS a\n{}FROM scratch AS b\n{}FROM scratch\nCOPY --from=a / /a\nCOPY --from=b / /b\n",
+        format!("RUN {one} {two} nothing\n").repeat(20),
+        format!("RUN {two} {one} nothing\n").repeat(20),
+    );
+    Bench::new(&dockerfile).build();
+}
+
+/// A lock that another builder holds does not keep a build from being ended.
+#[test]
+fn waiting_for_a_locked_cache_can_be_cancelled() {
+    let mut bench = Bench::new("FROM scratch\nRUN --mount=type=cache,target=/c,sharing=locked nothing\n");
+    if rustix::process::geteuid().is_root() {
+        bench.build();
+        bench.request.work = bench.path("second");
+        std::fs::create_dir(&bench.request.work).unwrap();
+    }
+    let locks = std::fs::read_dir(bench.path("caches")).into_iter().flatten().map(|e| e.unwrap().path());
+    let held: Vec<_> = locks
+        .filter(|path| path.extension().is_some_and(|e| e == "lock"))
+        .map(|path| {
+            let file = std::fs::File::open(path).unwrap();
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+            file
+        })
+        .collect();
+    if held.is_empty() {
+        return println!("skipped: a cache directory is given to the user it is for, which takes root");
+    }
+    let flag = bench.request.cancelled.clone();
+    let canceller = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        flag.store(true, Ordering::Relaxed);
+    });
+    let error = bench.try_build().err();
+    assert!(matches!(error, Some(BuildError::Cancelled)), "{error:?}");
+    canceller.join().unwrap();
+}
+
 #[test]
 fn tmpfs_mounts() {
     let bench = Bench::new("FROM scratch\nRUN --mount=type=tmpfs,target=/t,size=1m nothing\n");
