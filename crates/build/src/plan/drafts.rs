@@ -64,7 +64,8 @@ pub fn plan(request: &Request) -> Result<Plan, BuildError> {
     drafts.check_platforms(target);
     let mut plan = Lowering::new(request, &drafts.scope, &drafts.list, &drafts.findings).lower(target)?;
     let built: Vec<usize> = drafts.reachable(target).into_iter().filter_map(|draft| drafts.list[draft].index).collect();
-    plan.warnings = drafts.findings.finish(request, &built)?;
+    let shells: Vec<usize> = built.iter().copied().filter(|stage| drafts.has_shell(*stage)).collect();
+    plan.warnings = drafts.findings.finish(request, &built, &shells)?;
     Ok(plan)
 }
 
@@ -174,6 +175,16 @@ impl<'a> Drafts<'a> {
                 let finding = Finding::InvalidBaseImagePlatform { image: &base.reference, expected, actual };
                 self.findings.report(finding, &draft.span);
             }
+        }
+    }
+
+    /// Whether the image at the bottom of a draft brings a SHELL of its own, which the parser cannot know.
+    fn has_shell(&self, index: usize) -> bool {
+        let draft = &self.list[index];
+        match (&draft.resolved, &draft.base) {
+            (Some(base), _) => base.image.config.config.shell.as_ref().is_some_and(|shell| !shell.is_empty()),
+            (None, DraftBase::Draft(parent)) => self.has_shell(*parent),
+            (None, _) => false,
         }
     }
 

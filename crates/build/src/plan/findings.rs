@@ -27,12 +27,19 @@ impl Findings {
         }
     }
 
-    /// All findings in source order, those of the parser as far as they hold for the stages that are `built` (by index).
+    /// All findings in source order, those of the parser as far as they hold for the stages that are `built` (by index); `shells`
+    /// are those of them whose base brings a SHELL.
     ///
     /// # Errors
     /// When there is a finding and `error=true`.
-    pub fn finish(self, request: &Request, built: &[usize]) -> Result<Vec<Diagnostic>, BuildError> {
-        let parsed = request.dockerfile.warnings_for(built).into_iter().cloned();
+    pub fn finish(self, request: &Request, built: &[usize], shells: &[usize]) -> Result<Vec<Diagnostic>, BuildError> {
+        let file = &request.dockerfile;
+        // Who sets a shell wants the shell form (BuildKit `dispatchCmd`).
+        let meant = |d: &&Diagnostic| {
+            let shell = file.stage_at(d.span.start).is_some_and(|stage| shells.contains(&stage));
+            d.rule != Some("JSONArgsRecommended") || !shell
+        };
+        let parsed = file.warnings_for(built).into_iter().filter(meant).cloned();
         let mut all: Vec<Diagnostic> = parsed.chain(self.list.into_inner()).collect();
         all.sort_by_key(|d| d.span.start);
         match all.first() {
