@@ -90,7 +90,10 @@ pub fn execute(plan: &Plan, request: &Request, layers: &Pool) -> Result<Stages, 
     std::thread::scope(|scope| {
         for id in (0..plan.stages.len()).map(StageId) {
             let execution = &execution;
-            scope.spawn(move || execution.finish(id, execution.stage(id)));
+            scope.spawn(move || {
+                let _stops = StopOnPanic { execution };
+                execution.finish(id, execution.stage(id));
+            });
         }
     });
     execution.result(plan.target)
@@ -110,6 +113,32 @@ struct Board {
     outcomes: Vec<Option<Outcome>>,
     permits: usize,
     error: Option<BuildError>,
+}
+
+/// Given back when it is dropped.
+struct Permit<'e, 'a> {
+    execution: &'e Execution<'a>,
+}
+
+impl Drop for Permit<'_, '_> {
+    fn drop(&mut self) {
+        self.execution.board().permits += 1;
+        self.execution.changed.notify_all();
+    }
+}
+
+/// A panic in one stage is our bug; the others must not wait for that stage for ever.
+struct StopOnPanic<'e, 'a> {
+    execution: &'e Execution<'a>,
+}
+
+impl Drop for StopOnPanic<'_, '_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.execution.failed.store(true, Ordering::Relaxed);
+            self.execution.changed.notify_all();
+        }
+    }
 }
 
 impl<'a> Execution<'a> {
@@ -179,10 +208,8 @@ impl<'a> Execution<'a> {
         }
         board.permits -= 1;
         drop(board);
-        let result = if self.stopped() { Err(BuildError::Stopped) } else { work() };
-        self.board().permits += 1;
-        self.changed.notify_all();
-        result
+        let _permit = Permit { execution: self };
+        if self.stopped() { Err(BuildError::Stopped) } else { work() }
     }
 
     fn stage(&self, id: StageId) -> Result<Outcome, BuildError> {

@@ -78,6 +78,19 @@ fn a_failure_stops_the_other_stages() {
     assert!(!bench.exported());
 }
 
+/// Our bug, and it must show as one instead of hanging the build: with one job the panic also holds the only permit.
+#[test]
+fn a_panic_in_one_stage_leaves_nobody_waiting() {
+    for jobs in [1, 4] {
+        let mut bench = Bench::new("FROM scratch AS a\nRUN panic\nFROM scratch\nRUN write /x 1\nCOPY --from=a / /a\n")
+            .on("panic", |_| panic!("a fault of ours, wanted by this test"));
+        bench.request.jobs = jobs;
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bench.try_build()));
+        assert!(ended.is_err(), "jobs {jobs}: the panic goes on");
+        assert!(!bench.exported());
+    }
+}
+
 #[test]
 fn a_diamond_of_stages() {
     let dockerfile = "FROM scratch AS base\nRUN write /base 1\n\
