@@ -397,7 +397,11 @@ impl<'a> Lowering<'a> {
         let exclude = dockerfile::ignore::Patterns::new(&exclude)
             .map_err(|e| BuildError::dockerfile(&whole, format!("--exclude: {e}")))?;
         let written = at.expand(state, &copy.destination)?;
-        state.history(copy_text(name, copy, chown.as_deref(), at, state, &sources, &written)?, false);
+        let text = copy_text(name, copy, chown.as_deref(), at, state, &sources, &written)?;
+        // An address as it was written may hold a password.
+        let fetches = sources.iter().any(|source| matches!(source, CopySource::Url(_)));
+        let title = if fetches { one_line(&text) } else { title(&at.placed.instruction) };
+        state.history(text, false);
         let action = Action::Copy(Copy {
             from,
             sources,
@@ -413,7 +417,7 @@ impl<'a> Lowering<'a> {
             unpack_remote: copy.unpack.unwrap_or(false),
             add,
         });
-        state.step(at, title(&at.placed.instruction), action);
+        state.step(at, title, action);
         Ok(())
     }
 }
@@ -706,16 +710,21 @@ fn copy_text(
     }
     for source in sources {
         match source {
-            CopySource::Path(path) | CopySource::Url(path) => text = text + " " + path,
+            CopySource::Path(path) => text = text + " " + path,
+            CopySource::Url(url) => text = text + " " + &context::display_url(url),
             CopySource::Heredoc(heredoc) => text = text + " <<" + &heredoc.name,
         }
     }
     Ok(text + " " + destination)
 }
 
-/// One line of at most 200 characters.
 fn title(instruction: &Instruction) -> String {
-    let mut text: String = instruction.original.split_whitespace().collect::<Vec<_>>().join(" ");
+    one_line(&instruction.original)
+}
+
+/// One line of at most 200 characters.
+fn one_line(text: &str) -> String {
+    let mut text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if text.chars().count() > 200 {
         text = text.chars().take(199).collect::<String>() + "…";
     }

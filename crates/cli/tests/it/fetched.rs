@@ -77,6 +77,20 @@ fn a_password_in_an_address_is_not_shown() {
 }
 
 #[test]
+fn a_password_in_an_address_is_not_in_the_image() {
+    let host = server();
+    let place = Place::new(&format!("FROM scratch\nADD http://user:hunter2@{host}/file /\n"));
+    let ran = place.build(&["--oci-layout-path=image", "--no-push"]);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr);
+    assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
+    let blobs = std::fs::read_dir(place.path("image/blobs/sha256")).expect("a layout");
+    for blob in blobs {
+        let bytes = std::fs::read(blob.expect("an entry").path()).expect("a blob");
+        assert!(!bytes.windows(7).any(|w| w == b"hunter2"), "{}", String::from_utf8_lossy(&bytes));
+    }
+}
+
+#[test]
 fn a_context_from_an_address() {
     let host = server();
     let place = Place::new("");
