@@ -1,16 +1,18 @@
 //! Instructions to steps and config, stage by stage.
 
+mod copy;
+mod mount;
+
 use std::collections::HashMap;
 
 use dockerfile::lint::{Finding, nearest_name};
 use dockerfile::{Command, Instruction, Kind, Program, Span, Word};
 use oci::{ContainerConfig, Empty, History, ImageConfig, Platform};
-use rootfs::copy::Mode;
 
 use super::drafts::{Draft, DraftBase, From, Placed};
 use super::findings::Findings;
-use super::metadata::{destination, expose, healthcheck, is_signal, join_clean, quoted_list, workdir};
-use super::{Action, Base, Copy, CopySource, Mount, MountKind, Plan, Run, Source, Stage, StageId, Step, args};
+use super::metadata::{expose, healthcheck, is_signal, quoted_list, workdir};
+use super::{Action, Base, Plan, Run, Source, Stage, StageId, Step, args};
 use crate::env::{self, Env};
 use crate::{BuildError, Request};
 
@@ -274,74 +276,6 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    fn mount(
-        &mut self,
-        state: &State,
-        at: &At<'_>,
-        mount: &dockerfile::Mount,
-        from: Option<&From>,
-    ) -> Result<Mount, BuildError> {
-        let span = at.span(&mount.span);
-        let mount = at.expand_mount(state, mount)?;
-        let text = |word: &Option<Word>| word.as_ref().map(|w| w.text.clone());
-        let target = text(&mount.target);
-        let absolute = |target: &str| join_clean(&state.cwd(), target);
-        let must = |target: &Option<String>| match target.as_deref().map(absolute) {
-            None => Err(BuildError::dockerfile(&span, "mount needs a `target`")),
-            Some(root) if root == "/" => Err(BuildError::dockerfile(&span, "invalid mount target `/`")),
-            Some(path) => Ok(path),
-        };
-        let source = join_clean("/", &text(&mount.source).unwrap_or_default());
-        use dockerfile::MountKind as Written;
-        let (target, kind) = match &mount.kind {
-            Written::Bind => {
-                let from = self.source(state, from, Source::Context, &span, "mount")?;
-                (must(&target)?, MountKind::Bind { from, source, read_only: mount.read_only.unwrap_or(true) })
-            }
-            Written::Cache { id, sharing, mode, uid, gid } => {
-                let path = must(&target)?;
-                let id = text(id).filter(|i| !i.is_empty()).unwrap_or_else(|| path.clone());
-                let from = self.source(state, from, Source::Empty, &span, "mount")?;
-                let kind = MountKind::Cache {
-                    id,
-                    from,
-                    source,
-                    sharing: *sharing,
-                    mode: mode.unwrap_or(0o755),
-                    uid: uid.unwrap_or(0),
-                    gid: gid.unwrap_or(0),
-                    read_only: mount.read_only.unwrap_or(false),
-                };
-                (path, kind)
-            }
-            Written::Tmpfs { size_bytes } => (must(&target)?, MountKind::Tmpfs { size_bytes: *size_bytes }),
-            Written::Secret { id, env, required, mode, uid, gid } => {
-                let env = text(env);
-                let id = text(id).or_else(|| text(&mount.source)).unwrap_or_else(|| {
-                    target.as_deref().and_then(|t| t.rsplit('/').next()).unwrap_or_default().to_owned()
-                });
-                let path = absolute(&target.clone().unwrap_or_else(|| format!("/run/secrets/{id}")));
-                let kind = MountKind::Secret {
-                    id,
-                    file: target.is_some() || env.is_none(),
-                    env,
-                    required: *required,
-                    mode: mode.unwrap_or(0o400),
-                    uid: uid.unwrap_or(0),
-                    gid: gid.unwrap_or(0),
-                };
-                (path, kind)
-            }
-            Written::Ssh { .. } => {
-                return Err(BuildError::dockerfile(
-                    &span,
-                    "not supported yet: `RUN --mount=type=ssh` (no SSH agent is forwarded)",
-                ));
-            }
-        };
-        Ok(Mount { target, kind })
-    }
-
     /// A `--from` as a source of the plan; the stage must stand before this one.
     fn source(
         &mut self,
@@ -365,73 +299,6 @@ impl<'a> Lowering<'a> {
                     return Err(BuildError::dockerfile(span, message));
                 }
                 self.stage(*index).map(Source::Stage)
-            }
-        }
-    }
-
-    fn copy(&mut self, state: &mut State, at: &At<'_>, copy: &dockerfile::Copy, add: bool) -> Result<(), BuildError> {
-        let name = if add { "ADD" } else { "COPY" };
-        let whole = at.span(&at.placed.instruction.span);
-        let from_span = copy.from.as_ref().map_or(whole.clone(), |w| at.span(&w.span));
-        let from = at.placed.sources.first().and_then(Option::as_ref);
-        let from = self.source(state, from, Source::Context, &from_span, "copy")?;
-        let mut sources = Vec::new();
-        for source in &copy.sources {
-            sources.push(copy_source(state, at, source, add)?);
-        }
-        if from == Source::Context {
-            self.check_ignored(at, &sources, if add { "Add" } else { "Copy" });
-        }
-        let optional = |word: &Option<Word>| word.as_ref().map(|w| at.expand(state, w)).transpose();
-        let checksum = optional(&copy.checksum)?;
-        if checksum.is_some() {
-            check_checksum(&sources, &whole)?;
-        }
-        let chown = optional(&copy.chown)?.filter(|c| !c.is_empty());
-        let chmod = match (optional(&copy.chmod)?, &copy.chmod) {
-            (Some(text), Some(word)) if !text.is_empty() => Some(chmod(&text, &at.span(&word.span))?),
-            _ => None,
-        };
-        // Not expanded, unlike the other flags (BuildKit: SourcesAndDest and ExcludePatterns).
-        let exclude: Vec<String> = copy.exclude.iter().map(|w| w.text.clone()).collect();
-        let exclude = dockerfile::ignore::Patterns::new(&exclude)
-            .map_err(|e| BuildError::dockerfile(&whole, format!("--exclude: {e}")))?;
-        let written = at.expand(state, &copy.destination)?;
-        let text = copy_text(name, copy, chown.as_deref(), at, state, &sources, &written)?;
-        // An address as it was written may hold a password.
-        let fetches = sources.iter().any(|source| matches!(source, CopySource::Url(_)));
-        let title = if fetches { one_line(&text) } else { title(&at.placed.instruction) };
-        state.history(text, false);
-        let action = Action::Copy(Copy {
-            from,
-            sources,
-            destination: destination(&state.cwd(), &written),
-            chown,
-            // BuildKit gives up the independent layer when a mode has to be set (dispatchCopy).
-            link: copy.link,
-            chmod,
-            parents: copy.parents,
-            exclude,
-            checksum,
-            unpack_local: add && copy.unpack.unwrap_or(true),
-            unpack_remote: copy.unpack.unwrap_or(false),
-            add,
-        });
-        state.step(at, title, action);
-        Ok(())
-    }
-}
-
-impl Lowering<'_> {
-    /// Sources that the ignore file hides as a whole.
-    fn check_ignored(&self, at: &At<'_>, sources: &[CopySource], instruction: &str) {
-        let patterns = &self.request.context.ignore.patterns;
-        for source in sources {
-            let CopySource::Path(path) = source else { continue };
-            let clean = join_clean("/", path);
-            if clean != "/" && patterns.excludes(&clean.as_bytes()[1..]) {
-                let span = at.span(&at.placed.instruction.span);
-                self.findings.report(Finding::CopyIgnoredFile { instruction, path }, &span);
             }
         }
     }
@@ -554,19 +421,6 @@ impl At<'_> {
             self.findings.report(Finding::UndefinedVar { name, nearest }, span);
         }
     }
-
-    /// A mount with all its values expanded; its words are final.
-    fn expand_mount(&self, state: &State, mount: &dockerfile::Mount) -> Result<dockerfile::Mount, BuildError> {
-        let lookup = |name: &str| state.env.get(name).map(str::to_owned);
-        let mut expand = |text: &str| dockerfile::expand::word(text, self.escape, &lookup).map(|e| e.text);
-        mount.expand(&mut expand).map_err(|fault| {
-            let error = BuildError::dockerfile(&self.span(&fault.span), fault.message);
-            match fault.hint {
-                Some(hint) => error.with_hint(hint),
-                None => error,
-            }
-        })
-    }
 }
 
 fn env_instruction(state: &mut State, at: &At<'_>, pairs: &[(Word, Word)]) -> Result<(), BuildError> {
@@ -623,99 +477,6 @@ fn volume(state: &mut State, at: &At<'_>, words: &[Word]) -> Result<(), BuildErr
     state.history(format!("VOLUME [{}]", paths.join(" ")), true);
     state.config.config.volumes.get_or_insert_default().extend(paths.into_iter().map(|p| (p, Empty {})));
     Ok(())
-}
-
-fn copy_source(
-    state: &State,
-    at: &At<'_>,
-    source: &dockerfile::CopySource,
-    add: bool,
-) -> Result<CopySource, BuildError> {
-    let word = match source {
-        dockerfile::CopySource::Path(word) => word,
-        dockerfile::CopySource::Heredoc(heredoc) => {
-            let mut heredoc = heredoc.clone();
-            if heredoc.expand {
-                let lookup = |name: &str| state.env.get(name).map(str::to_owned);
-                // Always `\`, whatever the escape directive says (BuildKit `dispatch`, ExpandRaw).
-                heredoc.content = dockerfile::expand::heredoc(&heredoc.content, '\\', &lookup)
-                    .map_err(|e| BuildError::dockerfile(&at.span(&heredoc.span), e.to_string()))?;
-            }
-            return Ok(CopySource::Heredoc(heredoc));
-        }
-    };
-    let text = at.expand(state, word)?;
-    let span = at.span(&word.span);
-    if is_git(&text) {
-        let message = if add {
-            format!("not supported yet: ADD of a git repository (`{text}`)")
-        } else {
-            "source can't be a git ref for COPY".to_owned()
-        };
-        return Err(BuildError::dockerfile(&span, message));
-    }
-    if text.starts_with("http://") || text.starts_with("https://") {
-        if !add {
-            return Err(BuildError::dockerfile(&span, "source can't be a URL for COPY").with_hint("ADD fetches URLs"));
-        }
-        return Ok(CopySource::Url(text));
-    }
-    Ok(CopySource::Path(text))
-}
-
-/// Whether ADD would take `text` for a git repository: `git@…`, `git://`, `ssh://`, or an http(s) address whose path ends in
-/// `.git` (BuildKit `dfgitutil.ParseGitRef`).
-fn is_git(text: &str) -> bool {
-    if text.starts_with("git://") || text.starts_with("ssh://") || text.starts_with("git+") {
-        return true;
-    }
-    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
-        let scp = text.split_once(':').is_some_and(|(host, _)| host.contains('@') && !host.contains('/'));
-        return scp;
-    };
-    let path = rest.split(['?', '#']).next().unwrap_or(rest);
-    path.ends_with(".git")
-}
-
-fn check_checksum(sources: &[CopySource], span: &Span) -> Result<(), BuildError> {
-    match sources {
-        [CopySource::Url(_)] => Ok(()),
-        [_] => Err(BuildError::dockerfile(span, "checksum requires an HTTP(S) or Git source")),
-        _ => Err(BuildError::dockerfile(span, "checksum can't be specified for multiple sources")),
-    }
-}
-
-fn chmod(text: &str, span: &Span) -> Result<Mode, BuildError> {
-    Mode::parse(text).map_err(|e| BuildError::dockerfile(span, format!("invalid --chmod mode `{text}`: {e}")))
-}
-
-fn copy_text(
-    name: &str,
-    copy: &dockerfile::Copy,
-    chown: Option<&str>,
-    at: &At<'_>,
-    state: &State,
-    sources: &[CopySource],
-    destination: &str,
-) -> Result<String, BuildError> {
-    let mut text = name.to_owned();
-    if copy.parents {
-        text += " --parents";
-    }
-    if let Some(chown) = chown {
-        text = text + " --chown=" + chown;
-    }
-    if let Some(word) = &copy.chmod {
-        text = text + " --chmod=" + &at.expand(state, word)?;
-    }
-    for source in sources {
-        match source {
-            CopySource::Path(path) => text = text + " " + path,
-            CopySource::Url(url) => text = text + " " + &context::display_url(url),
-            CopySource::Heredoc(heredoc) => text = text + " <<" + &heredoc.name,
-        }
-    }
-    Ok(text + " " + destination)
 }
 
 fn title(instruction: &Instruction) -> String {

@@ -141,8 +141,6 @@ pub struct Copy {
     pub unpack_local: bool,
     /// Unpack fetched archives.
     pub unpack_remote: bool,
-    /// ADD rather than COPY, for messages.
-    pub add: bool,
 }
 
 #[derive(Clone)]
