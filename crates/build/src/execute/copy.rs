@@ -1,0 +1,177 @@
+//! COPY and ADD carried out: from contexts, stages, here-documents and addresses into a stage's rootfs.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::PoisonError;
+
+use context::Ignore;
+use rootfs::commit::snapshot;
+use rootfs::copy::{Archives, Copied, CopyError, CopyOptions};
+use rootfs::unpack::{Limits, unpack};
+use rootfs::{RootfsError, Tree};
+
+use super::{Execution, Files};
+use crate::layers::Handle;
+use crate::plan::{Copy, CopySource, Stage, Step};
+use crate::{BuildError, Event, Place, user};
+
+impl Execution<'_> {
+    /// COPY and ADD without --link: straight into the stage's rootfs.
+    pub(super) fn copy_plain(&self, step: &Step, copy: &Copy, files: &Files) -> Result<(), BuildError> {
+        let owner = self.owner(&files.tree, step, copy)?;
+        self.copy(step, copy, owner, &files.tree)
+    }
+
+    fn owner(&self, tree: &Tree, step: &Step, copy: &Copy) -> Result<Option<(u32, u32)>, BuildError> {
+        let Some(chown) = &copy.chown else { return Ok(None) };
+        user::resolve_owner(tree, chown)
+            .map(Some)
+            .map_err(|e| BuildError::dockerfile(&step.span, format!("--chown={chown}: {e}")))
+    }
+
+    /// COPY --link: the files go into a layer of their own that knows nothing of what is below, and that layer is laid over
+    /// the rootfs (BuildKit's merge of an independent snapshot).
+    pub(super) fn copy_link(
+        &self,
+        stage: &Stage,
+        step: &Step,
+        copy: &Copy,
+        files: &Files,
+    ) -> Result<Option<Handle>, BuildError> {
+        let own = self.make_tree(&self.new_file("link"))?;
+        let empty = snapshot(&own, &self.new_file("record"))
+            .map_err(|e| self.rootfs_error("could not record an empty rootfs", step, e))?;
+        let owner = self.owner(&files.tree, step, copy)?;
+        self.copy(step, copy, owner, &own)?;
+        let (spool, _) = self.commit_to_spool(step, &own, Some(&empty))?;
+        let limits = Limits { size_bytes: u64::MAX, entries: u64::MAX };
+        let over = |source| self.rootfs_error("could not lay the linked files over the rootfs", step, source);
+        let mut tar = std::io::BufReader::new(File::open(&spool).map_err(|e| over(RootfsError::Read(e)))?);
+        unpack(&mut tar, &files.tree, &limits).map_err(over)?;
+        if !stage.layered {
+            return Ok(None);
+        }
+        let mut slot = files.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(snapshot(&files.tree, &self.new_file("record")).map_err(over)?);
+        Ok(Some(self.layers.submit(spool)))
+    }
+
+    fn copy(&self, step: &Step, copy: &Copy, owner: Option<(u32, u32)>, to: &Tree) -> Result<(), BuildError> {
+        let taken = self.take(&copy.from)?;
+        let options = CopyOptions {
+            owner,
+            keep_owner: taken.keep_owner,
+            mode: copy.chmod.clone(),
+            parents: copy.parents,
+            exclude: copy.exclude.clone(),
+            archives: if copy.unpack_local { Archives::Unpack } else { Archives::Copy },
+            made_modified: self.request.source_date_epoch,
+        };
+        let path = |source: &CopySource| match source {
+            CopySource::Path(path) => Some(path.clone()),
+            CopySource::Heredoc(_) | CopySource::Url(_) => None,
+        };
+        let paths: Vec<String> = copy.sources.iter().filter_map(path).collect();
+        if !paths.is_empty() {
+            let copied = rootfs::copy::copy(&taken.tree, taken.filter(), &paths, to, &copy.destination, &options)
+                .map_err(|e| copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
+            if copied.overwritten > 0 {
+                let message = format!("several sources have one destination, the last one stays: {}", step.title);
+                self.request.observer.event(&Event::Warning { message });
+            }
+        }
+        for source in &copy.sources {
+            self.copy_made(step, copy, source, to, &options)?;
+        }
+        Ok(())
+    }
+
+    /// Here-documents and fetched files.
+    fn copy_made(
+        &self,
+        step: &Step,
+        copy: &Copy,
+        source: &CopySource,
+        to: &Tree,
+        options: &CopyOptions,
+    ) -> Result<Copied, BuildError> {
+        let failed = |e| copy_error(e, step, "the build", None);
+        match source {
+            CopySource::Path(_) => Ok(Copied::default()),
+            CopySource::Heredoc(heredoc) => {
+                let mut content = heredoc.content.as_bytes();
+                let name = &heredoc.name;
+                rootfs::copy::write_file(to, &copy.destination, name, &mut content, 0o644, None, options)
+                    .map_err(failed)
+            }
+            CopySource::Url(url) => self.copy_url(step, copy, url, to, options),
+        }
+    }
+
+    /// ADD of an address: a file of mode 0600 with the server's time, or what is in it with `--unpack`.
+    fn copy_url(
+        &self,
+        step: &Step,
+        copy: &Copy,
+        url: &str,
+        to: &Tree,
+        options: &CopyOptions,
+    ) -> Result<Copied, BuildError> {
+        let action = || format!("could not add `{}`", context::display_url(url));
+        let failed = |e| copy_error(e, step, "the download", None);
+        let directory = tempfile::tempdir_in(&self.request.work).map_err(BuildError::io(action()))?;
+        let net = &self.request.net;
+        let fetched = context::fetch_url(net, url, copy.checksum.as_deref(), directory.path()).map_err(|source| {
+            BuildError::Context { action: action(), place: Some(Place { span: step.span.clone() }), source }
+        })?;
+        let archives = if copy.unpack_remote { Archives::Unpack } else { Archives::Copy };
+        let options = CopyOptions { archives, ..options.clone() };
+        let file = File::open(&fetched.path).map_err(BuildError::io(action()))?;
+        let (name, modified) = (&fetched.file_name, Some(fetched.modified));
+        rootfs::copy::add_file(to, &copy.destination, name, file, 0o600, modified, &options).map_err(failed)
+    }
+}
+
+/// A copy without flags.
+pub fn copy_options(owner: Option<(u32, u32)>, keep_owner: bool) -> CopyOptions {
+    CopyOptions {
+        owner,
+        keep_owner,
+        mode: None,
+        parents: false,
+        exclude: dockerfile::ignore::Patterns::default(),
+        archives: Archives::Copy,
+        made_modified: None,
+    }
+}
+
+/// A failed copy in words, with the ignore file's line where that is the cause.
+pub fn copy_error(error: CopyError, step: &Step, from: &str, ignore: Option<&Ignore>) -> BuildError {
+    match error {
+        CopyError::NotFound { path, excluded, suggestion } => {
+            let message = format!("source `{}` does not exist in {from}", path.display());
+            let error = BuildError::dockerfile(&step.span, message);
+            let hidden = ignore.filter(|_| excluded).and_then(|i| ignore_hint(i, &path));
+            let near = suggestion.map(|near| format!("did you mean `{}`?", near.display()));
+            match hidden.or(near) {
+                Some(hint) => error.with_hint(hint),
+                None => error,
+            }
+        }
+        CopyError::Refused { message } => BuildError::dockerfile(&step.span, message),
+        CopyError::Rootfs(RootfsError::Cancelled) => BuildError::Cancelled,
+        CopyError::Rootfs(source) => BuildError::Rootfs {
+            action: format!("could not copy from {from}"),
+            place: Some(Place { span: step.span.clone() }),
+            source,
+        },
+    }
+}
+
+fn ignore_hint(ignore: &Ignore, path: &Path) -> Option<String> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let (line, pattern) = ignore.patterns.excluded_by(relative.as_os_str().as_bytes())?;
+    let file = ignore.file.as_ref().map_or_else(|| ".dockerignore".to_owned(), |f| f.display().to_string());
+    Some(format!("`{file}` line {line} (`{pattern}`) excludes it"))
+}
