@@ -196,30 +196,13 @@ pub fn request(
         cache_mounts: CacheRoot { path: work.root.join("cache-mounts"), namespace: cache_namespace },
         jobs: typed.run.jobs.unwrap_or_else(processors).max(1),
         cancelled,
-        observer: Arc::new(ShownBuild(shown)),
+        observer: shown,
     };
     Ok(Wired { request, names, dockerfile_name: opened.name })
 }
 
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
-}
-
-/// The observer as the build crate's trait alone.
-struct ShownBuild(Arc<dyn Shown>);
-
-impl build::Observer for ShownBuild {
-    fn event(&self, event: &build::Event<'_>) {
-        self.0.event(event);
-    }
-}
-
-struct ShownTransfers(Arc<dyn Shown>);
-
-impl store::TransferObserver for ShownTransfers {
-    fn transfer(&self, transfer: &store::Transfer) {
-        self.0.transfer(transfer);
-    }
 }
 
 fn registry(typed: &Build, net: &Net, shown: Arc<dyn Shown>) -> Result<Registry, Failure> {
@@ -229,7 +212,7 @@ fn registry(typed: &Build, net: &Net, shown: Arc<dyn Shown>) -> Result<Registry,
         ..RegistrySettings::new()
     };
     let credentials = credentials(typed)?;
-    Ok(Registry::new(net.clone(), credentials, Arc::new(ShownTransfers(shown)), registry_settings))
+    Ok(Registry::new(net.clone(), credentials, shown, registry_settings))
 }
 
 /// Logins from where docker, podman and kaniko look: `DOCKER_AUTH_CONFIG`, `config.json`, `auth.json`, `KANIKO_HOST_USER`.
