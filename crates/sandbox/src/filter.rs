@@ -9,6 +9,8 @@ use std::io;
 /// A system call's answer.
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const NOT_PERMITTED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+/// What a kernel without the family says; programs have another way then.
+const NO_FAMILY: u32 = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32;
 const NOT_THERE: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
 /// One architecture that programs of this machine may be built for.
@@ -17,11 +19,15 @@ struct Abi {
     arch: u32,
     clone: u32,
     unshare: u32,
-    /// keyctl, add_key, request_key, bpf, perf_event_open, userfaultfd
-    refused: [u32; 6],
+    socket: u32,
+    /// keyctl, add_key, request_key, bpf, perf_event_open, userfaultfd, syslog, fanotify_init
+    refused: [u32; 8],
     /// First number of an alternative table for the same architecture (x32), which is shut off.
     numbers_end: Option<u32>,
 }
+
+/// Address families: the kernel's cryptography, and the way to the hypervisor, which no network namespace holds.
+const REFUSED_FAMILIES: [libc::c_int; 2] = [libc::AF_ALG, libc::AF_VSOCK];
 
 /// Same numbers everywhere.
 const CLONE3: u32 = 435;
@@ -33,16 +39,38 @@ const ABIS: &[Abi] = &[
         arch: 0xc000_003e,
         clone: 56,
         unshare: 272,
-        refused: [250, 248, 249, 321, 298, 323],
+        socket: 41,
+        refused: [250, 248, 249, 321, 298, 323, 103, 300],
         numbers_end: Some(0x4000_0000),
     },
-    Abi { arch: 0x4000_0003, clone: 120, unshare: 310, refused: [288, 286, 287, 357, 336, 374], numbers_end: None },
+    Abi {
+        arch: 0x4000_0003,
+        clone: 120,
+        unshare: 310,
+        socket: 359,
+        refused: [288, 286, 287, 357, 336, 374, 103, 338],
+        numbers_end: None,
+    },
 ];
 
 #[cfg(target_arch = "aarch64")]
 const ABIS: &[Abi] = &[
-    Abi { arch: 0xc000_00b7, clone: 220, unshare: 97, refused: [219, 217, 218, 280, 241, 282], numbers_end: None },
-    Abi { arch: 0x4000_0028, clone: 120, unshare: 337, refused: [311, 309, 310, 386, 364, 388], numbers_end: None },
+    Abi {
+        arch: 0xc000_00b7,
+        clone: 220,
+        unshare: 97,
+        socket: 198,
+        refused: [219, 217, 218, 280, 241, 282, 116, 262],
+        numbers_end: None,
+    },
+    Abi {
+        arch: 0x4000_0028,
+        clone: 120,
+        unshare: 337,
+        socket: 281,
+        refused: [311, 309, 310, 386, 364, 388, 103, 367],
+        numbers_end: None,
+    },
 ];
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -99,6 +127,12 @@ fn section(abi: &Abi) -> Vec<libc::sock_filter> {
         section.extend(flags);
         section.push(answer(ALLOW));
     }
+    let mut families = vec![load(FIRST_ARGUMENT)];
+    for family in REFUSED_FAMILIES {
+        families.extend([when(libc::BPF_JEQ, family as u32, 1), answer(NO_FAMILY)]);
+    }
+    section.push(when(libc::BPF_JEQ, abi.socket, families.len() as u8));
+    section.extend(families);
     section.push(answer(ALLOW));
     section
 }
@@ -161,7 +195,11 @@ mod tests {
                 (abi.unshare, libc::CLONE_FS as u32, ALLOW),
                 (abi.unshare, user, NOT_PERMITTED),
                 (abi.refused[0], 0, NOT_PERMITTED),
-                (abi.refused[5], 0, NOT_PERMITTED),
+                (abi.refused[7], 0, NOT_PERMITTED),
+                (abi.socket, libc::AF_UNIX as u32, ALLOW),
+                (abi.socket, libc::AF_NETLINK as u32, ALLOW),
+                (abi.socket, libc::AF_ALG as u32, NO_FAMILY),
+                (abi.socket, libc::AF_VSOCK as u32, NO_FAMILY),
                 (IO_URING[0], 0, NOT_PERMITTED),
                 (CLONE3, 0, NOT_THERE),
                 (59, 0, ALLOW),
@@ -186,8 +224,11 @@ mod tests {
             libc::SYS_bpf,
             libc::SYS_perf_event_open,
             libc::SYS_userfaultfd,
+            libc::SYS_syslog,
+            libc::SYS_fanotify_init,
         ];
         assert_eq!(own.refused.map(|number| number as libc::c_long), wanted);
-        assert_eq!([own.clone, own.unshare].map(|number| number as libc::c_long), [libc::SYS_clone, libc::SYS_unshare]);
+        let own = [own.clone, own.unshare, own.socket].map(|number| number as libc::c_long);
+        assert_eq!(own, [libc::SYS_clone, libc::SYS_unshare, libc::SYS_socket]);
     }
 }
