@@ -30,6 +30,11 @@ pub const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::AUDIT_WRITE);
 
+/// What a step lacks that shares /proc with processes which are no business of its own (the shell of a CI job, which has the
+/// job's credentials in its environment). The kernel lets nobody look into a process that has a capability more than oneself
+/// (`security/commoncap.c` cap_ptrace_access_check), and this is the one that is missed least.
+const WITHHELD_IN_PLACE: CapabilitySet = CapabilitySet::SETPCAP;
+
 /// What BuildKit searches when the environment has no PATH (`util/system/path.go`).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -53,7 +58,8 @@ fn prepare(process: &Process, filtered: bool) -> Result<(), Report> {
     if filtered {
         filter::apply().map_err(|error| Report::setup("could not apply a seccomp filter to the step", error))?;
     }
-    drop_rights(process).map_err(|error| {
+    let capabilities = if filtered { CAPABILITIES } else { CAPABILITIES.difference(WITHHELD_IN_PLACE) };
+    drop_rights(process, capabilities).map_err(|error| {
         Report::setup(format!("could not become user {}:{} for the step", process.uid, process.gid), error)
     })?;
     sys::reset_signals();
@@ -76,7 +82,7 @@ fn enter_directory(process: &Process) -> Result<(), Report> {
     })
 }
 
-fn drop_rights(process: &Process) -> io::Result<()> {
+fn drop_rights(process: &Process, capabilities: CapabilitySet) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
     // The pipes become the user's, who may open /dev/stdout by its name then (runc `init_linux.go` fixStdioPermissions).
     let _ = rustix::fs::fchown(io::stdout(), Some(uid), None);
@@ -84,7 +90,7 @@ fn drop_rights(process: &Process) -> io::Result<()> {
     let _ = rustix::thread::clear_ambient_capability_set();
     for bit in 0..64 {
         let one = CapabilitySet::from_bits_retain(1 << bit);
-        if !CAPABILITIES.contains(one) {
+        if !capabilities.contains(one) {
             // Unknown to this kernel, or no CAP_SETPCAP: then the container's bounding set holds.
             let _ = rustix::thread::remove_capability_from_bounding_set(one);
         }
@@ -95,7 +101,7 @@ fn drop_rights(process: &Process) -> io::Result<()> {
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
     if process.uid == 0 {
         let have = rustix::thread::capabilities(None)?;
-        let keep = have.permitted & CAPABILITIES;
+        let keep = have.permitted & capabilities;
         let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
         rustix::thread::set_capabilities(None, sets)?;
     }
