@@ -98,11 +98,19 @@ fn bind(
         return Err(BuildError::dockerfile(&step.span, message));
     }
     if read_only && taken.ignore.as_ref().is_none_or(|i| i.patterns.is_empty()) {
-        return Ok(taken.tree.path().join(resolved));
+        return host_path(&taken.tree, &resolved);
     }
     let (copy, directory) = private_copy(request, step, taken, source)?;
     lowered.copies.push(copy);
     Ok(directory)
+}
+
+/// The path on the host of what is `resolved` in a tree, without symbolic links. Only the way to the tree is looked at: what
+/// is in it can be another step's to change at this moment.
+fn host_path(tree: &Tree, resolved: &Path) -> Result<PathBuf, BuildError> {
+    let action = || format!("could not find the source of a mount, `{}`", tree.path().display());
+    let root = tree.path().canonicalize().map_err(|source| BuildError::Io { action: action(), source })?;
+    Ok(root.join(resolved))
 }
 
 /// Copies `source` of a tree aside; the path of the copy.
@@ -171,7 +179,7 @@ fn cache(
     if found.is_none() {
         return Err(BuildError::dockerfile(&step.span, format!("cache `{id}` has no `{source}`: no such directory")));
     }
-    Ok(MountSource::Bind { path: content.join(below), read_only: *read_only })
+    Ok(MountSource::Bind { path: host_path(&tree, &below)?, read_only: *read_only })
 }
 
 fn cache_root(request: &Request, id: &str, from: &plan::Source) -> PathBuf {
@@ -196,6 +204,8 @@ fn make_cache(
 ) -> Result<(), BuildError> {
     let io = |source| BuildError::Io { action: format!("could not make cache directory `{}`", root.display()), source };
     std::fs::create_dir_all(root).map_err(io)?;
+    // A step can leave a set-user-ID program in it, which is nothing for the other users of a machine.
+    std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o700)).map_err(io)?;
     let content = root.join("content");
     if *from == plan::Source::Empty {
         return std::fs::create_dir(&content).map_err(io);

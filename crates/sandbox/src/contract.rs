@@ -66,6 +66,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("standard input is empty", input),
     ("proc and its self", proc),
     ("devices", devices),
+    ("device nodes that a step makes", made_devices),
+    ("the machine's own devices", host_devices),
     ("the builder's environment cannot be read", builder_hidden),
     ("changes are kept, and nothing else changes", changes),
     ("image files at the mount points of hosts and resolv.conf", image_files),
@@ -79,6 +81,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("programs found in PATH", path_search),
     ("bind mounts", binds),
     ("bind mount of one file", bind_file),
+    ("bind mount through a link that was put there meanwhile", bind_link),
     ("bind mount over something that exists", bind_over),
     ("several mounts of one source", shared_source),
     ("mounts in mounts", nested_mounts),
@@ -380,11 +383,44 @@ fn devices(suite: &Suite<'_>) -> Result<(), String> {
     same("devices", suite.place()?.script(script, &[])?.as_str(), wanted)
 }
 
+/// With CAP_MKNOD a step may make a node of the machine's disk; it must not work anywhere.
+fn made_devices(suite: &Suite<'_>) -> Result<(), String> {
+    if !suite.abilities.real_mounts {
+        return Ok(());
+    }
+    let script = "for d in / /tmp /dev /dev/shm /m; do
+            mknod $d/node c 1 5 2> /dev/null && head -c 1 $d/node 2> /dev/null | wc -c | grep -v 0; rm -f $d/node
+        done; true";
+    same("readable", suite.place()?.script(script, &[memory("/m", None)])?.as_str(), "")
+}
+
+fn host_devices(suite: &Suite<'_>) -> Result<(), String> {
+    let looks = || fs::metadata("/dev/null").map(|looks| (looks.mode(), looks.uid())).map_err(text);
+    let before = looks()?;
+    let script =
+        "for f in /dev/null /proc/keys /proc/timer_list /proc/interrupts; do chmod 667 $f; done 2> /dev/null; true";
+    if suite.abilities.real_mounts {
+        suite.place()?.script(script, &[])?;
+    }
+    same("mode and owner of /dev/null", looks()?, before)
+}
+
 fn builder_hidden(suite: &Suite<'_>) -> Result<(), String> {
-    let own = rustix::process::getpid().as_raw_nonzero();
-    // With a pid namespace the number is nobody's or another's.
-    let script = format!("cat /proc/{own}/environ 2> /dev/null | tr '\\0' '\\n' | grep CONTRACT_CANARY; true");
-    same("environment", suite.place()?.script(&script, &[])?.as_str(), "")
+    // One that started the builder has the same environment and rights, but is dumpable, as every program is.
+    let mut other = std::process::Command::new(suite.busybox)
+        .args(["sleep", "100"])
+        .env("CONTRACT_CANARY", "1")
+        .spawn()
+        .map_err(text)?;
+    let own = rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
+    let looked = [own, other.id()].map(|pid| {
+        // With a pid namespace the number is nobody's or another's.
+        let script = format!("cat /proc/{pid}/environ 2> /dev/null | tr '\\0' '\\n' | grep CONTRACT_CANARY; true");
+        same("environment", suite.place()?.script(&script, &[])?.as_str(), "")
+    });
+    let _ = other.kill();
+    let _ = other.wait();
+    looked.into_iter().collect()
 }
 
 fn changes(suite: &Suite<'_>) -> Result<(), String> {
@@ -581,6 +617,20 @@ fn bind_file(suite: &Suite<'_>) -> Result<(), String> {
     // What the step puts beside the mount point is its own.
     place.script("echo kept > /new/kept", &[bind(&source, "/new/a/file", true)])?;
     place.only_new(&before, &["new", "new/kept"])
+}
+
+fn bind_link(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let source = suite.fresh_directory("source")?;
+    symlink("/", source.join("link")).map_err(text)?;
+    let sources = [source.join("link"), source.join("link/bin")];
+    for mount in sources.iter().filter(|_| suite.abilities.real_mounts).map(|path| bind(path, "/m", true)) {
+        match place.try_with(&shell("true"), std::slice::from_ref(&mount), &|| false) {
+            Err(SandboxError::Mount { target, .. }) => same("target", target, mount.target)?,
+            other => return Err(format!("{mount:?} gave {other:?}")),
+        }
+    }
+    Ok(())
 }
 
 fn bind_over(suite: &Suite<'_>) -> Result<(), String> {

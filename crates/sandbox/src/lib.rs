@@ -60,7 +60,8 @@ pub struct Mount {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum MountSource {
-    /// A directory or file of the host. Writes go there unless `read_only`.
+    /// A directory or file of the host. Writes go there unless `read_only`. The path is free of symbolic links: one that is
+    /// there by the time of the mount was put there by somebody else, and back-ends with real mounts refuse it.
     Bind {
         #[serde(with = "wire")]
         path: PathBuf,

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Dev, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
@@ -259,12 +259,18 @@ impl Scratch {
 }
 
 fn device_files(root: &Root) -> Result<(), Report> {
+    // Nodes work in the tmpfs that they are made in and where they are bound, but not in /dev itself: real root may make
+    // nodes in a step, and one of the machine's disk must be as dead there as anywhere else.
+    root.mount("tmpfs", "/proc", MountFlags::NOSUID | MountFlags::NOEXEC, "mode=0700")?;
+    let nodes = root.target(Path::new("/proc"), Kind::Directory)?;
     let options = format!("mode=0755,{SIZE_64M}");
-    root.mount("tmpfs", "/dev", MountFlags::NOSUID, &options)?;
-    let dev = root.target(Path::new("/dev"), Kind::Directory)?;
+    root.mount("tmpfs", "/dev", MountFlags::NOSUID | MountFlags::NODEV, &options)?;
     for (name, major, minor) in DEVICES {
-        device(root, dev.as_fd(), name, rustix::fs::makedev(*major, *minor))?;
+        device(root, nodes.as_fd(), name, rustix::fs::makedev(*major, *minor))?;
     }
+    rustix::mount::unmount(descriptor(nodes.as_fd()), UnmountFlags::DETACH)
+        .map_err(|error| Report::setup("could not put the tmpfs of device nodes out of sight", error))?;
+    let dev = root.target(Path::new("/dev"), Kind::Directory)?;
     for (name, target) in DEVICE_LINKS {
         rustix::fs::symlinkat(*target, &dev, *name)
             .map_err(|error| Report::setup(format!("could not make the link `/dev/{name}`"), error))?;
@@ -274,17 +280,18 @@ fn device_files(root: &Root) -> Result<(), Report> {
     root.mount("mqueue", "/dev/mqueue", QUIET, "")
 }
 
-/// A device node, or the host's bound there where this root may not make one (or one that would not work).
-fn device(root: &Root, dev: BorrowedFd<'_>, name: &str, number: Dev) -> Result<(), Report> {
-    let node = Mode::from_raw_mode(0o666);
-    let made = rustix::fs::mknodat(dev, name, FileType::CharacterDevice, node, number);
-    if made.is_ok() && rustix::fs::openat(dev, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).is_ok_or_no_tty()
-    {
-        return Ok(());
-    }
+/// Binds a device in /dev: a node of its own, or the host's where this root may not make one (or one that would not work).
+fn device(root: &Root, nodes: BorrowedFd<'_>, name: &str, number: Dev) -> Result<(), Report> {
     let path = Path::new("/dev").join(name);
-    let _ = rustix::fs::unlinkat(dev, name, AtFlags::empty());
-    root.bind(&path, &path, false)
+    let made = rustix::fs::mknodat(nodes, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), number);
+    if made.is_ok()
+        && rustix::fs::openat(nodes, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).is_ok_or_no_tty()
+    {
+        return root.bind(&descriptor(nodes).join(name), &path, false);
+    }
+    root.bind(&path, &path, false)?;
+    // Devices are written to all the same, but no step changes owner or mode of what is the host's.
+    root.restrict(&path, attribute::RDONLY, false)
 }
 
 trait OpenedDevice {
@@ -335,7 +342,10 @@ fn hide(root: &Root) -> Result<(), Report> {
             mount_new("tmpfs", at.as_fd(), QUIET | MountFlags::RDONLY, "size=0k")
                 .map_err(|error| fail(error.into()))?;
         } else {
-            rustix::mount::mount_bind("/dev/null", descriptor(at.as_fd())).map_err(|error| fail(error.into()))?;
+            // The step's own: the host's would get what owner and mode the step gives it.
+            let null = root.open_at(Path::new("/dev/null")).map_err(|error| fail(error.into()))?;
+            rustix::mount::mount_bind(descriptor(null.as_fd()), descriptor(at.as_fd()))
+                .map_err(|error| fail(error.into()))?;
         }
     }
     for path in READ_ONLY {
@@ -352,7 +362,11 @@ fn hide(root: &Root) -> Result<(), Report> {
 fn user_mount(root: &Root, scratch: &Scratch, mount: &Mount) -> Result<(), Report> {
     match &mount.source {
         MountSource::Bind { path, read_only } => {
-            root.bind(path, &mount.target, true)?;
+            let source = open_source(path).map_err(|error| Report::Mount {
+                target: mount.target.as_os_str().to_owned(),
+                reason: format!("could not open `{}`: {}", path.display(), sys::plain(&error.into())),
+            })?;
+            root.bind(&descriptor(source.as_fd()), &mount.target, true)?;
             let read_only = if *read_only { attribute::RDONLY } else { 0 };
             root.restrict(&mount.target, read_only | attribute::NODEV, true)
         }
@@ -361,6 +375,13 @@ fn user_mount(root: &Root, scratch: &Scratch, mount: &Mount) -> Result<(), Repor
             scratch.file(root, &mount.target, content, *mode, (*uid, *gid))
         }
     }
+}
+
+/// Opens what is to be bound. Its path was found by the builder, and another step that shares a cache can have put a link to
+/// the host's files there since: none is followed any more.
+fn open_source(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
 }
 
 /// An empty file system in memory with the mode of the directory that it covers, as runc makes it.
