@@ -144,7 +144,7 @@ fn private_copy(
     Ok((copy, root.join("source")))
 }
 
-/// A cache directory on the host, named by a hash of its id; made and filled from its source the first time.
+/// A cache directory on the host, named by a hash of its id, source and owner; made and filled from its source the first time.
 fn cache(
     request: &Request,
     step: &Step,
@@ -154,18 +154,16 @@ fn cache(
     let MountKind::Cache { id, from, source, sharing: _, mode, uid, gid, read_only } = kind else {
         return Err(BuildError::dockerfile(&step.span, "not a cache mount"));
     };
-    let root = cache_root(request, id, from);
-    let failed = |action: &str, path: &Path| BuildError::io(format!("{action} `{}`", path.display()));
+    let root = cache_root(request, id, from, Access { mode: *mode, uid: *uid, gid: *gid });
     let content = root.join("content");
     {
         // One at a time makes a cache, in whatever step and builder; nobody holds this for long.
         let _making = lock(&root.with_extension("making"), true, &|| false)?;
         if !content.exists() {
             make_cache(request, step, from, &root, take)?;
-            std::os::unix::fs::chown(&content, Some(*uid), Some(*gid))
-                .map_err(failed("could not give away", &content))?;
-            std::fs::set_permissions(&content, std::fs::Permissions::from_mode(*mode))
-                .map_err(failed("could not set the mode of", &content))?;
+            give(&root.join(PARTIAL), Access { mode: *mode, uid: *uid, gid: *gid })
+                .and_then(|()| std::fs::rename(root.join(PARTIAL), &content))
+                .map_err(BuildError::io(format!("could not make cache directory `{}`", root.display())))?;
         }
     }
     let rootfs = |source| BuildError::Rootfs {
@@ -182,9 +180,26 @@ fn cache(
     Ok(MountSource::Bind { path: host_path(&tree, &below)?, read_only: *read_only })
 }
 
-fn cache_root(request: &Request, id: &str, from: &plan::Source) -> PathBuf {
-    let key = Digest::of(format!("{}\0{id}\0{}", request.cache_mounts.namespace, from_name(from)).as_bytes());
-    request.cache_mounts.path.join(key.hex())
+/// Whose a cache is made. As in BuildKit, the same id with another owner or mode is another cache (`setCacheUIDGID`).
+#[derive(Clone, Copy)]
+struct Access {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+/// A cache that is not whole yet; what a killed builder left of one is made anew.
+const PARTIAL: &str = "content.partial";
+
+fn give(directory: &Path, access: Access) -> std::io::Result<()> {
+    std::os::unix::fs::chown(directory, Some(access.uid), Some(access.gid))?;
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(access.mode))
+}
+
+fn cache_root(request: &Request, id: &str, from: &plan::Source, access: Access) -> PathBuf {
+    let Access { mode, uid, gid } = access;
+    let name = format!("{}\0{id}\0{}\0{uid}:{gid}:{mode:o}", request.cache_mounts.namespace, from_name(from));
+    request.cache_mounts.path.join(Digest::of(name.as_bytes()).hex())
 }
 
 fn from_name(from: &plan::Source) -> String {
@@ -206,13 +221,17 @@ fn make_cache(
     std::fs::create_dir_all(root).map_err(io)?;
     // A step can leave a set-user-ID program in it, which is nothing for the other users of a machine.
     std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o700)).map_err(io)?;
-    let content = root.join("content");
+    let partial = root.join(PARTIAL);
+    match std::fs::remove_dir_all(&partial) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
     if *from == plan::Source::Empty {
-        return std::fs::create_dir(&content).map_err(io);
+        return std::fs::create_dir(&partial).map_err(io);
     }
     let taken = take(from)?;
     let (copy, path) = private_copy(request, step, &taken, "/")?;
-    let moved = std::fs::rename(&path, &content);
+    let moved = std::fs::rename(&path, &partial);
     drop(copy);
     moved.map_err(io)
 }
@@ -223,8 +242,9 @@ fn make_cache(
 fn lock_caches(request: &Request, run: &plan::Run, stopped: &dyn Fn() -> bool) -> Result<Vec<OwnedFd>, BuildError> {
     let mut wanted: BTreeMap<PathBuf, bool> = BTreeMap::new();
     for mount in &run.mounts {
-        if let MountKind::Cache { id, from, sharing, .. } = &mount.kind {
-            *wanted.entry(cache_root(request, id, from)).or_default() |= *sharing != Sharing::Shared;
+        if let MountKind::Cache { id, from, sharing, mode, uid, gid, .. } = &mount.kind {
+            let root = cache_root(request, id, from, Access { mode: *mode, uid: *uid, gid: *gid });
+            *wanted.entry(root).or_default() |= *sharing != Sharing::Shared;
         }
     }
     if !wanted.is_empty() {

@@ -166,6 +166,28 @@ fn cache_mounts_last_by_their_id() {
     assert!(all_files(&bench.path("caches")).iter().any(|(_, content)| content == b"kept"), "and beyond the build");
 }
 
+/// The same id for another owner or mode is another cache.
+#[test]
+fn caches_by_owner() {
+    use std::os::unix::fs::MetadataExt as _;
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: a cache directory is given to the user it is for, which takes root");
+    }
+    let cache = |rest: &str| format!("RUN --mount=type=cache,target=/c,id=one{rest} nothing\n");
+    let dockerfile = format!("FROM scratch\n{}{}{}", cache(""), cache(",uid=7,gid=8"), cache(",mode=0700"));
+    let bench = Bench::new(&dockerfile);
+    bench.build();
+    let owners: Vec<(u32, u32, u32)> = lock(&bench.sandbox.ran)
+        .iter()
+        .map(|(_, mounts)| match &mounts[0].source {
+            MountSource::Bind { path, .. } => std::fs::metadata(path).unwrap(),
+            other => panic!("{other:?}"),
+        })
+        .map(|m| (m.uid(), m.gid(), m.mode() & 0o7777))
+        .collect();
+    assert_eq!(owners, [(0, 0, 0o755), (7, 8, 0o755), (0, 0, 0o700)]);
+}
+
 /// One cache twice in a step, and two caches in two orders in stages that run at a time: nobody waits for ever.
 #[test]
 fn locked_caches() {
