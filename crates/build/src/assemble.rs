@@ -1,6 +1,11 @@
 //! Layers and config to an image, and the image to its destinations.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
+
 use oci::{Flavor, History};
+use rootfs::commit::{CommitOptions, clone_tree, commit};
+use rootfs::{RootfsError, Tree};
 use store::Image;
 
 use crate::execute::Stages;
@@ -58,20 +63,30 @@ fn export_rootfs(output: &RootfsOutput, request: &Request, stages: &Stages) -> R
             let action = format!("could not write files to `{}`", path.display());
             // Owners that this process may not give are left out: the files are then the user's own.
             let table = request.work.join("output.metadata");
-            let open = if path.is_dir() { rootfs::Tree::open } else { rootfs::Tree::create };
+            let open = if path.is_dir() { Tree::open } else { Tree::create };
             let to = open(path, Some(&table));
             let to = to.map_err(failed(action.clone()))?;
-            rootfs::commit::clone_tree(&tree, &to).map_err(failed(action))
+            clone_tree(&tree, &to).map_err(failed(action))
         }
         RootfsOutput::Tar(writer) => {
             let mut writer = writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let record = request.work.join("output.record");
-            let options = rootfs::commit::CommitOptions::default();
-            rootfs::commit::commit(&tree, None, &record, &options, &mut **writer)
-                .map_err(failed("could not write the files as a tar".to_owned()))?;
-            writer.flush().map_err(BuildError::io("could not write the files as a tar"))
+            write_tar(&tree, request, &mut **writer).map_err(failed("could not write the files as a tar".to_owned()))
+        }
+        RootfsOutput::TarFile(path) => {
+            let action = format!("could not write files to `{}`", path.display());
+            let write = |file: &mut File| {
+                let mut writer = BufWriter::with_capacity(1 << 20, file);
+                write_tar(&tree, request, &mut writer).map_err(failed(action.clone()))
+            };
+            store::write_whole(path, write, |source| BuildError::Store { action: action.clone(), place: None, source })
         }
     }
+}
+
+fn write_tar(tree: &Tree, request: &Request, writer: &mut dyn Write) -> Result<(), RootfsError> {
+    let record = request.work.join("output.record");
+    commit(tree, None, &record, &CommitOptions::default(), writer)?;
+    writer.flush().map_err(RootfsError::Write)
 }
 
 /// Media types of the base image, as kaniko does; OCI's on nothing.

@@ -91,7 +91,10 @@ impl fmt::Debug for Secret {
 /// `--output type=local` and `type=tar`.
 pub enum RootfsOutput {
     Directory(PathBuf),
+    /// Such as standard output.
     Tar(Mutex<Box<dyn Write + Send>>),
+    /// There when it is whole.
+    TarFile(PathBuf),
 }
 
 impl Request {

@@ -17,6 +17,9 @@ use crate::{Manner, progress, settings, signals, wire};
 
 pub fn build(typed: Build, manner: Manner) -> Result<(), Failure> {
     refuse_unsupported(&typed)?;
+    if typed.display.log_format == LogFormat::Text {
+        anstream::ColorChoice::Never.write_global();
+    }
     let cancelled = signals::catch();
     // Whatever an interruption made fail, the interruption is what happened.
     let interrupted = |failure| if cancelled.load(Ordering::Relaxed) { Failure::Interrupted } else { failure };
@@ -27,6 +30,7 @@ fn build_until(typed: &Build, manner: Manner, cancelled: Arc<AtomicBool>) -> Res
     let work = WorkDir::make(&settings::work_root(typed.run.work_dir.as_ref()))?;
     // Namespaces can only be entered while there is one thread: this comes before everything that may start another.
     let sandbox = wire::sandbox(typed, work.path())?;
+    work.remove_dead_runs();
     let shown = progress::choose(&typed.display, typed.kaniko.log_timestamp);
     let wired = wire::request(typed, manner, sandbox, &work, shown.clone(), cancelled)?;
     if typed.input.dry_run {
@@ -80,7 +84,7 @@ fn print_digest(built: &Built) -> Result<(), Failure> {
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.context("could not write to standard output").map_err(Failure::other(1))
+    written.context("could not write to standard output").map_err(Failure::other(6))
 }
 
 /// The files that tell scripts what was built; written only when all else is done.

@@ -1,6 +1,7 @@
 //! What was typed, as values: made once, from flags and environment; nobody asks for a flag after this.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -109,11 +110,23 @@ fn secret(word: &str) -> Result<(String, Secret), Failure> {
             .map(OsStringExt::into_vec)
             .ok_or_else(|| Failure::usage(format!("secret `{id}`: variable `{name}` is not set")))?,
         (None, Some(path)) => {
-            std::fs::read(&path).map_err(|e| Failure::usage(format!("secret `{id}`: could not read `{path}`: {e}")))?
+            read_secret(&path).map_err(|e| Failure::usage(format!("secret `{id}`: could not read `{path}`: {e}")))?
         }
         (None, None) => Vec::new(),
     };
     Ok((id, Secret(bytes)))
+}
+
+/// As much as BuildKit takes (`secretsprovider.MaxSecretSize`): a larger file is hardly a secret, and may have no end.
+const SECRET_MAX_BYTES: u64 = 500 * 1024;
+
+fn read_secret(path: &str) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(SECRET_MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > SECRET_MAX_BYTES {
+        return Err(std::io::Error::other(format!("larger than {} KiB", SECRET_MAX_BYTES >> 10)));
+    }
+    Ok(bytes)
 }
 
 pub fn flavor(output: &Output) -> Result<Option<Flavor>, Failure> {
@@ -304,9 +317,14 @@ mod tests {
         let word = format!("id=a,src={}", file.path().display());
         let (id, secret) = secret(&word).expect("valid");
         assert_eq!((id.as_str(), secret.0.as_slice()), ("a", &b"hush"[..]));
-        for bad in
-            ["src=x", "id=a,src=/no/such/file", "id=a,env=NO_SUCH_VARIABLE_HERE", "id=a,colour=red", "id=a,type=x"]
-        {
+        for bad in [
+            "src=x",
+            "id=a,src=/dev/zero",
+            "id=a,src=/no/such/file",
+            "id=a,env=NO_SUCH_VARIABLE_HERE",
+            "id=a,colour=red",
+            "id=a,type=x",
+        ] {
             assert!(super::secret(bad).is_err(), "{bad}");
         }
         assert!(secrets(&[word.clone(), word]).is_err(), "twice");

@@ -21,7 +21,7 @@ use crate::args::Build;
 use crate::labels::{fields, pair};
 use crate::progress::Shown;
 use crate::report::Failure;
-use crate::{Manner, settings};
+use crate::{Manner, settings, signals};
 
 /// A request and what is needed to talk about it.
 pub struct Wired {
@@ -50,7 +50,7 @@ pub struct WorkDir {
 }
 
 impl WorkDir {
-    /// Makes the directory of this run below `root`, and removes those that killed runs left.
+    /// Makes the directory of this run below `root`.
     pub fn make(root: &Path) -> Result<WorkDir, Failure> {
         Self::try_make(root).with_context(|| format!("could not use work directory `{}`", root.display())).map_err(
             |error| Failure::Other { error, code: 6, hint: Some("choose another one with --work-dir".to_owned()) },
@@ -65,9 +65,6 @@ impl WorkDir {
         // Held while a run comes into being, so that nobody takes it for a dead one.
         let beginning = std::fs::File::create(root.join("runs.lock"))?;
         rustix::fs::flock(&beginning, rustix::fs::FlockOperation::LockExclusive)?;
-        for entry in std::fs::read_dir(&runs)? {
-            remove_if_dead(&entry?.path());
-        }
         let run = tempfile::Builder::new().prefix("run-").tempdir_in(&runs)?;
         let lock = std::fs::File::create(run.path().join("lock"))?.into();
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
@@ -77,15 +74,40 @@ impl WorkDir {
     pub fn path(&self) -> &Path {
         self.run.path()
     }
+
+    /// Removes what killed runs left. Without root that takes the user namespace of the isolation back-end: the files belong
+    /// to the users of an image.
+    pub fn remove_dead_runs(&self) {
+        // What cannot be removed (another user's, say) stays; it harms nobody.
+        let _ = self.try_remove_dead_runs();
+    }
+
+    fn try_remove_dead_runs(&self) -> std::io::Result<()> {
+        let beginning = std::fs::File::open(self.root.join("runs.lock"))?;
+        rustix::fs::flock(&beginning, rustix::fs::FlockOperation::LockExclusive)?;
+        for entry in std::fs::read_dir(self.root.join("runs"))? {
+            let _ = remove_if_dead(&entry?.path());
+        }
+        Ok(())
+    }
 }
 
-/// A run whose lock can be had has nobody any more.
-fn remove_if_dead(run: &Path) {
-    let Ok(lock) = std::fs::File::open(run.join("lock")) else { return };
-    if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
-        // What cannot be removed (another user's, say) stays; it harms nobody.
-        let _ = std::fs::remove_dir_all(run);
+/// A run whose lock can be had has nobody any more. The lock goes last: without one a directory is none of ours.
+fn remove_if_dead(run: &Path) -> std::io::Result<()> {
+    let lock = std::fs::File::open(run.join("lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+    for entry in std::fs::read_dir(run)? {
+        let entry = entry?;
+        if entry.file_name() == "lock" {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
     }
+    std::fs::remove_dir_all(run)
 }
 
 /// The isolation back-end. Where `auto` finds none the build may still need none: then a RUN says why it cannot run.
@@ -157,7 +179,7 @@ pub fn request(
     let net = Net::new(settings::network(typed, &destinations, &cancelled)?)
         .context("could not set up networking")
         .map_err(Failure::other(2))?;
-    let opened = open_context(typed, &net, work)?;
+    let opened = open_context(typed, &net, work, &cancelled)?;
     let build_args = settings::build_args(&typed.input.build_arg);
     let checks = settings::checks(&build_args)?;
     let dockerfile = dockerfile::parse_with_checks(&opened.dockerfile, checks)
@@ -382,8 +404,8 @@ fn output(
         Some("image") if parsed.get("push").is_some_and(|p| p == "true") => {
             outputs.exporters.extend(named.iter().map(|n| pushing(typed, registry, n)));
         }
-        Some("local") => outputs.rootfs = Some(RootfsOutput::Directory(dest()?.into())),
-        Some("tar") => outputs.rootfs = Some(RootfsOutput::Tar(rootfs_writer(&dest()?)?)),
+        Some("local") => files(RootfsOutput::Directory(dest()?.into()), outputs)?,
+        Some("tar") => files(tar_of_files(&dest()?), outputs)?,
         other => {
             let message =
                 format!("`--output {spec}`: type `{}` is not oci, docker, registry, local or tar", other.unwrap_or(""));
@@ -393,13 +415,18 @@ fn output(
     Ok(())
 }
 
-fn rootfs_writer(dest: &str) -> Result<std::sync::Mutex<Box<dyn std::io::Write + Send>>, Failure> {
-    if dest == "-" {
-        return Ok(std::sync::Mutex::new(Box::new(std::io::stdout())));
+fn files(output: RootfsOutput, outputs: &mut Outputs) -> Result<(), Failure> {
+    match outputs.rootfs.replace(output) {
+        None => Ok(()),
+        Some(_) => Err(Failure::usage("not supported yet: several outputs of files (type=local and type=tar)")),
     }
-    let file =
-        std::fs::File::create(dest).with_context(|| format!("could not write `{dest}`")).map_err(Failure::other(6))?;
-    Ok(std::sync::Mutex::new(Box::new(std::io::BufWriter::new(file))))
+}
+
+fn tar_of_files(dest: &str) -> RootfsOutput {
+    match dest {
+        "-" => RootfsOutput::Tar(std::sync::Mutex::new(Box::new(std::io::stdout()))),
+        path => RootfsOutput::TarFile(path.into()),
+    }
 }
 
 /// kaniko's `--push-ignore-immutable-tag-errors`: a tag that is there and may not change counts as pushed.
@@ -431,13 +458,13 @@ struct Opened {
 }
 
 /// The build context and the Dockerfile in or beside it.
-fn open_context(typed: &Build, net: &Net, work: &WorkDir) -> Result<Opened, Failure> {
+fn open_context(typed: &Build, net: &Net, work: &WorkDir, cancelled: &Arc<AtomicBool>) -> Result<Opened, Failure> {
     let input = &typed.input;
     if typed.positional_context.is_some() && input.context.is_some() {
         return Err(Failure::usage("the context is given twice: as --context and by itself"));
     }
     let spec = typed.positional_context.as_deref().or(input.context.as_deref()).unwrap_or(".");
-    let mut sources = Sources { stdin: Some(Box::new(std::io::stdin())), net, work: work.path() };
+    let mut sources = Sources { stdin: Some(Box::new(signals::Stdin::new(cancelled))), net, work: work.path() };
     let mut try_open = || -> anyhow::Result<Opened> {
         let opened = context::open(&Place::parse(spec)?, &mut sources)?;
         let opened = match &input.context_sub_path {

@@ -134,11 +134,7 @@ impl Exporter for ArchiveExporter {
                 })?;
                 self.write(image, &encoded, &mut writer)?;
             }
-            Destination::File(path) if is_special(path) => {
-                let mut file = File::options().write(true).open(path).map_err(io_error("open", path))?;
-                self.write(image, &encoded, &mut file)?;
-            }
-            Destination::File(path) => write_renamed(path, |file| self.write(image, &encoded, file))?,
+            Destination::File(path) => write_whole(path, |file| self.write(image, &encoded, file), |error| error)?,
         }
         Ok(encoded.manifest_descriptor.digest)
     }
@@ -159,8 +155,30 @@ fn is_special(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
 }
 
-/// Writes beside `path` and renames at the end; removes what was written on failure.
-fn write_renamed(path: &Path, write: impl FnOnce(&mut File) -> Result<(), StoreError>) -> Result<(), StoreError> {
+/// Writes a file that is under its name only when it is whole: beside `path`, renamed at the end; a pipe or a device directly.
+///
+/// # Errors
+/// That of `write`, and [`StoreError::Io`] for the file; what was written is removed.
+pub fn write_whole<E>(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<(), E>,
+    failed: impl Fn(StoreError) -> E,
+) -> Result<(), E> {
+    if is_special(path) {
+        let opened = File::options().write(true).open(path).map_err(io_error("open", path));
+        return write(&mut opened.map_err(failed)?);
+    }
+    let (partial, mut file) = begin_beside(path).map_err(&failed)?;
+    let renamed = || std::fs::rename(&partial, path).map_err(io_error("rename the finished archive to", path));
+    let written = write(&mut file).and_then(|()| renamed().map_err(failed));
+    if written.is_err() {
+        // The first error is the one to report.
+        let _ = std::fs::remove_file(&partial);
+    }
+    written
+}
+
+fn begin_beside(path: &Path) -> Result<(PathBuf, File), StoreError> {
     let mut name = OsString::from(".");
     name.push(path.file_name().ok_or_else(|| StoreError::Invalid {
         what: format!("archive `{}`", path.display()),
@@ -172,14 +190,8 @@ fn write_renamed(path: &Path, write: impl FnOnce(&mut File) -> Result<(), StoreE
         std::fs::create_dir_all(parent).map_err(io_error("create the directory", parent))?;
     }
     let partial = parent.unwrap_or(Path::new(".")).join(name);
-    let mut file = File::create(&partial).map_err(io_error("create", &partial))?;
-    let written = write(&mut file)
-        .and_then(|()| std::fs::rename(&partial, path).map_err(io_error("rename the finished archive to", path)));
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = std::fs::remove_file(&partial);
-    }
-    written
+    let file = File::create(&partial).map_err(io_error("create", &partial))?;
+    Ok((partial, file))
 }
 
 type Tar<'a> = TarWriter<BufWriter<&'a mut dyn Write>>;

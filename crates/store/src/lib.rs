@@ -25,7 +25,7 @@ use oci::{Descriptor, DiffId, Digest, Flavor, ImageConfig, Platform, Reference};
 
 pub use archive::Archive;
 pub use decode::decode;
-pub use export::{ArchiveExporter, ArchiveFormat, Destination, LayoutExporter};
+pub use export::{ArchiveExporter, ArchiveFormat, Destination, LayoutExporter, write_whole};
 pub use image::{
     Document, Encoded, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, choose_platform, is_attestation, read_document,
 };

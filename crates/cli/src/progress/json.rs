@@ -8,9 +8,17 @@ use serde_json::{Value, json};
 use store::{Direction, Transfer, TransferObserver, TransferState};
 
 use super::Shown;
+use crate::args::Verbosity;
 
-#[derive(Default)]
-pub struct Json {}
+pub struct Json {
+    verbosity: Verbosity,
+}
+
+impl Json {
+    pub fn new(verbosity: Verbosity) -> Json {
+        Json { verbosity }
+    }
+}
 
 fn emit(mut value: Value) {
     value["time"] = jiff::Timestamp::now().to_string().into();
@@ -20,6 +28,9 @@ fn emit(mut value: Value) {
 
 impl Observer for Json {
     fn event(&self, event: &Event<'_>) {
+        if self.verbosity >= Verbosity::Warn && !matches!(event, Event::Warning { .. }) {
+            return;
+        }
         emit(match event {
             Event::Planned { steps } => json!({"event": "planned", "steps": steps}),
             Event::StageStarted { stage, name } => json!({"event": "stage", "stage": stage, "name": name}),
@@ -47,6 +58,9 @@ impl Observer for Json {
 
 impl TransferObserver for Json {
     fn transfer(&self, transfer: &Transfer) {
+        if self.verbosity >= Verbosity::Warn {
+            return;
+        }
         let (state, reason) = match &transfer.state {
             TransferState::Started => ("started", None),
             // Too many to be worth a line each.

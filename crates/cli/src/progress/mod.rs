@@ -17,15 +17,17 @@ pub trait Shown: build::Observer + store::TransferObserver {
 
 /// The way that was asked for, or that fits standard error.
 pub fn choose(display: &Display, timestamps: bool) -> Arc<dyn Shown> {
-    if display.log_format == LogFormat::Json || display.progress == Progress::Rawjson {
-        return Arc::new(json::Json::default());
-    }
     if display.quiet || display.progress == Progress::Quiet || display.verbosity >= Verbosity::Error {
         return Arc::new(Silent);
     }
+    if display.log_format == LogFormat::Json || display.progress == Progress::Rawjson {
+        return Arc::new(json::Json::new(display.verbosity));
+    }
+    // The live screen shows nothing where there is none, and all or nothing where there is one.
+    let possible = std::io::stderr().is_terminal() && display.verbosity < Verbosity::Warn;
     let live = match display.progress {
-        Progress::Tty => true,
-        Progress::Auto => std::io::stderr().is_terminal() && !timestamps,
+        Progress::Tty => possible,
+        Progress::Auto => possible && !timestamps,
         Progress::Plain | Progress::Quiet | Progress::Rawjson => false,
     };
     if live {

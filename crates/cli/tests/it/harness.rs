@@ -95,6 +95,15 @@ impl Place {
         Running { child }
     }
 
+    /// Waits for a file.
+    pub fn wait_for(&self, name: &str) {
+        let begun = Instant::now();
+        while !self.path(name).exists() {
+            assert!(begun.elapsed() < PATIENCE, "`{name}` does not come");
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+
     /// Nothing of a finished or failed run is left in the work directory.
     pub fn assert_clean(&self) {
         let runs = self.path("work/runs");
@@ -143,7 +152,8 @@ impl Running {
         }
     }
 
-    fn wait(&mut self) -> ExitStatus {
+    /// Waits for the end, standard input still open.
+    pub fn wait(&mut self) -> ExitStatus {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -8,5 +8,7 @@ mod kaniko;
 mod outputs;
 mod registry;
 mod running;
+mod shown;
+mod signals;
 mod unprivileged;
 mod usage;
