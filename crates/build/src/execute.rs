@@ -139,6 +139,8 @@ struct StopOnPanic<'e, 'a> {
 impl Drop for StopOnPanic<'_, '_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            // With the board in hand, so that nobody is between looking and waiting.
+            let _board = self.execution.board();
             self.execution.failed.store(true, Ordering::Relaxed);
             self.execution.changed.notify_all();
         }
@@ -341,13 +343,10 @@ impl<'a> Execution<'a> {
                     source,
                 })?;
                 let mut tar = Polled { inner: tar, stopped: &|| self.stopped() };
-                unpack(&mut tar, tree, &limits).map_err(|source| BuildError::Rootfs {
-                    action: action.clone(),
-                    place: None,
-                    source,
-                })?;
                 // The end of the stream is where digest and diff ID are checked.
-                std::io::copy(&mut tar, &mut std::io::sink()).map_err(|source| BuildError::Io { action, source })?;
+                unpack(&mut tar, tree, &limits)
+                    .and_then(|_| io::copy(&mut tar, &mut io::sink()).map_err(RootfsError::Read))
+                    .map_err(|source| BuildError::Rootfs { action, place: None, source })?;
             }
             Ok(())
         })

@@ -35,18 +35,35 @@ impl Handle {
 pub struct Pending {
     slot: Mutex<Option<Result<Layer, StoreError>>>,
     filled: Condvar,
+    /// Its worker panicked: nobody will fill it.
+    lost: AtomicBool,
+}
+
+/// The worker's end of a slot.
+struct Promise(Arc<Pending>);
+
+impl Promise {
+    fn fill(&self, result: Result<Layer, StoreError>) {
+        *self.0.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        self.0.filled.notify_all();
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        let _slot = self.0.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.lost.store(true, Ordering::Relaxed);
+        self.0.filled.notify_all();
+    }
 }
 
 impl Pending {
-    fn fill(&self, result: Result<Layer, StoreError>) {
-        *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-        self.filled.notify_all();
-    }
-
     fn wait(&self) -> Result<Layer, BuildError> {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match slot.take() {
+                // The panic of the worker goes on in who needs its work.
+                None if self.lost.load(Ordering::Relaxed) => panic!("a worker that writes layers panicked"),
                 None => slot = self.filled.wait(slot).unwrap_or_else(PoisonError::into_inner),
                 Some(Ok(layer)) => {
                     *slot = Some(Ok(layer.clone()));
@@ -67,7 +84,7 @@ impl Pending {
 }
 
 enum Job {
-    Write { spool: PathBuf, pending: Arc<Pending> },
+    Write { spool: PathBuf, promise: Promise },
     Offer(Box<Layer>),
 }
 
@@ -136,7 +153,7 @@ impl Pool {
     /// Turns a spooled layer tar into a blob; the spool is removed.
     pub fn submit(&self, spool: PathBuf) -> Handle {
         let pending = Arc::new(Pending::default());
-        self.send(Job::Write { spool, pending: pending.clone() });
+        self.send(Job::Write { spool, promise: Promise(pending.clone()) });
         Handle::Pending(pending)
     }
 
@@ -156,7 +173,7 @@ impl Pool {
 
     fn send(&self, job: Job) {
         if let Some(jobs) = &self.jobs {
-            // The workers live as long as the pool.
+            // Where every worker has panicked the job is dropped, and who waits for it is told.
             let _ = jobs.send(job);
         }
     }
@@ -181,13 +198,13 @@ impl Shared {
         match job {
             Job::Offer(_) if self.stopped() => {}
             Job::Offer(layer) => self.offer(&layer),
-            Job::Write { spool, pending } => {
+            Job::Write { spool, promise } => {
                 let written = self.write(&spool);
                 let _ = std::fs::remove_file(&spool);
                 if let Ok(layer) = &written {
                     self.offer(layer);
                 }
-                pending.fill(written);
+                promise.fill(written);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use build::BuildError;
+use rootfs::RootfsError;
 use sandbox::{Exit, SandboxError};
 
 use crate::Manner;
@@ -51,6 +52,8 @@ fn kind(error: &BuildError) -> u8 {
         BuildError::Run { .. } => 4,
         BuildError::Sandbox { source: SandboxError::Start { .. }, .. } => 4,
         BuildError::Store { .. } => 5,
+        // No instruction's: of a base image that is damaged, or of the builder's own files.
+        BuildError::Rootfs { place: None, source: RootfsError::Io { .. } | RootfsError::Write(_), .. } => 6,
         BuildError::Rootfs { place: None, .. } => 5,
         BuildError::Rootfs { .. } => 3,
         BuildError::Sandbox { .. } => 6,

@@ -25,6 +25,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // A child that was started to set up a sandbox never comes back from here; it has to stay without threads.
     sandbox::probe::dispatch_child();
+    // The hook has said where; a stage's thread or the main one, it is always a fault of ours.
+    std::panic::catch_unwind(run).unwrap_or_else(|_| {
+        report::print_fault();
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> ExitCode {
     let (words, manner) = words(std::env::args_os().collect());
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,

@@ -68,6 +68,13 @@ pub fn print(failure: &Failure) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
+/// What follows a panic.
+pub fn print_fault() {
+    let text = plain("zuwai has a fault: please report it, with what stands above", &[], None);
+    // A closed standard error leaves nobody to tell.
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
 /// The chain below an error, each said once, and a hint from wherever in the chain there is one.
 fn causes(error: &BuildError) -> (Vec<String>, Option<String>) {
     let mut causes = Vec::new();

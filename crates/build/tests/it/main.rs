@@ -3,6 +3,7 @@
 mod args;
 mod config;
 mod copies;
+mod faults;
 mod harness;
 mod layers;
 mod parallel;
