@@ -69,6 +69,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("device nodes that a step makes", made_devices),
     ("the machine's own devices", host_devices),
     ("the builder's environment cannot be read", builder_hidden),
+    ("signals to the builder", signals_out),
     ("changes are kept, and nothing else changes", changes),
     ("image files at the mount points of hosts and resolv.conf", image_files),
     ("host name and hosts", host_name),
@@ -394,14 +395,24 @@ fn made_devices(suite: &Suite<'_>) -> Result<(), String> {
     same("readable", suite.place()?.script(script, &[memory("/m", None)])?.as_str(), "")
 }
 
+/// Real root makes the step's devices; whoever may not binds those of the container, where they may be changed.
 fn host_devices(suite: &Suite<'_>) -> Result<(), String> {
+    let node = suite.fresh_directory("node")?.join("null");
+    let made = rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &node,
+        rustix::fs::FileType::CharacterDevice,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        rustix::fs::makedev(1, 3),
+    );
+    if made.is_err() || !suite.abilities.real_mounts {
+        return Ok(());
+    }
     let looks = || fs::metadata("/dev/null").map(|looks| (looks.mode(), looks.uid())).map_err(text);
     let before = looks()?;
     let script =
         "for f in /dev/null /proc/keys /proc/timer_list /proc/interrupts; do chmod 667 $f; done 2> /dev/null; true";
-    if suite.abilities.real_mounts {
-        suite.place()?.script(script, &[])?;
-    }
+    suite.place()?.script(script, &[])?;
     same("mode and owner of /dev/null", looks()?, before)
 }
 
@@ -421,6 +432,13 @@ fn builder_hidden(suite: &Suite<'_>) -> Result<(), String> {
     let _ = other.kill();
     let _ = other.wait();
     looked.into_iter().collect()
+}
+
+/// The step's parent is ours.
+fn signals_out(suite: &Suite<'_>) -> Result<(), String> {
+    let ran = suite.place()?.script("kill -0 $PPID 2> /dev/null && echo reached; true", &[])?;
+    let scoped = suite.abilities.real_mounts && crate::sys::landlock_version().is_ok_and(|version| version >= 6);
+    if scoped { same("reached", ran.as_str(), "") } else { Ok(()) }
 }
 
 fn changes(suite: &Suite<'_>) -> Result<(), String> {

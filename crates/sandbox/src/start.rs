@@ -56,6 +56,7 @@ fn prepare(process: &Process, filtered: bool) -> Result<(), Report> {
     sys::no_core_files();
     sys::leave_session_keyring();
     if filtered {
+        sys::keep_to_itself().map_err(|error| Report::setup("could not put the step into a Landlock domain", error))?;
         filter::apply().map_err(|error| Report::setup("could not apply a seccomp filter to the step", error))?;
     }
     let capabilities = if filtered { CAPABILITIES } else { CAPABILITIES.difference(WITHHELD_IN_PLACE) };

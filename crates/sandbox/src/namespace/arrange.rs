@@ -289,9 +289,7 @@ fn device(root: &Root, nodes: BorrowedFd<'_>, name: &str, number: Dev) -> Result
     {
         return root.bind(&descriptor(nodes).join(name), &path, false);
     }
-    root.bind(&path, &path, false)?;
-    // Devices are written to all the same, but no step changes owner or mode of what is the host's.
-    root.restrict(&path, attribute::RDONLY, false)
+    root.bind(&path, &path, false)
 }
 
 trait OpenedDevice {
