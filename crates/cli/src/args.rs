@@ -229,10 +229,10 @@ pub struct RegistryArgs {
     /// Mirror of Docker Hub (can be repeated)
     #[arg(long, env = "KANIKO_REGISTRY_MIRROR", hide_env_values = true, value_name = "HOST")]
     pub registry_mirror: Vec<String>,
-    /// How often a failed push request is tried again [default: 4]
+    /// How often a failed request is tried again [default: 4]
     #[arg(long, value_name = "N")]
     pub push_retry: Option<u32>,
-    /// How often a failed pull request is tried again [default: 4]
+    /// The same as --push-retry; the larger of the two counts [default: 4]
     #[arg(long, value_name = "N")]
     pub image_download_retry: Option<u32>,
     /// How often unpacking a base image is tried again; here a failed download is resumed instead
@@ -400,6 +400,7 @@ impl Unsupported {
             (self.bucket.is_some(), "--bucket (contexts in object stores)"),
             (!self.git.is_empty(), "--git (contexts from git)"),
             (!self.ssh.is_empty(), "--ssh (SSH agent forwarding)"),
+            (self.azure_container_registry_config.is_some(), "--azure-container-registry-config (cloud credentials)"),
             (wanted(&self.provenance), "--provenance"),
             (wanted(&self.sbom), "--sbom"),
             (self.load, "--load (there is no daemon to load into; use --tar-path)"),

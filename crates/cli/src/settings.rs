@@ -149,8 +149,11 @@ pub fn compression(output: &Output) -> Compression {
 }
 
 /// kaniko counts only levels above 0 and lets -1 mean the default.
-pub fn compression_level(output: &Output) -> Option<u32> {
-    output.compression_level.and_then(|level| u32::try_from(level).ok()).filter(|level| *level > 0)
+pub fn compression_level(output: &Output) -> Result<Option<u32>, Failure> {
+    let level = output.compression_level.and_then(|level| u32::try_from(level).ok()).filter(|level| *level > 0);
+    let compression = store::LayerCompression { kind: compression(output), level, threads: 1 };
+    compression.check().map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(level)
 }
 
 /// `SOURCE_DATE_EPOCH` of the build arguments, then of the environment; 0 where `--reproducible` asks and neither says.
@@ -165,16 +168,41 @@ pub fn source_date_epoch(args: &BTreeMap<String, String>, reproducible: bool) ->
     }
 }
 
-/// Where images are pushed: every --destination, and every --tag with --push.
+/// Where images are pushed: every --destination, every --tag with --push, and every --output that says so.
 pub fn destinations(build: &Build) -> Result<Vec<Reference>, Failure> {
-    let mut texts: Vec<&String> = Vec::new();
+    let mut texts: Vec<String> = Vec::new();
     if !no_push(build)? {
-        texts.extend(&build.output.destination);
+        texts.extend_from_slice(&build.output.destination);
     }
     if build.output.push {
-        texts.extend(&build.output.tag);
+        texts.extend_from_slice(&build.output.tag);
     }
-    references(texts)
+    for spec in build.output.output.iter().filter(|spec| is_push(&output_fields(spec))) {
+        let named = match output_fields(spec).get("name") {
+            Some(names) => names.split(',').map(str::to_owned).collect(),
+            None => [&build.output.destination[..], &build.output.tag].concat(),
+        };
+        if named.is_empty() {
+            return Err(Failure::usage(format!("`--output {spec}`: no `name`, and no --tag")));
+        }
+        texts.extend(named);
+    }
+    references(texts.iter().collect())
+}
+
+/// One `--output` by its keys; without any it is a directory for the files, or `-` for a tar of them.
+pub fn output_fields(spec: &str) -> BTreeMap<String, String> {
+    if spec.contains('=') {
+        return fields(spec).into_iter().collect();
+    }
+    let kind = if spec == "-" { "tar" } else { "local" };
+    [("type", kind), ("dest", spec)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+/// Whether an `--output` means a registry.
+pub fn is_push(output: &BTreeMap<String, String>) -> bool {
+    let is = |key: &str, value: &str| output.get(key).is_some_and(|it| it == value);
+    is("type", "registry") || is("type", "image") && is("push", "true")
 }
 
 pub fn no_push(build: &Build) -> Result<bool, Failure> {

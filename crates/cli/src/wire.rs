@@ -18,7 +18,7 @@ use store::{
 };
 
 use crate::args::Build;
-use crate::labels::{fields, pair};
+use crate::labels::pair;
 use crate::progress::Shown;
 use crate::report::Failure;
 use crate::{Manner, settings, signals};
@@ -208,7 +208,7 @@ pub fn request(
         rootfs_output: outputs.rootfs,
         flavor: settings::flavor(&typed.output)?,
         compression: settings::compression(&typed.output),
-        compression_level: settings::compression_level(&typed.output),
+        compression_level: settings::compression_level(&typed.output)?,
         source_date_epoch,
         clamp_modified: typed.kaniko.reproducible,
         ignore_paths: typed.output.ignore_path.iter().map(|p| p.strip_prefix("/").unwrap_or(p).to_owned()).collect(),
@@ -330,7 +330,7 @@ fn outputs(
         )));
     }
     for spec in &typed.output.output {
-        output(spec, typed, registry, names, &mut outputs)?;
+        output(spec, names, &mut outputs)?;
     }
     let nowhere = outputs.exporters.is_empty() && outputs.rootfs.is_none();
     if nowhere && !settings::no_push(typed)? && !typed.input.dry_run {
@@ -358,26 +358,17 @@ fn archive_names(names: &[Reference]) -> Vec<Reference> {
 }
 
 /// One `--output`: `type=…,dest=…`, or a directory for the files.
-fn output(
-    spec: &str,
-    typed: &Build,
-    registry: &Registry,
-    names: &[Reference],
-    outputs: &mut Outputs,
-) -> Result<(), Failure> {
-    let parsed: BTreeMap<String, String> = if spec.contains('=') {
-        fields(spec).into_iter().collect()
-    } else if spec == "-" {
-        [("type", "tar"), ("dest", "-")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
-    } else {
-        [("type", "local"), ("dest", spec)].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
-    };
+fn output(spec: &str, names: &[Reference], outputs: &mut Outputs) -> Result<(), Failure> {
+    let parsed = settings::output_fields(spec);
     for key in parsed.keys() {
         if !["type", "dest", "name", "push", "tar"].contains(&key.as_str()) {
             return Err(Failure::usage(format!("`--output {spec}`: not supported yet: `{key}`")));
         }
     }
-    let dest = || parsed.get("dest").cloned().ok_or_else(|| Failure::usage(format!("`--output {spec}`: no `dest`")));
+    let dest = || {
+        let given = parsed.get("dest").filter(|dest| !dest.is_empty()).cloned();
+        given.ok_or_else(|| Failure::usage(format!("`--output {spec}`: no `dest`")))
+    };
     let named = match parsed.get("name") {
         Some(texts) => texts
             .split(',')
@@ -400,10 +391,8 @@ fn output(
         }
         Some("oci") => outputs.exporters.push(archive(ArchiveFormat::Oci, named)?),
         Some("docker") => outputs.exporters.push(archive(ArchiveFormat::Docker, archive_names(&named))?),
-        Some("registry") => outputs.exporters.extend(named.iter().map(|n| pushing(typed, registry, n))),
-        Some("image") if parsed.get("push").is_some_and(|p| p == "true") => {
-            outputs.exporters.extend(named.iter().map(|n| pushing(typed, registry, n)));
-        }
+        // It is one of the destinations.
+        Some(_) if settings::is_push(&parsed) => {}
         Some("local") => files(RootfsOutput::Directory(dest()?.into()), outputs)?,
         Some("tar") => files(tar_of_files(&dest()?), outputs)?,
         other => {

@@ -46,9 +46,36 @@ fn outputs_of_the_last_build_stay() {
     }
 }
 
+/// Refused before anything is asked or written.
+#[test]
+fn outputs_that_cannot_be() {
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /\n");
+    let table: [(&[&str], &str); 6] = [
+        (&["--no-push", "--output=type=registry"], "no `name`"),
+        (&["--output=type=oci,dest="], "no `dest`"),
+        (&["--output="], "no `dest`"),
+        (&["--no-push", "--compression-level=10"], "gzip has levels 0 to 9"),
+        (&["--no-push", "--compression=zstd", "--compression-level=23"], "zstd has levels 0 to 22"),
+        (&["--no-push", "--azure-container-registry-config=f"], "not supported yet"),
+    ];
+    for (flags, part) in table {
+        place.build(flags).failed(2, &[part]);
+    }
+}
+
 #[test]
 fn files_go_to_one_place() {
     let place = Place::new("FROM scratch\nCOPY Dockerfile /\n");
     place.build(&["-o", "one", "-o", "type=tar,dest=two.tar"]).failed(2, &["several outputs of files"]);
     assert!(!place.path("one").exists() && !place.path("two.tar").exists());
+}
+
+/// `--insecure` counts for a registry that only an output names.
+#[test]
+fn an_output_is_a_destination() {
+    let Some(registry) = crate::harness::registry() else { return };
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /\n");
+    let output = format!("--output=type=registry,\"name={0}/app:1,{0}/app:2\"", registry.host());
+    place.build(&["--insecure", &output]).digest();
+    assert_eq!(registry.count("PUT", "/manifests/"), 2);
 }
