@@ -518,7 +518,7 @@ fn daemons(suite: &Suite<'_>) -> Result<(), String> {
     let started = Instant::now();
     let script = "tick() { while :; do echo x >> /tick; usleep 5000; done; }
         tick & (setsid sh -c 'trap \"\" TERM HUP; while :; do echo y >> /tock; usleep 5000; done' > /dev/null 2>&1 &)
-        usleep 100000; echo ready";
+        until test -s /tick && test -s /tock; do usleep 5000; done; echo ready";
     same("output", place.script(script, &[])?.as_str(), "ready\n")?;
     same("waited for a daemon", started.elapsed() < Duration::from_secs(20), true)?;
     let sizes = || ["tick", "tock"].map(|name| fs::metadata(place.path().join(name)).map_or(0, |meta| meta.len()));

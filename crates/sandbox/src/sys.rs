@@ -17,7 +17,8 @@ pub enum Forked {
 
 /// Forks, unless the process has threads: the child of such a process may hold locks that nobody will ever release.
 pub fn fork() -> io::Result<Forked> {
-    if fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
+    // Not being able to tell is no yes.
+    if fs::read_dir("/proc/self/task")?.count() > 1 {
         return Err(io::Error::other("the process has threads already"));
     }
     // SAFETY: there is one thread only, so the child's memory is consistent and any function may be called in it.
