@@ -163,6 +163,7 @@ impl Pool {
         let known = bases.entry(layer.descriptor.digest.clone()).or_insert_with(|| {
             let content =
                 Once { layout: self.shared.layout.clone(), origin: layer.content.clone(), fetching: Mutex::new(()) };
+            let content = Interruptible { content: Arc::new(content), cancelled: self.shared.cancelled.clone() };
             Layer { content: Arc::new(content), ..layer.clone() }
         });
         if part_of_result {
@@ -212,7 +213,8 @@ impl Shared {
     fn write(&self, spool: &PathBuf) -> Result<Layer, StoreError> {
         let io = |source| StoreError::Io { action: "could not read spooled layer", path: spool.clone(), source };
         let mut tar = BufReader::with_capacity(1 << 20, File::open(spool).map_err(io)?);
-        let layer = self.layout.write_layer(&mut tar, self.compression, &|| self.stopped())?;
+        let mut layer = self.layout.write_layer(&mut tar, self.compression, &|| self.stopped())?;
+        layer.content = Arc::new(Interruptible { content: layer.content, cancelled: self.cancelled.clone() });
         let digest = layer.descriptor.digest.to_string();
         self.observer.event(&Event::Layer { digest: &digest, size_bytes: layer.descriptor.size });
         Ok(layer)
@@ -221,7 +223,9 @@ impl Shared {
     /// Gives a layer to every exporter ahead of time. A failure shows again, and is reported, when the image is exported.
     fn offer(&self, layer: &Layer) {
         for exporter in &self.exporters {
-            if let Err(error) = exporter.prepare(layer) {
+            if let Err(error) = exporter.prepare(layer)
+                && !self.stopped()
+            {
                 let message = format!("{}: {error}; trying again at the end", exporter.describe());
                 self.observer.event(&Event::Warning { message });
             }
@@ -243,5 +247,32 @@ impl BlobSource for Once {
             self.layout.put(blob, &mut self.origin.open(blob)?)?;
         }
         self.layout.open(blob)
+    }
+}
+
+/// Blobs that end with an error once the build is cancelled: exporters copy gigabytes, and know nothing of that.
+struct Interruptible {
+    content: Arc<dyn BlobSource>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl BlobSource for Interruptible {
+    fn open(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, StoreError> {
+        let inner = self.content.open(blob)?;
+        Ok(Box::new(InterruptibleRead { inner, cancelled: self.cancelled.clone() }))
+    }
+}
+
+struct InterruptibleRead {
+    inner: Box<dyn Read + Send>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Read for InterruptibleRead {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(StoreError::Cancelled.into_read());
+        }
+        self.inner.read(buffer)
     }
 }

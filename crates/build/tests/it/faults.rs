@@ -46,3 +46,27 @@ fn a_tar_of_files_comes_whole_or_not_at_all() {
         assert_eq!(all_files(&directory).len(), 1);
     }
 }
+
+/// A local output is not finished after Ctrl-C, however fast the disk is.
+#[test]
+fn an_export_ends_with_the_build() {
+    struct Reads(Arc<std::sync::atomic::AtomicBool>);
+    impl Exporter for Reads {
+        fn prepare(&self, _: &Layer) -> Result<(), StoreError> {
+            Ok(())
+        }
+        fn export(&self, image: &Image) -> Result<Digest, StoreError> {
+            let mut content = image.layers[0].content.open(&image.layers[0].descriptor)?;
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+            let read = std::io::copy(&mut content, &mut std::io::sink());
+            Err(StoreError::Read(read.expect_err("the layer is not read after the signal")))
+        }
+        fn describe(&self) -> String {
+            "a place".to_owned()
+        }
+    }
+    let mut bench = Bench::new("FROM scratch\nRUN write /a b\n");
+    bench.request.exporters.insert(0, Arc::new(Reads(bench.request.cancelled.clone())));
+    assert!(matches!(bench.try_build(), Err(zuwai_build::BuildError::Cancelled)));
+    assert!(!bench.exported());
+}
