@@ -31,6 +31,9 @@ use crate::{BuildError, Event, Place, Request, StepId, mount, user};
 /// What processes see as their host's name (BuildKit's default).
 const HOSTNAME: &str = "buildkitsandbox";
 
+/// More files than any image has; names of directories cost memory while a layer is unpacked.
+const LAYER_ENTRIES: u64 = 10_000_000;
+
 /// How many layers of a base are fetched while the ones before them are unpacked.
 const PREFETCHERS: usize = 3;
 
@@ -319,7 +322,7 @@ impl<'a> Execution<'a> {
 
     /// Unpacks layers in order; the next ones are fetched meanwhile.
     fn unpack_image(&self, tree: &Tree, reference: &str, layers: &[Layer]) -> Result<(), BuildError> {
-        let limits = Limits { size_bytes: self.request.layer_limit_bytes, entries: u64::from(u32::MAX) };
+        let limits = Limits { size_bytes: self.request.layer_limit_bytes, entries: LAYER_ENTRIES };
         let next = AtomicUsize::new(1);
         std::thread::scope(|scope| {
             for _ in 0..PREFETCHERS.min(layers.len().saturating_sub(1)) {
