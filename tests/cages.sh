@@ -11,7 +11,7 @@ set -euo pipefail
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-cages=(docker-default k8s-default k8s-userns-unmasked rootless-host)
+cages=(docker-default k8s-default k8s-userns-unmasked root-nocaps crio-default rootless-host)
 # Where no back-end works yet a build has to say so and what to do, with the published status.
 refusing=(k8s-restricted openshift-restricted-v2)
 

@@ -85,6 +85,7 @@ log: {level: info}
 storage: {filesystem: {rootdirectory: $work/registry}, delete: {enabled: true}}
 http: {addr: "127.0.0.1:0"}
 END
+  : >"$work/registry.log" # to be read before the registry may have begun it
   OTEL_TRACES_EXPORTER=none docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
   registry_pid=$!
   local try port=

@@ -2,6 +2,7 @@
 
 pub(crate) mod at;
 mod descent;
+mod handle;
 pub(crate) mod resolve;
 mod sys;
 mod table;

@@ -4,6 +4,7 @@ mod common;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -230,6 +231,59 @@ fn metadata_comes_back_for_root_without_any_capability() {
 #[test]
 fn metadata_comes_back_for_root_of_a_namespace() {
     common::as_root_of_a_namespace("metadata_comes_back_for_root_of_a_namespace", || metadata_comes_back(true));
+}
+
+/// What a step's calls come to: files by their handles, and what the kernel refuses in the table.
+fn handles_work() {
+    let outer = tempfile::tempdir().unwrap();
+    let tree = Tree::create(&outer.path().join("root"), Some(&outer.path().join("table"))).unwrap();
+    let open = |name: &str| {
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::NOFOLLOW;
+        rustix::fs::open(outer.path().join("root").join(name), flags, rustix::fs::Mode::empty()).unwrap()
+    };
+    write(&tree, "file", "");
+    let file = open("file");
+    assert!(!tree.pretends_of(file.as_fd()).unwrap());
+    tree.set_owner_of(file.as_fd(), None, Some(77)).unwrap();
+    tree.set_mode_of(file.as_fd(), 0o6711).unwrap();
+    tree.set_capability_of(file.as_fd(), Some(&capability()), 0).unwrap();
+    assert_eq!(stat(&tree, "file").mode, 0o6711);
+    assert_eq!(tree.xattrs(path("file")).unwrap(), vec![("security.capability".into(), capability())]);
+    tree.set_capability_of(file.as_fd(), None, 0).unwrap();
+    assert_eq!(tree.xattrs(path("file")).unwrap(), vec![]);
+    assert!(tree.set_capability_of(file.as_fd(), None, 0).is_err());
+    tree.set_capability_of(file.as_fd(), Some(&capability()), 0).unwrap();
+    // As the kernel does: another owner takes the set-id bits of files and the capabilities with him.
+    tree.set_owner_of(file.as_fd(), Some(5), None).unwrap();
+    let now = tree.stat_of(file.as_fd()).unwrap();
+    assert_eq!((now.mode, now.uid, now.gid), (0o711, 5, 77));
+    assert_eq!(tree.xattrs(path("file")).unwrap(), vec![]);
+
+    tree.make_dir(path("dir"), 0o755).unwrap();
+    let directory = open("dir");
+    tree.set_owner_of(directory.as_fd(), None, Some(77)).unwrap();
+    tree.set_mode_of(directory.as_fd(), 0o2775).unwrap();
+    tree.set_owner_of(directory.as_fd(), Some(5), None).unwrap();
+    assert_eq!(stat(&tree, "dir").mode, 0o2775);
+    tree.make_node_in(directory.as_fd(), OsStr::new("null"), FileKind::CharDevice, (1, 3), 0o640).unwrap();
+    let node = stat(&tree, "dir/null");
+    assert_eq!((node.kind, node.device, node.mode), (FileKind::CharDevice, (1, 3), 0o640));
+    let again = tree.make_node_in(directory.as_fd(), OsStr::new("null"), FileKind::CharDevice, (1, 3), 0o640);
+    assert_eq!(again.unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+}
+
+#[test]
+fn handles_work_for_root() {
+    if !common::is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    handles_work();
+}
+
+#[test]
+fn handles_work_for_root_without_mknod_fsetid_and_setfcap() {
+    common::as_root_without(&[27, 4, 31], "handles_work_for_root_without_mknod_fsetid_and_setfcap", handles_work);
 }
 
 #[test]

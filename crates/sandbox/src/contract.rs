@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rootfs::Tree;
+use rootfs::{FileKind, Metadata, Tree};
 
 use crate::{Exit, Mount, MountSource, Network, Process, Sandbox, SandboxError, Stream, os};
 
@@ -25,13 +25,15 @@ pub struct Abilities {
     pub own_hosts: bool,
     /// Mount points that the step can neither remove nor write through.
     pub real_mounts: bool,
+    /// Device nodes, if only for the layer.
+    pub devices: bool,
 }
 
 impl Abilities {
     /// Those of the back-end with this name.
     pub fn of(backend: &str) -> Abilities {
         let all = backend == "namespace";
-        Abilities { network_none: all, hostname: all, own_hosts: all, real_mounts: all }
+        Abilities { network_none: all, hostname: all, own_hosts: all, real_mounts: all, devices: !all }
     }
 }
 
@@ -75,6 +77,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("host name and hosts", host_name),
     ("network none", network_none),
     ("daemons are killed", daemons),
+    ("daemons of another user are killed", daemons_of_users),
     ("orphans are reaped", orphans),
     ("64 MiB of output", big_output),
     ("output closed early", output_closed),
@@ -96,6 +99,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("cancelling leaves no process behind", cancel_tree),
     ("a step that deletes all it can", self_destruction),
     ("special files and modes", special_files),
+    ("set-group-id bits that come and go", set_group_ids),
+    ("device nodes in layers", device_nodes),
     ("several at a time", several),
     ("one after the other in one rootfs", again),
     ("change times of what is not touched", change_times),
@@ -177,7 +182,8 @@ impl Suite<'_> {
         }
         fs::create_dir(path.join("tmp")).map_err(text)?;
         fs::set_permissions(path.join("tmp"), fs::Permissions::from_mode(0o1777)).map_err(text)?;
-        Ok(Place { suite: self, tree: Tree::open(&path, None).map_err(text)? })
+        let table = path.with_extension("table");
+        Ok(Place { suite: self, tree: Tree::open(&path, Some(&table)).map_err(text)? })
     }
 }
 
@@ -187,6 +193,11 @@ const APPLETS: &str = "sh cat ls echo test true false sleep env id stat readlink
 impl Place<'_> {
     fn path(&self) -> &Path {
         self.tree.path()
+    }
+
+    /// What a layer would have.
+    fn stat(&self, path: &str) -> Result<Metadata, String> {
+        self.tree.stat(Path::new(path)).map_err(text)?.ok_or_else(|| format!("`{path}` is missing"))
     }
 
     fn try_with(&self, process: &Process, mounts: &[Mount], cancelled: &dyn Fn() -> bool) -> Result<Ran, SandboxError> {
@@ -528,6 +539,15 @@ fn daemons(suite: &Suite<'_>) -> Result<(), String> {
     same("the daemons never ran", before.contains(&0), false)
 }
 
+fn daemons_of_users(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let started = Instant::now();
+    let mut process = shell("(setsid sleep 100 > /dev/null 2>&1 &); echo ready");
+    (process.uid, process.gid) = (1000, 1000);
+    same("output", place.success(&process, &[])?.as_str(), "ready\n")?;
+    same("waited for a daemon", started.elapsed() < Duration::from_secs(20), true)
+}
+
 fn orphans(suite: &Suite<'_>) -> Result<(), String> {
     let script = "(sleep 0.1 &); (sleep 0.1 &); sleep 0.5; ps -o stat,comm | grep -c '^Z'; true";
     same("zombies", suite.place()?.script(script, &[])?.trim(), "0")
@@ -836,14 +856,64 @@ fn special_files(suite: &Suite<'_>) -> Result<(), String> {
     let place = suite.place()?;
     let script = "mkdir /s; cd /s; touch f; chown 7:8 f; chmod 6755 f; mkdir d; chmod 3770 d; mkfifo p; ln -s nowhere l; chown -h 9:9 l";
     place.script(script, &[])?;
-    let stat = |name: &str| {
-        let meta = fs::symlink_metadata(place.path().join("s").join(name)).map_err(text)?;
-        Ok::<_, String>((meta.mode(), meta.uid(), meta.gid()))
-    };
-    same("set-id file", stat("f")?, (0o106755, 7, 8))?;
-    same("directory", stat("d")?, (0o043770, 0, 0))?;
-    same("fifo", stat("p")?, (0o010644, 0, 0))?;
-    same("link", stat("l")?, (0o120777, 9, 9))
+    let wanted = [
+        ("s/f", (FileKind::File, 0o6755, 7, 8)),
+        ("s/d", (FileKind::Directory, 0o3770, 0, 0)),
+        ("s/p", (FileKind::Fifo, 0o644, 0, 0)),
+        ("s/l", (FileKind::Symlink, 0o777, 9, 9)),
+    ];
+    for (path, wanted) in wanted {
+        let found = place.stat(path)?;
+        same(path, (found.kind, found.mode, found.uid, found.gid), wanted)?;
+    }
+    Ok(())
+}
+
+/// Where the kernel drops the bits they are in the tree's table: by every way to a file, and not longer than they should be.
+fn set_group_ids(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let script = "mkdir /s /s/d; cd /s; for f in kept given cleared gone named link moved; do touch $f; chown 0:8 $f; chmod 2755 $f; done
+                  chown 8:9 given; chmod 755 cleared; rm gone; touch gone; chmod 755 gone; mv moved d/moved
+                  chown 0:8 d; chmod g+s d
+                  ln -s ../link d/up; chmod 755 link; chmod 2711 d/up; chmod 755 named; exec 3< named; chmod 2750 /proc/self/fd/3
+                  touch other; chmod 777 . other; chown 0:8 other";
+    place.script(script, &[])?;
+    let modes = [
+        ("s/kept", 0o2755),
+        ("s/given", 0o755),
+        ("s/cleared", 0o755),
+        ("s/gone", 0o755),
+        ("s/d/moved", 0o2755),
+        ("s/d", 0o2755),
+        ("s/link", 0o2711),
+        ("s/named", 0o2750),
+        ("s/other", 0o777),
+    ];
+    for (path, wanted) in modes {
+        same(path, place.stat(path)?.mode, wanted)?;
+    }
+    Ok(())
+}
+
+fn device_nodes(suite: &Suite<'_>) -> Result<(), String> {
+    if !suite.abilities.devices {
+        return Ok(());
+    }
+    let place = suite.place()?;
+    let script = "mkdir /s; cd /s; umask 027; mknod c c 1 3; mknod -m 600 b b 259 70000; mknod /top c 1 5; chown 3:4 c; mknod c c 1 3 2> /dev/null || echo is there";
+    same("output", place.script(script, &[])?.as_str(), "is there\n")?;
+    // What lies right in `/` may be a copy.
+    place.script("chmod 604 /top", &[])?;
+    let wanted = [
+        ("s/c", (FileKind::CharDevice, (1, 3), 0o640, 3, 4)),
+        ("s/b", (FileKind::BlockDevice, (259, 70000), 0o600, 0, 0)),
+        ("top", (FileKind::CharDevice, (1, 5), 0o604, 0, 0)),
+    ];
+    for (path, wanted) in wanted {
+        let found = place.stat(path)?;
+        same(path, (found.kind, found.device, found.mode, found.uid, found.gid), wanted)?;
+    }
+    Ok(())
 }
 
 fn several(suite: &Suite<'_>) -> Result<(), String> {

@@ -5,6 +5,9 @@
 //! capability (moby/profiles `seccomp/default.json`, which BuildKit applies to steps as well).
 
 use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::notify;
 
 /// A system call's answer.
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
@@ -155,13 +158,42 @@ pub fn apply() -> io::Result<()> {
     }
 }
 
+/// Flags of seccomp(2) (`linux/seccomp.h`).
+pub const NEW_LISTENER: libc::c_uint = 1 << 3;
+pub const WAIT_KILLABLE: libc::c_uint = 1 << 5;
+
+/// A filter that asks the listener about some calls of this machine's own architecture and lets all others pass.
+fn questions(numbers: &[u32]) -> Vec<libc::sock_filter> {
+    let mut section = vec![load(NUMBER)];
+    for number in numbers {
+        section.extend([when(libc::BPF_JEQ, *number, 1), answer(libc::SECCOMP_RET_USER_NOTIF)]);
+    }
+    let own = ABIS.first().map_or(0, |abi| abi.arch);
+    let mut all = vec![load(ARCH), when(libc::BPF_JEQ, own, section.len() as u8)];
+    all.extend(section);
+    all.push(answer(ALLOW));
+    all
+}
+
+/// Applies such a filter to this process and what it becomes. Needs `no_new_privs` or CAP_SYS_ADMIN.
+pub fn listener(numbers: &[u32], flags: libc::c_uint) -> io::Result<OwnedFd> {
+    let mut filter = questions(numbers);
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the program points to as many statements as it says, and both outlive the call.
+    let made = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    notify::descriptor(made)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// What the filter answers: an interpreter of the few statements that are used.
     fn answer_to(arch: u32, number: u32, first: u32) -> u32 {
-        let program = program(ABIS);
+        answer_of(&program(ABIS), arch, number, first)
+    }
+
+    fn answer_of(program: &[libc::sock_filter], arch: u32, number: u32, first: u32) -> u32 {
         let (mut at, mut loaded) = (0, 0);
         loop {
             let libc::sock_filter { code, jt, jf, k } = program[at];
@@ -230,5 +262,19 @@ mod tests {
         assert_eq!(own.refused.map(|number| number as libc::c_long), wanted);
         let own = [own.clone, own.unshare, own.socket].map(|number| number as libc::c_long);
         assert_eq!(own, [libc::SYS_clone, libc::SYS_unshare, libc::SYS_socket]);
+    }
+
+    #[test]
+    fn only_calls_of_the_own_architecture_are_asked_about() {
+        let program = questions(&[90, 268]);
+        for (arch, number, wanted) in [
+            (ABIS[0].arch, 90, libc::SECCOMP_RET_USER_NOTIF),
+            (ABIS[0].arch, 268, libc::SECCOMP_RET_USER_NOTIF),
+            (ABIS[0].arch, 91, ALLOW),
+            (ABIS[1].arch, 90, ALLOW),
+            (0x1234, 268, ALLOW),
+        ] {
+            assert_eq!(answer_of(&program, arch, number, 0), wanted, "{arch:x} {number}");
+        }
     }
 }

@@ -20,11 +20,14 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::process::{Pid, Signal, Uid, WaitOptions, WaitStatus};
 use serde::{Deserialize, Serialize};
 
+use crate::log::Log;
+use crate::notify::{Answer, Call, Listener};
+use crate::start::Filter;
 use crate::sys::{self, Forked};
-use crate::{Exit, Process, SandboxError, Stream, namespace, start};
+use crate::{Exit, Process, SandboxError, Stream, namespace, notify, start};
 
 /// Name of a process that is a helper (`argv[0]`).
 pub const NAME: &str = "zuwai-run";
@@ -41,8 +44,8 @@ pub struct Spec {
 pub enum Place {
     /// In namespaces of its own.
     Namespace(namespace::Inside),
-    /// Right here: `/` is the rootfs already.
-    Here,
+    /// Right here: `/` is the rootfs already. With `logged` the builder answers the step's changes of metadata.
+    Here { logged: bool },
 }
 
 /// What became of it.
@@ -94,15 +97,16 @@ impl Helper {
         Ok(helper)
     }
 
-    /// Runs a step and waits until it and everything below it is gone.
+    /// Runs a step and waits until it and everything below it is gone. What the step asks about is for `log` to answer.
     pub fn run(
         mut self,
         spec: &Spec,
+        log: Option<&Log<'_>>,
         output: &mut dyn FnMut(Stream, &[u8]),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Exit, SandboxError> {
         orders(spec, &self.socket)?;
-        let report = pump(&mut self.child, &self.socket, output, cancelled)?;
+        let report = pump(&mut self.child, &self.socket, log, output, cancelled)?;
         self.end().map_err(|source| setup("could not wait for the helper process", source))?;
         match report {
             Some(report) => report.into_result(),
@@ -153,6 +157,7 @@ fn orders(spec: &Spec, mut socket: &UnixStream) -> Result<(), SandboxError> {
 fn pump(
     child: &mut Child,
     socket: &UnixStream,
+    log: Option<&Log<'_>>,
     output: &mut dyn FnMut(Stream, &[u8]),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Option<Report>, SandboxError> {
@@ -166,11 +171,18 @@ fn pump(
     }
     let mut buffer = vec![0; 1 << 16];
     let mut report = Vec::new();
+    let mut listener = None;
     let mut done = false;
     while !done && !cancelled() {
-        wait_readable(&pipes, socket).map_err(failed)?;
+        let asked = wait_readable(&pipes, socket, listener.as_ref()).map_err(failed)?;
+        if asked.contains(PollFlags::IN) {
+            answer(&mut listener, log);
+        } else if !asked.is_empty() {
+            // Nobody is left who could ask. Receiving would wait for ever (until Linux 6.11).
+            listener = None;
+        }
         // First the socket: what is in the pipes when it has ended is all that will ever be.
-        done = read_report(socket, &mut report).map_err(failed)?;
+        done = read_report(socket, &mut report, &mut listener).map_err(failed)?;
         for slot in &mut pipes {
             pass_on(slot, &mut buffer, done, output).map_err(failed)?;
         }
@@ -178,22 +190,42 @@ fn pump(
     Ok(serde_json::from_slice(&report).ok())
 }
 
-fn wait_readable(pipes: &[Option<(Stream, OwnedFd)>; 2], socket: &UnixStream) -> rustix::io::Result<()> {
+/// What is to be had from the listener: that the step asks something, or that it never will again.
+fn wait_readable(
+    pipes: &[Option<(Stream, OwnedFd)>; 2],
+    socket: &UnixStream,
+    listener: Option<&Listener>,
+) -> rustix::io::Result<PollFlags> {
     let mut polled = vec![PollFd::new(socket, PollFlags::IN)];
     polled.extend(pipes.iter().flatten().map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN)));
+    polled.extend(listener.map(|listener| PollFd::new(listener, PollFlags::IN)));
     match rustix::event::poll(&mut polled, Some(&POLL)) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Ok(_) => Ok(polled.last().filter(|_| listener.is_some()).map_or(PollFlags::empty(), PollFd::revents)),
+        Err(rustix::io::Errno::INTR) => Ok(PollFlags::empty()),
         Err(error) => Err(error),
     }
 }
 
-/// Reads what there is of the report; true at its end, which is when the helper is gone.
-fn read_report(socket: &UnixStream, report: &mut Vec<u8>) -> rustix::io::Result<bool> {
+/// Answers one call, or lets go of a listener for which nobody is left.
+fn answer(listener: &mut Option<Listener>, log: Option<&Log<'_>>) {
+    let mut decide = |call: &Call, listener: &Listener| match log {
+        Some(log) => log.answer(call, listener),
+        // Safe: nothing was to be answered, so the kernel decides.
+        None => Answer::Continue,
+    };
+    if listener.as_ref().is_some_and(|listener| listener.serve(&mut decide).is_err()) {
+        *listener = None;
+    }
+}
+
+/// Reads what there is of the report, and the listener that may come before it; true at its end, which is when the helper is
+/// gone.
+fn read_report(socket: &UnixStream, report: &mut Vec<u8>, listener: &mut Option<Listener>) -> rustix::io::Result<bool> {
     let mut buffer = [0; 4096];
     loop {
-        match rustix::net::recv(socket, &mut buffer, rustix::net::RecvFlags::DONTWAIT) {
-            Ok((0, _)) | Err(rustix::io::Errno::CONNRESET) => return Ok(true),
-            Ok((count, _)) => report.extend_from_slice(&buffer[..count]),
+        match notify::receive(socket, &mut buffer, listener) {
+            Ok(0) | Err(rustix::io::Errno::CONNRESET) => return Ok(true),
+            Ok(count) => report.extend_from_slice(&buffer[..count]),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(false),
             Err(error) => return Err(error),
         }
@@ -289,7 +321,7 @@ fn kill_descendants() -> Result<(), Report> {
     loop {
         let mut refused = None;
         for child in children() {
-            if let Err(error) = rustix::process::kill_process(child, Signal::KILL)
+            if let Err(error) = kill(child)
                 && error == rustix::io::Errno::PERM
             {
                 refused = Some((child, error));
@@ -304,6 +336,35 @@ fn kill_descendants() -> Result<(), Report> {
             return Ok(());
         }
     }
+}
+
+/// Kills a process; without CAP_KILL one of another user by becoming that user in a process made for it.
+fn kill(process: Pid) -> rustix::io::Result<()> {
+    match rustix::process::kill_process(process, Signal::KILL) {
+        Err(rustix::io::Errno::PERM) => {}
+        result => return result,
+    }
+    let uid = user_of(process).ok_or(rustix::io::Errno::PERM)?;
+    match sys::fork() {
+        Ok(Forked::Child) => {
+            let killed = rustix::thread::set_thread_res_uid(uid, uid, uid)
+                .and_then(|()| rustix::process::kill_process(process, Signal::KILL));
+            sys::exit_now(i32::from(killed.is_err()))
+        }
+        Ok(Forked::Parent(killer)) => {
+            let status = rustix::process::waitpid(Some(killer), WaitOptions::empty())?;
+            let done = status.is_some_and(|(_, status)| status.exit_status() == Some(0));
+            if done { Ok(()) } else { Err(rustix::io::Errno::PERM) }
+        }
+        Err(_) => Err(rustix::io::Errno::PERM),
+    }
+}
+
+/// The real user of a process, who may kill it (kill(2)).
+fn user_of(process: Pid) -> Option<Uid> {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())).ok()?;
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    Some(Uid::from_raw(users.split_ascii_whitespace().next()?.parse().ok()?))
 }
 
 /// Child processes of this one. The file needs CONFIG_PROC_CHILDREN; without it every process is asked for its parent.
@@ -335,7 +396,7 @@ fn tell(mut socket: &UnixStream, report: &Report) {
 
 fn init(socket: &UnixStream, spec: &Spec, alive: PipeWriter, own_pids: bool) -> ! {
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    let mut report = step(spec).unwrap_or_else(|report| report);
+    let mut report = step(socket, spec).unwrap_or_else(|report| report);
     if !own_pids && let Err(left) = kill_descendants() {
         report = left;
     }
@@ -345,7 +406,7 @@ fn init(socket: &UnixStream, spec: &Spec, alive: PipeWriter, own_pids: bool) -> 
 }
 
 /// Makes the place, runs the step in it, and says how it ended.
-fn step(spec: &Spec) -> Result<Report, Report> {
+fn step(socket: &UnixStream, spec: &Spec) -> Result<Report, Report> {
     let plain = |error: io::Error| Report::setup("could not start the step", error);
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| plain(error.into()))?;
     if let Place::Namespace(inside) = &spec.place {
@@ -355,7 +416,12 @@ fn step(spec: &Spec) -> Result<Report, Report> {
     match sys::fork().map_err(plain)? {
         Forked::Child => {
             drop(failure);
-            let report = start::become_program(&spec.process, matches!(spec.place, Place::Namespace(_)));
+            let filter = match spec.place {
+                Place::Namespace(_) => Filter::Refusing,
+                Place::Here { logged: true } => Filter::Asking(socket),
+                Place::Here { logged: false } => Filter::None,
+            };
+            let report = start::become_program(&spec.process, filter);
             let _ = serde_json::to_vec(&report).map(|text| (&told).write_all(&text));
             sys::exit_now(127)
         }

@@ -4,6 +4,8 @@
 //! reaches the builder's directory, and there is one step at a time. Only in a container that is thrown away afterwards, for
 //! between the two swaps `/` is the stage's ([`host::disposable`]).
 //!
+//! Where the container's root lacks a right over files, the metadata log ([`crate::log`]) makes layers right all the same.
+//!
 //! What is mounted in the container cannot be renamed and stays: /proc, /sys, /dev, volumes, and the runtime's
 //! /etc/resolv.conf, /etc/hosts and /etc/hostname, which the step sees while the stage's own wait in its directory.
 
@@ -17,13 +19,16 @@ use rootfs::Tree;
 use rustix::fs::FlockOperation;
 
 use crate::helper::{Helper, Place, Spec};
+use crate::log::Log;
 use crate::{Exit, Mount, MountSource, Network, Process, Sandbox, SandboxError, Stream, files};
 
 pub mod host;
+pub mod lacks;
 mod lend;
 mod mounts;
 mod swap;
 
+use lacks::Lacks;
 use mounts::Mounted;
 use swap::Swap;
 
@@ -37,6 +42,7 @@ pub struct InPlace {
     state: State,
     /// What must stay where it is while a stage is in `/`: the work directory, our program, what the builder reads.
     keep: Vec<PathBuf>,
+    lacks: Lacks,
     /// There is one `/`.
     running: Mutex<()>,
 }
@@ -44,7 +50,7 @@ pub struct InPlace {
 impl InPlace {
     /// Puts `/` in order again if an earlier process was killed during a step. What is in `keep` stays where it is besides
     /// the work directory and our program.
-    pub fn new(work: &Path, keep: &[PathBuf]) -> Result<InPlace, SandboxError> {
+    pub fn new(work: &Path, keep: &[PathBuf], lacks: Lacks) -> Result<InPlace, SandboxError> {
         let state = State::take()?;
         let work = fs::canonicalize(work).map_err(|source| SandboxError::Setup {
             action: format!("could not find the work directory `{}`", work.display()),
@@ -53,7 +59,15 @@ impl InPlace {
         let mut kept = vec![PathBuf::from(STATE), work];
         kept.extend(fs::read_link("/proc/self/exe"));
         kept.extend(keep.iter().filter_map(|path| fs::canonicalize(path).ok()));
-        Ok(InPlace { state, keep: kept, running: Mutex::new(()) })
+        Ok(InPlace { state, keep: kept, lacks, running: Mutex::new(()) })
+    }
+
+    fn log<'t>(&self, rootfs: &'t Tree, process: &Process) -> Result<Option<Log<'t>>, SandboxError> {
+        if !self.lacks.wants_log(process.uid) {
+            return Ok(None);
+        }
+        let action = "could not look at `/` for the metadata log".to_owned();
+        Log::new(rootfs).map(Some).map_err(|source| SandboxError::Setup { action, source })
     }
 }
 
@@ -131,8 +145,10 @@ impl Sandbox for InPlace {
             make_mount_point(rootfs, name)?;
         }
         let mounted = Mounted::put(rootfs, &self.state.path, &with_network_files(process, mounts))?;
-        let swap = Swap::put_in(&stage, &self.state.path, &self.keep, mounted)?;
-        let result = helper.run(&Spec { process: process.clone(), place: Place::Here }, output, cancelled);
+        let swap = Swap::put_in(rootfs, &stage, &self.state.path, &self.keep, mounted)?;
+        let log = self.log(rootfs, process)?;
+        let spec = Spec { process: process.clone(), place: Place::Here { logged: log.is_some() } };
+        let result = helper.run(&spec, log.as_ref(), output, cancelled);
         let lost = swap.left_in_mounts();
         swap.take_out()?;
         let exit = result?;

@@ -10,6 +10,7 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::helper::{self, Report as Failure};
+use crate::inplace::lacks::Lacks;
 use crate::inplace::{self, InPlace, host};
 use crate::namespace::user::{self, Way};
 use crate::namespace::{self, Inside, Namespace};
@@ -122,7 +123,7 @@ struct Candidate {
 
 enum Chosen {
     Namespace { way: Way, fresh_proc: bool },
-    InPlace,
+    InPlace(Lacks),
 }
 
 /// A back-end's probe: tries it and touches nothing of this process.
@@ -149,7 +150,7 @@ fn become_fit_for(chosen: Chosen, wanted: &Wanted<'_>) -> Result<Box<dyn Sandbox
             user::enter(&way, wanted.work).map_err(|(action, source)| SandboxError::Setup { action, source })?;
             Box::new(Namespace { fresh_proc })
         }
-        Chosen::InPlace => Box::new(InPlace::new(wanted.work, wanted.keep)?),
+        Chosen::InPlace(lacks) => Box::new(InPlace::new(wanted.work, wanted.keep, lacks)?),
     };
     // Nobody of the same user reads our memory, environment or descriptors.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
@@ -160,12 +161,14 @@ fn become_fit_for(chosen: Chosen, wanted: &Wanted<'_>) -> Result<Box<dyn Sandbox
 // ---------------------------------------------------------------------------------------------------------------- inplace
 
 fn try_in_place(wanted: &Wanted<'_>) -> Candidate {
-    let (works, tried) = host::works(wanted.work, wanted.force_in_place);
-    let needs = "root with CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_KILL, CAP_SETFCAP, CAP_SETGID and \
-                 CAP_SETUID in a container of its own, and a work directory that is on no volume";
+    let (lacks, tried) = host::works(wanted.work, wanted.force_in_place);
+    let works = lacks.is_some();
+    let needs = "root with CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SETGID and CAP_SETUID in a container of its own, and \
+                 a work directory that is on no volume; and seccomp user notification, or CAP_FSETID, CAP_MKNOD and \
+                 CAP_SETFCAP";
     Candidate {
         finding: Finding { backend: "inplace", works, tried, needs: (!works).then(|| needs.to_owned()) },
-        chosen: works.then_some(Chosen::InPlace),
+        chosen: lacks.map(Chosen::InPlace),
     }
 }
 

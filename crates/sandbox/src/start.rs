@@ -4,6 +4,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, Mode};
@@ -12,7 +13,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::helper::Report;
 use crate::sys::{self, plain};
-use crate::{Process, filter};
+use crate::{Process, filter, log, notify};
 
 /// Docker's default capabilities (moby `daemon/pkg/oci/caps/defaults.go`), which BuildKit gives to a step as well.
 pub const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
@@ -38,31 +39,49 @@ const WITHHELD_IN_PLACE: CapabilitySet = CapabilitySet::SETPCAP;
 /// What BuildKit searches when the environment has no PATH (`util/system/path.go`).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The seccomp filter around a step.
+#[derive(Clone, Copy)]
+pub enum Filter<'s> {
+    None,
+    /// [`filter::apply`], for which the process must have CAP_SYS_ADMIN still.
+    Refusing,
+    /// Changes of files' metadata are asked about; the listener is sent here.
+    Asking(&'s UnixStream),
+}
+
 /// Turns this process into the step's program; returns only why not.
-///
-/// With `filtered` a seccomp filter is put around it, for which the process must have CAP_SYS_ADMIN still.
-pub fn become_program(process: &Process, filtered: bool) -> Report {
-    match prepare(process, filtered).and_then(|()| exec(process)) {
+pub fn become_program(process: &Process, filter: Filter<'_>) -> Report {
+    match prepare(process, filter).and_then(|()| exec(process)) {
         Ok(never) => match never {},
         Err(report) => report,
     }
 }
 
-fn prepare(process: &Process, filtered: bool) -> Result<(), Report> {
+fn prepare(process: &Process, filter: Filter<'_>) -> Result<(), Report> {
     let _ = rustix::process::setsid();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     null_input().map_err(|error| Report::setup("could not open `/dev/null` for the step", error))?;
     enter_directory(process)?;
     sys::no_core_files();
     sys::leave_session_keyring();
-    if filtered {
+    let unfiltered = |error: io::Error| Report::setup("could not apply a seccomp filter to the step", error);
+    if let Filter::Refusing = filter {
         sys::keep_to_itself().map_err(|error| Report::setup("could not put the step into a Landlock domain", error))?;
-        filter::apply().map_err(|error| Report::setup("could not apply a seccomp filter to the step", error))?;
+        filter::apply().map_err(unfiltered)?;
     }
-    let capabilities = if filtered { CAPABILITIES } else { CAPABILITIES.difference(WITHHELD_IN_PLACE) };
+    let capabilities = match filter {
+        Filter::Refusing => CAPABILITIES,
+        Filter::None | Filter::Asking(_) => CAPABILITIES.difference(WITHHELD_IN_PLACE),
+    };
     drop_rights(process, capabilities).map_err(|error| {
         Report::setup(format!("could not become user {}:{} for the step", process.uid, process.gid), error)
     })?;
+    if let Filter::Asking(builder) = filter {
+        // A container that wants the log may lack CAP_SETPCAP as well, and then nothing can be withheld.
+        let _ = rustix::thread::set_no_new_privs(true).map_err(io::Error::from).and_then(|()| sys::enter_domain());
+        let listener = notify::listen(&log::numbers()).map_err(unfiltered)?;
+        notify::send(&listener, builder).map_err(unfiltered)?;
+    }
     sys::reset_signals();
     sys::close_rest_on_exec();
     Ok(())

@@ -55,8 +55,14 @@ fn is_ours(attribute: &[u8]) -> bool {
 }
 
 /// The kernel says no to whom the process is, or cannot express the value: what the table is for.
-fn is_refusal(error: Errno) -> bool {
+pub fn is_refusal(error: Errno) -> bool {
     matches!(error, Errno::PERM | Errno::INVAL | Errno::NOTSUP | Errno::ACCESS | Errno::NOSYS)
+}
+
+/// What another owner leaves of a regular file's mode. Set-group-ID without group execution meant mandatory locking and is
+/// kept (man 2 chown).
+pub fn without_set_ids(mode: u32) -> u32 {
+    if mode & 0o010 == 0 { mode & !0o4000 } else { mode & !SET_IDS }
 }
 
 impl Tree {
@@ -218,8 +224,7 @@ impl Tree {
             return Ok(());
         }
         let mode = self.stat_at(directory, name)?.map_or(0, |found| found.metadata.mode);
-        // Set-group-ID without group execution meant mandatory locking and is kept (man 2 chown).
-        let cleared = if mode & 0o010 == 0 { mode & !0o4000 } else { mode & !SET_IDS };
+        let cleared = without_set_ids(mode);
         if cleared != mode {
             self.set_mode_at(directory, name, cleared)?;
         }

@@ -6,17 +6,14 @@ use std::path::Path;
 
 use rustix::thread::CapabilitySet;
 
+use super::lacks::{self, Lacks};
 use crate::sys;
 
-/// What an in-place run cannot do without. FSETID and SETFCAP because without them set-group-id bits and capabilities of
-/// files are lost in silence or programs fail.
+/// What an in-place run cannot do without. What it can is in [`super::lacks`].
 const NEEDED: &[(&str, CapabilitySet)] = &[
     ("CAP_CHOWN", CapabilitySet::CHOWN),
     ("CAP_DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
     ("CAP_FOWNER", CapabilitySet::FOWNER),
-    ("CAP_FSETID", CapabilitySet::FSETID),
-    ("CAP_KILL", CapabilitySet::KILL),
-    ("CAP_SETFCAP", CapabilitySet::SETFCAP),
     ("CAP_SETGID", CapabilitySet::SETGID),
     ("CAP_SETUID", CapabilitySet::SETUID),
 ];
@@ -32,14 +29,15 @@ const MARKS: &[&str] = &[
 /// First processes of machines, which containers as a rule do not have.
 const INITS: &[&str] = &["systemd", "init", "runit", "s6-svscan", "openrc-init", "launchd"];
 
-/// Tries everything and says what was tried; the last line is what failed when the answer is no.
-pub fn works(work: &Path, forced: bool) -> (bool, Vec<String>) {
+/// Tries everything and says what was tried; the last line is what failed when the answer is no. Otherwise it is what the
+/// metadata log has to make up for.
+pub fn works(work: &Path, forced: bool) -> (Option<Lacks>, Vec<String>) {
     let mut tried = Vec::new();
-    let works = try_all(work, forced, &mut tried).is_ok();
+    let works = try_all(work, forced, &mut tried).ok();
     (works, tried)
 }
 
-fn try_all(work: &Path, forced: bool, tried: &mut Vec<String>) -> Result<(), ()> {
+fn try_all(work: &Path, forced: bool, tried: &mut Vec<String>) -> Result<Lacks, ()> {
     let mut note = |name: &str, result: Result<String, String>| {
         let works = result.is_ok();
         tried.push(format!("{name}: {}", result.unwrap_or_else(|reason| reason)));
@@ -50,7 +48,24 @@ fn try_all(work: &Path, forced: bool, tried: &mut Vec<String>) -> Result<(), ()>
         true => note("a container that is thrown away (taken for granted, as asked)", Ok("ok".into()))?,
         false => note("a container that is thrown away", disposable())?,
     }
-    note("renaming between the work directory and `/`", renames(work))
+    note("renaming between the work directory and `/`", renames(work))?;
+    let lacks = match Lacks::find(work) {
+        Ok(lacks) => lacks,
+        Err(error) => {
+            return note("set-id bits, devices and capabilities of files", Err(sys::plain(&error)))
+                .map(|()| Lacks::default());
+        }
+    };
+    if lacks == Lacks::default() {
+        return Ok(lacks);
+    }
+    let name = format!("in place, with a metadata log for want of {}", lacks.names().join(", "));
+    match lacks::try_log(work) {
+        Ok(()) => note(&name, Ok("ok".into())).map(|()| lacks),
+        // mknod then fails in a step, and that is said there; bits and capabilities would be missing from layers.
+        Err(_) if !lacks.set_group_id && !lacks.capabilities => Ok(Lacks::default()),
+        Err(reason) => note(&name, Err(reason)).map(|()| lacks),
+    }
 }
 
 fn rights() -> Result<String, String> {

@@ -18,11 +18,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use rootfs::Tree;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps};
 use serde::{Deserialize, Serialize};
 
 use super::lend::{Lent, can_be_lent, lend};
@@ -58,7 +60,9 @@ struct Record {
 }
 
 /// A stage that is in `/`. Dropping it takes it out.
-pub struct Swap {
+pub struct Swap<'t> {
+    /// Whose files they are, where its table counts.
+    tree: Option<&'t Tree>,
     record: Record,
     state: PathBuf,
     mounts: BTreeSet<PathBuf>,
@@ -76,12 +80,18 @@ enum Side {
     Stage,
 }
 
-impl Swap {
-    /// Moves the builder's entries of `/` out of the way and those of the directory `stage` in.
-    pub fn put_in(stage: &Path, state: &Path, keep: &[PathBuf], mounted: Mounted) -> Result<Swap, SandboxError> {
+impl<'t> Swap<'t> {
+    /// Moves the builder's entries of `/` out of the way and those of `tree`, which is the directory `stage`, in.
+    pub fn put_in(
+        tree: &'t Tree,
+        stage: &Path,
+        state: &Path,
+        keep: &[PathBuf],
+        mounted: Mounted,
+    ) -> Result<Swap<'t>, SandboxError> {
         let keep = keep.iter().cloned().map(Written).collect();
         let record = Record { phase: Phase::Taking, stage: stage.to_owned(), keep, mounted };
-        let mut swap = Swap::of(record, state)?;
+        let mut swap = Swap::of(Some(tree), record, state)?;
         swap.in_root = true;
         swap.enter_phase(Phase::Taking)?;
         swap.take(Side::Builder, Path::new("/"))?;
@@ -109,10 +119,11 @@ impl Swap {
         })
     }
 
-    fn of(record: Record, state: &Path) -> Result<Swap, SandboxError> {
+    fn of(tree: Option<&'t Tree>, record: Record, state: &Path) -> Result<Swap<'t>, SandboxError> {
         let mounts =
             fs::read_to_string("/proc/self/mountinfo").map_err(setup("could not read", "/proc/self/mountinfo"))?;
         Ok(Swap {
+            tree,
             record,
             state: state.to_owned(),
             mounts: mount_points(&mounts),
@@ -260,8 +271,17 @@ impl Swap {
             return fs::rename(from, path).map_err(setup("could not move into `/`:", path));
         }
         let lent = lend(from, path, &looks).map_err(setup("could not copy into `/`:", path))?;
+        self.pretend_alike(from, path).map_err(setup("could not copy into `/`:", path))?;
         self.lent.borrow_mut().insert(path.to_owned(), lent);
         Ok(())
+    }
+
+    /// The copy may come to stand for the file: a placeholder of a device, say.
+    fn pretend_alike(&self, from: &Path, copy: &Path) -> io::Result<()> {
+        let Some(tree) = self.tree.filter(|tree| tree.pretends()) else { return Ok(()) };
+        let open =
+            |path: &Path| rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        tree.pretend_alike(open(from)?.as_fd(), open(copy)?.as_fd())
     }
 
     /// Whether the copy at `path` is as the step got it. If it is not, the file itself makes room for it.
@@ -300,7 +320,7 @@ impl Swap {
     }
 }
 
-impl Drop for Swap {
+impl Drop for Swap<'_> {
     fn drop(&mut self) {
         if self.in_root {
             // On the way out of an error or panic, which says what went wrong first.
@@ -411,7 +431,7 @@ pub fn recover(state: &Path) -> Result<(), SandboxError> {
         serde_json::from_slice(&text).map_err(io::Error::from).map_err(setup("could not understand", &file))?;
     let lost = state.join("lost");
     make_placeholder(&lost)?;
-    Swap::of(Record { stage: lost.clone(), ..record }, state)?.finish()?;
+    Swap::of(None, Record { stage: lost.clone(), ..record }, state)?.finish()?;
     fs::remove_dir_all(&lost).map_err(setup("could not remove", &lost))
 }
 

@@ -1,0 +1,207 @@
+//! Seccomp user notification: system calls of a step that wait until the builder has answered them.
+//!
+//! The step puts a filter around itself and sends the listener to the builder, which is outside the filter. What the calls are
+//! about is not known here: `log` is the only user so far, the `emulate` back-end will be another.
+//!
+//! seccomp_unotify(2)
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+
+use crate::filter;
+
+/// Commands of the listener; the sizes in them are those of the structures below (`linux/seccomp.h`).
+const RECEIVE: u32 = 0xc050_2100;
+const SEND: u32 = 0xc018_2101;
+const IS_VALID: u32 = 0x4008_2102;
+
+const CONTINUE: u32 = 1;
+const PAGE: u64 = 4096;
+
+/// `struct seccomp_notif`: the kernel's words for a call that waits.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Call {
+    id: u64,
+    /// The calling thread.
+    pub thread: u32,
+    flags: u32,
+    pub number: i32,
+    arch: u32,
+    instruction: u64,
+    pub arguments: [u64; 6],
+}
+
+/// `struct seccomp_notif_resp`
+#[repr(C)]
+struct Response {
+    id: u64,
+    value: i64,
+    error: i32,
+    flags: u32,
+}
+
+const _: () = assert!(size_of::<Call>() == 80 && size_of::<Response>() == 24);
+
+/// What becomes of a call.
+pub enum Answer {
+    /// The kernel does it. The arguments may have been changed since they were looked at: never a permission.
+    Continue,
+    /// It has been done, or failed, on behalf of the caller; the value is 0.
+    Done(Result<(), Errno>),
+}
+
+/// The builder's end of a step's filter.
+pub struct Listener(OwnedFd);
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Listener {
+    /// Answers the call that waits longest. To be called when poll(2) says that the listener can be read: else it may wait for
+    /// ever.
+    ///
+    /// # Errors
+    /// When nobody is left who could call.
+    pub fn serve(&self, decide: &mut dyn FnMut(&Call, &Listener) -> Answer) -> rustix::io::Result<()> {
+        let mut call = Call::default();
+        match self.control(RECEIVE, (&raw mut call).cast()) {
+            Ok(()) => {}
+            // It was killed before it could be asked about.
+            Err(Errno::NOENT | Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let (error, flags) = match decide(&call, self) {
+            Answer::Continue => (0, CONTINUE),
+            Answer::Done(Ok(())) => (0, 0),
+            Answer::Done(Err(error)) => (-error.raw_os_error(), 0),
+        };
+        let mut response = Response { id: call.id, value: 0, error, flags };
+        match self.control(SEND, (&raw mut response).cast()) {
+            // The caller is gone.
+            Err(Errno::NOENT) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Whether the caller still waits. Until then its number may be another process's.
+    pub fn waits(&self, call: &Call) -> bool {
+        let mut id = call.id;
+        self.control(IS_VALID, (&raw mut id).cast()).is_ok()
+    }
+
+    fn control(&self, command: u32, argument: *mut libc::c_void) -> rustix::io::Result<()> {
+        // SAFETY: each caller gives a live structure of the size that is part of the command.
+        let done = unsafe { libc::ioctl(self.0.as_raw_fd(), command as _, argument) };
+        if done == 0 { Ok(()) } else { Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)) }
+    }
+}
+
+impl Call {
+    /// An argument of type int, unsigned or mode_t: the upper half of a register means nothing.
+    pub fn number_at(&self, index: usize) -> u32 {
+        self.arguments[index] as u32
+    }
+
+    /// Opens something of the caller's in /proc: `fd/3`, `cwd`, `root`.
+    pub fn open(&self, what: &str) -> rustix::io::Result<OwnedFd> {
+        let path = format!("/proc/{}/{what}", self.thread);
+        rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// /proc/PID/status
+    pub fn status(&self) -> io::Result<String> {
+        std::fs::read_to_string(format!("/proc/{}/status", self.thread))
+    }
+
+    /// The text at an address of the caller's; at most `PATH_MAX` with its end.
+    pub fn text(&self, address: u64) -> io::Result<CString> {
+        let memory = self.memory()?;
+        let mut text = Vec::new();
+        let mut page = [0; PAGE as usize];
+        while text.len() < libc::PATH_MAX as usize {
+            let at = address.checked_add(text.len() as u64).ok_or(Errno::FAULT)?;
+            // Not over the end of a page: the next one may not be there.
+            let part = &mut page[..(PAGE - at % PAGE) as usize];
+            let count = memory.read_at(part, at)?;
+            let read = &part[..count];
+            match read.iter().position(|byte| *byte == 0) {
+                Some(end) => {
+                    text.extend_from_slice(&read[..end]);
+                    return CString::new(text).map_err(|_| Errno::FAULT.into());
+                }
+                None if count == 0 => return Err(Errno::FAULT.into()),
+                None => text.extend_from_slice(read),
+            }
+        }
+        Err(Errno::NAMETOOLONG.into())
+    }
+
+    /// `length` bytes of the caller's memory.
+    pub fn bytes(&self, address: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.memory()?.read_exact_at(&mut bytes, address)?;
+        Ok(bytes)
+    }
+
+    /// Refused when the caller has rights that we have not, or another user: then nothing is known of it.
+    fn memory(&self) -> io::Result<File> {
+        File::open(format!("/proc/{}/mem", self.thread))
+    }
+}
+
+/// Puts a filter around this process that makes the system calls with these numbers wait for the listener.
+///
+/// Takes the way without privilege, `no_new_privs`: a set-user-ID program, like sudo, gives no rights from here on.
+pub fn listen(numbers: &[u32]) -> io::Result<OwnedFd> {
+    rustix::thread::set_no_new_privs(true)?;
+    // WAIT_KILLABLE_RECV (Linux 5.19): otherwise a signal makes the caller repeat a mknod that has been done.
+    filter::listener(numbers, filter::NEW_LISTENER | filter::WAIT_KILLABLE)
+        .or_else(|_| filter::listener(numbers, filter::NEW_LISTENER))
+}
+
+/// Sends the listener along with one blank, which readers of JSON skip.
+pub fn send(listener: &OwnedFd, to: &UnixStream) -> io::Result<()> {
+    let handles = [listener.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&handles));
+    rustix::net::sendmsg(to, &[io::IoSlice::new(b" ")], &mut control, SendFlags::empty())?;
+    Ok(())
+}
+
+/// Reads without waiting, as recv(2), and takes a listener that comes along.
+pub fn receive(from: &UnixStream, buffer: &mut [u8], listener: &mut Option<Listener>) -> rustix::io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let got = rustix::net::recvmsg(from, &mut [io::IoSliceMut::new(buffer)], &mut control, flags)?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(handles) = message {
+            *listener = handles.last().map(Listener).or(listener.take());
+        }
+    }
+    Ok(got.bytes)
+}
+
+/// What seccomp(2) returned, as a descriptor of ours.
+pub fn descriptor(returned: libc::c_long) -> io::Result<OwnedFd> {
+    match i32::try_from(returned) {
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
