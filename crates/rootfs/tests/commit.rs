@@ -348,6 +348,22 @@ fn capabilities_are_in_layers_and_other_attributes_are_not() {
     assert_eq!(found, BTreeMap::from([("SCHILY.xattr.security.capability".to_owned(), capability.to_vec())]));
 }
 
+/// A new name alone leaves the old one out of the layer; not so when a capability came with it.
+#[test]
+fn a_capability_that_comes_with_a_new_name() {
+    if !common::is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let stage = Stage::new();
+    let before = stage.snapshot();
+    fs::hard_link(stage.at("f"), stage.at("e")).unwrap();
+    stage.tree.set_xattr(Path::new("f"), "security.capability".as_ref(), &capability).unwrap();
+    let layer = stage.commit(&before, &CommitOptions::default()).unwrap();
+    assert_eq!(list(&layer), "e f=e");
+}
+
 /// Writes that follow a record at once, within a tick of the kernel's clock.
 #[test]
 fn quick_writes_are_seen() {

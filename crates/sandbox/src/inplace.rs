@@ -4,7 +4,7 @@
 //! reaches the builder's directory, and there is one step at a time. Only in a container that is thrown away afterwards, for
 //! between the two swaps `/` is the stage's ([`host::disposable`]).
 //!
-//! Where the container's root lacks a right over files, the metadata log ([`crate::log`]) makes layers right all the same.
+//! Where the container's root lacks a right over files, the metadata log (`log.rs`) makes layers right all the same.
 //!
 //! What is mounted in the container cannot be renamed and stays: /proc, /sys, /dev, volumes, and the runtime's
 //! /etc/resolv.conf, /etc/hosts and /etc/hostname, which the step sees while the stage's own wait in its directory.

@@ -49,13 +49,10 @@ impl State {
         }
     }
 
-    /// Whether a file has to be written anew. The change time tells everything that can happen to a file; where a changed
-    /// number of names explains why it moved and all else is equal (even the nanoseconds of the last write), only another
-    /// name came or went.
-    pub fn differs(&self, before: &State) -> bool {
-        let only_names =
-            State { changed: before.changed, links: before.links, ..*self } == *before && self.links != before.links;
-        self != before && !only_names
+    /// Whether the change time and the number of names differ and nothing else, not even the nanoseconds of the last write:
+    /// then another name came or went, or an attribute was set with it. The change time tells everything else.
+    pub fn differs_in_names(&self, before: &State) -> bool {
+        State { changed: before.changed, links: before.links, ..*self } == *before && self.links != before.links
     }
 
     /// Whether a directory's own metadata differ from `before`. Its times and number do not count: they change when something

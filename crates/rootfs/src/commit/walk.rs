@@ -144,10 +144,19 @@ impl<'a> Walk<'a> {
         if let Some(before) = &before {
             self.skip_below(before)?;
         }
-        if before.is_none_or(|before| state.differs(&before.state)) {
-            self.write_file(&name, &found, &state)?;
-        }
-        Ok(())
+        let is_changed = match before {
+            None => true,
+            Some(before) if state.differs_in_names(&before.state) => self.has_capability(&name)?,
+            Some(before) => state != before.state,
+        };
+        if is_changed { self.write_file(&name, &found, &state) } else { Ok(()) }
+    }
+
+    /// Asked only where a file got another name, so that a capability which came at the same time is not lost.
+    fn has_capability(&self, name: &OsStr) -> Result<bool, RootfsError> {
+        let fail = |error| self.fail("could not read the attributes of", error);
+        let xattrs = self.tree.xattrs_at(self.descent.current(), name).map_err(fail)?;
+        Ok(xattrs.iter().any(|(name, _)| name == "security.capability"))
     }
 
     fn enter(&mut self, name: OsString, state: State, before: Option<Record>) -> Result<(), RootfsError> {
