@@ -11,6 +11,7 @@ use rootfs::{RootfsError, Tree};
 use serde::{Deserialize, Serialize};
 
 pub mod contract;
+mod emulate;
 mod files;
 mod filter;
 mod helper;

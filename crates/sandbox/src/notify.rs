@@ -24,6 +24,7 @@ use crate::filter;
 const RECEIVE: u32 = 0xc050_2100;
 const SEND: u32 = 0xc018_2101;
 const IS_VALID: u32 = 0x4008_2102;
+const ADD_DESCRIPTOR: u32 = 0x4018_2103;
 
 const CONTINUE: u32 = 1;
 const PAGE: u64 = 4096;
@@ -51,7 +52,17 @@ struct Response {
     flags: u32,
 }
 
-const _: () = assert!(size_of::<Call>() == 80 && size_of::<Response>() == 24);
+/// `struct seccomp_notif_addfd`
+#[repr(C)]
+struct AddDescriptor {
+    id: u64,
+    flags: u32,
+    source: i32,
+    new: i32,
+    new_flags: u32,
+}
+
+const _: () = assert!(size_of::<Call>() == 80 && size_of::<Response>() == 24 && size_of::<AddDescriptor>() == 24);
 
 /// What becomes of a call.
 pub enum Answer {
@@ -59,6 +70,10 @@ pub enum Answer {
     Continue,
     /// It has been done, or failed, on behalf of the caller; the value is 0.
     Done(Result<(), Errno>),
+    /// As `Done`, with the value that the caller gets.
+    Value(Result<i64, Errno>),
+    /// The caller has its answer already ([`Listener::give`], [`Listener::refuse`]), or is gone.
+    Given,
 }
 
 /// The builder's end of a step's filter.
@@ -84,17 +99,45 @@ impl Listener {
             Err(Errno::NOENT | Errno::INTR) => return Ok(()),
             Err(error) => return Err(error),
         }
-        let (error, flags) = match decide(&call, self) {
-            Answer::Continue => (0, CONTINUE),
-            Answer::Done(Ok(())) => (0, 0),
-            Answer::Done(Err(error)) => (-error.raw_os_error(), 0),
+        let (value, error, flags) = match decide(&call, self) {
+            Answer::Continue => (0, 0, CONTINUE),
+            Answer::Done(Ok(())) => (0, 0, 0),
+            Answer::Value(Ok(value)) => (value, 0, 0),
+            Answer::Done(Err(error)) | Answer::Value(Err(error)) => (0, -error.raw_os_error(), 0),
+            Answer::Given => return Ok(()),
         };
-        let mut response = Response { id: call.id, value: 0, error, flags };
+        self.respond(Response { id: call.id, value, error, flags })
+    }
+
+    /// Answers with an error now; the rest of the decision is [`Answer::Given`].
+    pub fn refuse(&self, call: &Call, error: Errno) -> rustix::io::Result<()> {
+        self.respond(Response { id: call.id, value: 0, error: -error.raw_os_error(), flags: 0 })
+    }
+
+    fn respond(&self, mut response: Response) -> rustix::io::Result<()> {
         match self.control(SEND, (&raw mut response).cast()) {
             // The caller is gone.
             Err(Errno::NOENT) => Ok(()),
             result => result,
         }
+    }
+
+    /// Gives the caller a copy of a descriptor, which may not be `O_PATH`, and lets it wait on. The kernel chooses the
+    /// number (Linux 5.9).
+    pub fn give(&self, call: &Call, file: BorrowedFd<'_>, close_on_exec: bool) -> rustix::io::Result<i32> {
+        self.add(call, file, 0, close_on_exec)
+    }
+
+    /// As [`Listener::give`], and the number is the answer to the call (Linux 5.14).
+    pub fn answer_with(&self, call: &Call, file: BorrowedFd<'_>, close_on_exec: bool) -> rustix::io::Result<i32> {
+        const SEND_NUMBER: u32 = 2;
+        self.add(call, file, SEND_NUMBER, close_on_exec)
+    }
+
+    fn add(&self, call: &Call, file: BorrowedFd<'_>, flags: u32, close_on_exec: bool) -> rustix::io::Result<i32> {
+        let new_flags = if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 };
+        let mut add = AddDescriptor { id: call.id, flags, source: file.as_raw_fd(), new: 0, new_flags };
+        self.number(ADD_DESCRIPTOR, (&raw mut add).cast())
     }
 
     /// Whether the caller still waits. Until then its number may be another process's.
@@ -104,9 +147,13 @@ impl Listener {
     }
 
     fn control(&self, command: u32, argument: *mut libc::c_void) -> rustix::io::Result<()> {
+        self.number(command, argument).map(drop)
+    }
+
+    fn number(&self, command: u32, argument: *mut libc::c_void) -> rustix::io::Result<i32> {
         // SAFETY: each caller gives a live structure of the size that is part of the command.
         let done = unsafe { libc::ioctl(self.0.as_raw_fd(), command as _, argument) };
-        if done == 0 { Ok(()) } else { Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)) }
+        if done >= 0 { Ok(done) } else { Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)) }
     }
 }
 
