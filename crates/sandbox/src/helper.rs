@@ -9,15 +9,20 @@
 //!
 //! The helper watches the socket and kills everything when the builder lets go of it (cancelled, or killed itself). Init makes
 //! the place, starts the step, reaps what is orphaned, and reports; in a pid namespace it is process 1.
+//!
+//! A step that shares the builder's process ids can kill or stop both where nothing keeps its signals in. So whoever is
+//! waited for is told to continue from time to time, and what a killed helper leaves comes to the builder, which ends it
+//! ([`end_orphans`]).
 
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal, Uid, WaitOptions, WaitStatus};
@@ -79,6 +84,16 @@ impl Report {
 /// How often `cancelled` is asked while nothing is printed.
 const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
+/// How often a process that is waited for is told to continue.
+const RESUME: Duration = Duration::from_secs(1);
+const RESUME_POLL: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// How long a helper may take to kill what is below it before it is killed itself.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// First argument of a helper that is to kill one process, the second argument.
+const KILL: &str = "kill";
+
 /// A helper that waits for its orders. Dropping it ends it.
 pub struct Helper {
     child: Child,
@@ -89,6 +104,8 @@ impl Helper {
     /// Returns when the helper's program has been loaded, so that it needs nothing of the file system any more.
     pub fn start() -> Result<Helper, SandboxError> {
         let (socket, theirs) = UnixStream::pair().map_err(|source| setup("could not make a socket pair", source))?;
+        // Whatever loses its parent below us comes to us, where a helper is killed.
+        let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
         let helper = Helper { child: spawn(theirs)?, socket };
         let mut ready = [0];
         (&helper.socket).read_exact(&mut ready).map_err(|source| {
@@ -107,18 +124,23 @@ impl Helper {
     ) -> Result<Exit, SandboxError> {
         orders(spec, &self.socket)?;
         let report = pump(&mut self.child, &self.socket, log, output, cancelled)?;
-        self.end().map_err(|source| setup("could not wait for the helper process", source))?;
+        let status = self.end().map_err(|source| setup("could not wait for the helper process", source))?;
         match report {
-            Some(report) => report.into_result(),
-            None if cancelled() => Err(SandboxError::Cancelled),
-            None => Err(setup("the helper process ended without a report", io::ErrorKind::UnexpectedEof.into())),
+            // Whatever it reported, a step that killed it was not one that ran as it should.
+            Some(report) if status.success() => report.into_result(),
+            _ if cancelled() => Err(SandboxError::Cancelled),
+            _ => Err(ended_early(status)),
         }
     }
 
     /// Lets go of the socket, which makes the helper kill what there may still be, and waits for it.
-    fn end(&mut self) -> io::Result<()> {
+    fn end(&mut self) -> io::Result<ExitStatus> {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        self.child.wait().map(drop)
+        let status = wait_patiently(&mut self.child)?;
+        if !status.success() {
+            end_orphans()?;
+        }
+        Ok(status)
     }
 }
 
@@ -126,6 +148,81 @@ impl Drop for Helper {
     fn drop(&mut self) {
         let _ = self.end();
     }
+}
+
+fn ended_early(status: ExitStatus) -> SandboxError {
+    let action = match status.signal() {
+        Some(signal) => {
+            format!("the process that watches over the step was killed by signal {signal}, maybe by the step")
+        }
+        None => "the process that watches over the step ended without a report".into(),
+    };
+    setup(action, io::ErrorKind::UnexpectedEof.into())
+}
+
+/// Waits for a helper that has been told to end. One that was stopped goes on; one that takes too long is killed.
+fn wait_patiently(child: &mut Child) -> io::Result<ExitStatus> {
+    let since = Instant::now();
+    let mut pause = Duration::from_micros(100);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if since.elapsed() > PATIENCE {
+            child.kill()?;
+            return child.wait();
+        }
+        resume(child);
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+fn resume(child: &Child) {
+    if let Some(helper) = Pid::from_raw(child.id().cast_signed()) {
+        let _ = rustix::process::kill_process(helper, Signal::CONT);
+    }
+}
+
+/// Kills and reaps what killed helpers have left to this process: its children of other sessions, for init begins a session
+/// and nobody can join one. Helpers and every other program that the builder starts are of the builder's own.
+fn end_orphans() -> io::Result<()> {
+    let own = rustix::process::getsid(None)?;
+    loop {
+        let orphans =
+            children().into_iter().filter(|child| rustix::process::getsid(Some(*child)).is_ok_and(|s| s != own));
+        let orphans: Vec<Pid> = orphans.collect();
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        for orphan in &orphans {
+            end_orphan(*orphan)?;
+        }
+        // One that is dead hands its children to us: look again after each round.
+        for orphan in orphans {
+            let _ = rustix::process::waitpid(Some(orphan), WaitOptions::empty());
+        }
+    }
+}
+
+/// Kills one; without CAP_KILL one of another user through a helper, which has one thread and can become that user.
+fn end_orphan(orphan: Pid) -> io::Result<()> {
+    match rustix::process::kill_process(orphan, Signal::KILL) {
+        Err(rustix::io::Errno::PERM) => {}
+        Ok(()) | Err(rustix::io::Errno::SRCH) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let status = Command::new("/proc/self/exe")
+        .arg0(NAME)
+        .args([KILL, &orphan.as_raw_nonzero().to_string()])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
+    let left =
+        || io::Error::other(format!("could not kill process {} that the step left behind", orphan.as_raw_nonzero()));
+    if status.success() { Ok(()) } else { Err(left()) }
 }
 
 fn setup(action: impl Into<String>, source: io::Error) -> SandboxError {
@@ -173,7 +270,12 @@ fn pump(
     let mut report = Vec::new();
     let mut listener = None;
     let mut done = false;
+    let mut resumed = Instant::now();
     while !done && !cancelled() {
+        if resumed.elapsed() > RESUME {
+            resume(child);
+            resumed = Instant::now();
+        }
         let asked = wait_readable(&pipes, socket, listener.as_ref()).map_err(failed)?;
         if asked.contains(PollFlags::IN) {
             answer(&mut listener, log);
@@ -258,6 +360,12 @@ fn pass_on(
 
 /// The life of a process that was started as a helper.
 pub fn main() -> ! {
+    if let [_, what, process] = &std::env::args().collect::<Vec<_>>()[..]
+        && what == KILL
+    {
+        let killed = process.parse().ok().and_then(Pid::from_raw).is_some_and(|process| kill(process).is_ok());
+        sys::exit_now(i32::from(!killed))
+    }
     if let Ok((socket, spec)) = take_orders() {
         helper(socket, spec);
     }
@@ -269,8 +377,9 @@ fn take_orders() -> io::Result<(UnixStream, Spec)> {
     // The orders may hold secrets: no core file, no /proc/PID/mem or environ for others of the same user.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 3)?);
-    // Those who share our process group, or are stopped with it, get Ctrl-C from a terminal.
-    let _ = rustix::process::setsid();
+    // Those who share our process group, or are stopped with it, get Ctrl-C from a terminal. The session stays the
+    // builder's, which tells us from what a step leaves.
+    let _ = rustix::process::setpgid(None, None);
     (&socket).write_all(b"!")?;
     let mut length = [0; 8];
     (&socket).read_exact(&mut length)?;
@@ -301,7 +410,7 @@ fn watch_over(socket: &UnixStream, spec: &Spec, own_pids: bool) -> Result<(), Re
         }
         Forked::Parent(init) => {
             drop(alive);
-            await_end(socket, &ended);
+            await_end(socket, &ended, init);
             if own_pids {
                 let _ = rustix::process::kill_process(init, Signal::KILL);
             }
@@ -310,10 +419,12 @@ fn watch_over(socket: &UnixStream, spec: &Spec, own_pids: bool) -> Result<(), Re
     }
 }
 
-/// Returns when init is gone or the builder has let go of the socket.
-fn await_end(socket: &UnixStream, ended: &PipeReader) {
+/// Returns when init is gone or the builder has let go of the socket. Init goes on when a step has stopped it.
+fn await_end(socket: &UnixStream, ended: &PipeReader, init: Pid) {
     let mut polled = [PollFd::new(socket, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
-    while let Ok(0) | Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut polled, None) {}
+    while let Ok(0) | Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut polled, Some(&RESUME_POLL)) {
+        let _ = rustix::process::kill_process(init, Signal::CONT);
+    }
 }
 
 /// Kills and reaps every process below this one, also those that come into being meanwhile.
@@ -367,17 +478,31 @@ fn user_of(process: Pid) -> Option<Uid> {
     Some(Uid::from_raw(users.split_ascii_whitespace().next()?.parse().ok()?))
 }
 
-/// Child processes of this one. The file needs CONFIG_PROC_CHILDREN; without it every process is asked for its parent.
+/// Child processes of this one, those of all its threads. The files need CONFIG_PROC_CHILDREN; without it every process is
+/// asked for its parent.
 fn children() -> Vec<Pid> {
-    let own = rustix::process::getpid().as_raw_nonzero();
-    match fs::read_to_string(format!("/proc/self/task/{own}/children")) {
-        Ok(text) => text.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect(),
-        Err(_) => {
-            let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-            let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-            pids.filter(|pid| parent_of(*pid) == Some(own.get())).filter_map(Pid::from_raw).collect()
+    children_by_thread().unwrap_or_else(|_| {
+        let own = rustix::process::getpid().as_raw_nonzero();
+        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        pids.filter(|pid| parent_of(*pid) == Some(own.get())).filter_map(Pid::from_raw).collect()
+    })
+}
+
+fn children_by_thread() -> io::Result<Vec<Pid>> {
+    let mut children = Vec::new();
+    for thread in fs::read_dir("/proc/self/task")? {
+        let thread = thread?.path();
+        match fs::read_to_string(thread.join("children")) {
+            Ok(text) => {
+                children.extend(text.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)))
+            }
+            // It has ended, and has handed its children on.
+            Err(_) if !thread.exists() => {}
+            Err(error) => return Err(error),
         }
     }
+    Ok(children)
 }
 
 fn parent_of(pid: i32) -> Option<i32> {
@@ -396,6 +521,8 @@ fn tell(mut socket: &UnixStream, report: &Report) {
 
 fn init(socket: &UnixStream, spec: &Spec, alive: PipeWriter, own_pids: bool) -> ! {
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    // What a step leaves is of this session or one that began in it, never of the builder's.
+    let _ = rustix::process::setsid();
     let mut report = step(socket, spec).unwrap_or_else(|report| report);
     if !own_pids && let Err(left) = kill_descendants() {
         report = left;

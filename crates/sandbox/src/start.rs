@@ -69,6 +69,11 @@ fn prepare(process: &Process, filter: Filter<'_>) -> Result<(), Report> {
         sys::keep_to_itself().map_err(|error| Report::setup("could not put the step into a Landlock domain", error))?;
         filter::apply().map_err(unfiltered)?;
     }
+    if let Filter::None = filter {
+        // Only where it costs nothing: it takes `no_new_privs`, which the container may have set, or CAP_SYS_ADMIN. To set it
+        // here would take sudo away from users of steps, which they have in other builders.
+        let _ = sys::enter_domain();
+    }
     let capabilities = match filter {
         Filter::Refusing => CAPABILITIES,
         Filter::None | Filter::Asking(_) => CAPABILITIES.difference(WITHHELD_IN_PLACE),

@@ -164,10 +164,15 @@ const SYS_LANDLOCK_CREATE_RULESET: libc::c_long = 444;
 const SYS_LANDLOCK_RESTRICT_SELF: libc::c_long = 446;
 
 /// Enters a Landlock domain that allows every file access. What is left of it: this process and what it becomes cannot look
-/// into processes outside (environment, memory). Needs `no_new_privs` and Linux 5.19.
+/// into processes outside (environment, memory), nor, from Linux 6.12 on, send them signals or connect to their abstract
+/// sockets. Needs `no_new_privs` or CAP_SYS_ADMIN, and Linux 5.19.
 ///
-/// A domain has to handle something: it is moving files between directories, which without a rule for it would be refused.
+/// A domain has to handle something: before 6.12 it is moving files between directories, which without a rule for it would be
+/// refused.
 pub fn enter_domain() -> io::Result<()> {
+    if landlock_version()? >= SCOPES {
+        return keep_to_itself();
+    }
     /// The same number on every architecture.
     const ADD_RULE: libc::c_long = 445;
     const PATH_BENEATH: libc::c_int = 1;
@@ -192,6 +197,9 @@ pub fn enter_domain() -> io::Result<()> {
     checked(unsafe { libc::syscall(SYS_LANDLOCK_RESTRICT_SELF, rules.as_raw_fd(), 0) }).map(drop)
 }
 
+/// Version of the kernel's Landlock interface (Linux 6.12) that holds signals and abstract sockets.
+pub const SCOPES: libc::c_long = 6;
+
 /// Version of the kernel's Landlock interface.
 pub fn landlock_version() -> io::Result<libc::c_long> {
     const VERSION: libc::c_uint = 1;
@@ -213,7 +221,7 @@ pub fn keep_to_itself() -> io::Result<()> {
     }
     const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
     const SCOPE_SIGNAL: u64 = 2;
-    if landlock_version().unwrap_or(0) < 6 {
+    if landlock_version().unwrap_or(0) < SCOPES {
         return Ok(());
     }
     let scoped = SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL;
