@@ -1,19 +1,25 @@
 #!/usr/bin/env bash
 # shellcheck disable=SC2154,SC2317 # variables of lib.sh; functions that `check` calls by name
 # Builds examples/tide in the cages (copies of Docker's, Kubernetes' and other environments; cages/README.md), pushes it to a
-# registry and checks what was pushed with tools that are not ours.
+# registry and checks what was pushed with tools that are not ours: the image that this machine's root builds has the right
+# config, owners, modes and set-id bits, and what any other place and back-end builds is the same image to the last byte.
 #
-#     tests/cages.sh [--binary FILE] [CAGE...]
+#     tests/cages.sh [--binary FILE] [--all | PLACE...]
 #
-# Needs root, runc, skopeo, umoci, docker-registry, debootstrap and busybox; what cannot be done is skipped aloud. The
-# last line reads `N passed, N failed, N skipped`. KEEP=1 keeps the working directory.
+# A PLACE is a cage, or CAGE:BACKEND for a back-end that is asked for by name; the default is one of each kind, in a few
+# minutes. Needs root, runc, skopeo, umoci, docker-registry, debootstrap and busybox; what cannot be done is skipped aloud.
+# The last line reads `N passed, N failed, N skipped`. KEEP=1 keeps the working directory.
 set -euo pipefail
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-cages=(docker-default k8s-default k8s-userns-unmasked root-nocaps crio-default rootless-host)
-# Where no back-end works yet a build has to say so and what to do, with the published status.
-refusing=(k8s-restricted openshift-restricted-v2)
+# Root without namespaces, with them, with few capabilities, nobody in a pod, a user with ids of its own.
+places=(docker-default k8s-default root-nocaps k8s-restricted openshift-restricted-v2 rootless-host docker-default:emulate)
+all=("${places[@]}" k8s-baseline-seccomp k8s-default-apparmor k8s-userns k8s-userns-unconfined k8s-userns-unmasked crio-default
+  podman-default k8s-nonroot k8s-default:inplace k8s-default:emulate crio-default:emulate root-nocaps:emulate
+  rootless-host:emulate host:emulate)
+# Where nobody is root and nothing may be mounted.
+restricted=(k8s-restricted openshift-restricted-v2)
 
 passed=0 failed=0 skipped=0
 pass() { passed=$((passed + 1)); say "ok    $*"; }
@@ -24,23 +30,19 @@ finish() { echo "$passed passed, $failed failed, $skipped skipped"; [ "$failed" 
 check() {
   local name=$1
   shift
-  if "$@" >"$work/check.log" 2>&1; then pass "$name"; else fail "$name"; tail -n 12 "$work/check.log" >&2; fi
+  if "$@" >"$work/check.log" 2>&1; then pass "$name"; else fail "$name"; tail -n 30 "$work/check.log" >&2; fi
 }
 
 zuwai=
 while [ $# -gt 0 ]; do
   case $1 in
     --binary) zuwai=$(realpath "$2"); shift 2 ;;
+    --all) places=("${all[@]}"); shift ;;
     -*) die "unknown option $1" ;;
     *) break ;;
   esac
 done
-if [ $# -gt 0 ]; then
-  known=" ${refusing[*]} " cages=() refusing=()
-  for cage; do
-    case $known in *" $cage "*) refusing+=("$cage") ;; *) cages+=("$cage") ;; esac
-  done
-fi
+[ $# = 0 ] || places=("$@") restricted=()
 
 if ! is_root; then skip "cages: need root"; finish; fi
 if ! install_tools runc=runc skopeo=skopeo umoci=umoci docker-registry=docker-registry debootstrap=debootstrap \
@@ -54,33 +56,26 @@ make_workdir
 make_debian || { skip "cages: no Debian base image"; finish; }
 start_registry
 push_debian
+make_builder
 mapfile -t proxy < <(proxy_arguments)
-
-# The builder's own image holds the program and nothing else, as the published one does.
-mkdir -p "$work/image/zuwai" "$work/bin"
-cp "$zuwai" "$work/image/zuwai/zuwai" && cp "$zuwai" "$work/bin/zuwai"
-ln -s zuwai "$work/image/zuwai/executor"
 cp -r examples/tide "$work/context" && chmod -R go+rX "$work/context"
+# Later than any file of the base image and earlier than all that a build writes: what a build touched has this time, and
+# what it has not shows its own.
+epoch=$(date +%s)
 
-# build CAGE TAG: as `zuwai build` in the cage; stdout (the digest) in $work/TAG.digest, the rest in $work/TAG.log
+# build PLACE TAG: as `zuwai build` in the place; stdout (the digest) in $work/TAG.digest, the rest in $work/TAG.log
 build() {
-  local cage=$1 tag=$2 context=/context
-  local program=(/zuwai/zuwai build)
-  local arguments=("--build-arg=DEBIAN=$debian" "--insecure-registry=$registry" "${proxy[@]}")
-  local within=()
-  case $cage in
-    host) program=("$work/bin/zuwai" build) context=$work/context ;;
-    rootless-host) within=("$repository/cages/cage" "$cage" --) program=("$work/bin/zuwai" build) context=$work/context ;;
-    *) within=("$repository/cages/cage" "$cage" --rootfs "$work/image" --ro-bind "$work/context:/context" --) ;;
-  esac
-  # One cage speaks Kaniko's language and calls the program by Kaniko's name, the others speak Docker's.
-  if [ "$cage" = docker-default ]; then
-    program=(/zuwai/executor)
-    arguments+=("--context=dir://$context" --dockerfile=Dockerfile "--destination=$registry/tide:$tag")
+  local cage tag=$2
+  cage=$(cage_of "$1")
+  local arguments=("--build-arg=DEBIAN=$debian" "--insecure-registry=$registry" "${proxy[@]}" "--isolation=$(backend_of "$1")"
+    --reproducible "--build-arg=SOURCE_DATE_EPOCH=$epoch")
+  # One place speaks Kaniko's language and calls the program by Kaniko's name, the others speak Docker's.
+  if [ "$1" = docker-default ]; then
+    arguments=(executor "${arguments[@]}" --context=dir://@context@ --dockerfile=Dockerfile "--destination=$registry/tide:$tag")
   else
-    arguments+=("--tag=$registry/tide:$tag" --push "$context")
+    arguments=(zuwai build "${arguments[@]}" "--tag=$registry/tide:$tag" --push @context@)
   fi
-  CAGE_TMP=$work timeout 600 "${within[@]}" "${program[@]}" "${arguments[@]}" >"$work/$tag.digest" 2>"$work/$tag.log"
+  time_limit=600 zuwai_in "$cage" "$work/context" "${arguments[@]}" >"$work/$tag.digest" 2>"$work/$tag.log"
 }
 
 # digest_is TAG: what was printed is what skopeo finds in the registry
@@ -96,48 +91,59 @@ runs() {
   local tag=$1 said status=0
   skopeo copy --quiet --src-tls-verify=false "docker://$registry/tide:$tag" "oci:$work/pulled:$tag" || return
   umoci unpack --image "$work/pulled:$tag" "$work/bundle-$tag" || return
-  python3 - "$work/bundle-$tag/config.json" <<'END' || return
+  python3 - "$work/bundle-$tag/config.json" <<'END_OF_SCRIPT' || return
 import json, sys
 config = json.load(open(sys.argv[1]))
 process = config["process"]
 assert process["args"] == ["tide", "serve"], process["args"]
 process["args"][1], process["terminal"] = "whoami", False
 json.dump(config, open(sys.argv[1], "w"))
-END
+END_OF_SCRIPT
   said=$(runc run --bundle "$work/bundle-$tag" "$(basename "$work")-$tag" </dev/null) || status=$?
   echo "status $status: $said"
   rm -rf --one-file-system "$work/bundle-$tag"
   [[ $status = 0 && $said =~ ^"tide 1.0.0 uid=990 gid="[1-9][0-9]*" directory=/var/lib/tide port=8080"$ ]]
 }
 
-# verify TAG NAME [REFERENCE_TAG]
-verify() {
-  local tag=$1 name=$2 like=()
-  [ -z "${3:-}" ] || like=(--like "http://$registry/tide:$3")
-  check "$name: the printed digest is the pushed one" digest_is "$tag"
-  check "$name: config, owners, modes and set-id bits" \
-    python3 tests/tide_image.py "http://$registry/tide:$tag" "http://$debian" "${like[@]}"
-  check "$name: umoci unpacks it, runc runs it" runs "$tag"
+# is_right TAG NAME: what the image of TAG must be, by what Debian's packages and the Dockerfile say
+is_right() {
+  check "$2: config, owners, modes and set-id bits" python3 tests/tide_image.py "http://$registry/tide:$1" "http://$debian"
+  check "$2: umoci unpacks it, runc runs it" runs "$1"
 }
 
+# try PLACE: builds and checks; an image that is the host's to the last byte is as right as that one
 try() {
-  local cage=$1 begin=$SECONDS status=0
-  build "$cage" "$cage" || status=$?
+  local place=$1 tag=${1/:/-} begin=$SECONDS status=0
+  build "$place" "$tag" || status=$?
   if [ $status != 0 ]; then
-    fail "$cage: build ended with status $status"
-    tail -n 15 "$work/$cage.log" >&2
+    fail "$place: build ended with status $status"
+    tail -n 30 "$work/$tag.log" >&2
     return
   fi
-  pass "$cage: built and pushed in $((SECONDS - begin)) s"
-  if [ "$cage" = host ]; then verify host host; else verify "$cage" "$cage" "$reference"; fi
+  pass "$place: built and pushed in $((SECONDS - begin)) s"
+  check "$place: the printed digest is the pushed one" digest_is "$tag"
+  if [ -z "$reference" ]; then
+    is_right "$tag" "$place"
+  elif cmp -s "$work/$tag.digest" "$work/$reference.digest"; then
+    pass "$place: the same image as the host's"
+  else
+    check "$place: the same image as the host's" same_image "$tag"
+    is_right "$tag" "$place"
+  fi
 }
 
+same_image() {
+  python3 tests/image_diff.py "http://$registry/tide:$reference" "http://$registry/tide:$1"
+  return 1 # the digests are not the same
+}
+
+# refuses CAGE: a back-end that cannot work there is an error with the published status and a hint
 refuses() {
   local status=0
-  build "$1" "$1" || status=$?
+  build "$1:namespace" refused || status=$?
   echo "status $status"
-  cat "$work/$1.log"
-  [ "$status" = 6 ] && grep -q 'hint: .*zuwai doctor' "$work/$1.log"
+  cat "$work/refused.log"
+  [ "$status" = 6 ] && grep -q 'hint: .*zuwai doctor' "$work/refused.log"
 }
 
 # composes CAGE: a Dockerfile without RUN needs no back-end, and its owners and modes are right whoever builds it
@@ -148,30 +154,33 @@ composes() {
   cp examples/tide/tide.conf "$work/plain/"
   printf 'FROM %s\nCOPY --chown=1000:2000 --chmod=2755 tide.conf /opt/tide/conf\nWORKDIR /srv/tide\n' "$debian" \
     >"$work/plain/Dockerfile"
-  CAGE_TMP=$work timeout 300 cages/cage "$1" --rootfs "$work/image" --ro-bind "$work/plain:/context" --bind "$out:/out" -- \
-    /zuwai/zuwai build "--insecure-registry=$registry" --no-push --oci-layout-path /out/image /context || return
+  cage_options=(--bind "$out:/out")
+  zuwai_in "$1" "$work/plain" zuwai build "--insecure-registry=$registry" --no-push --oci-layout-path /out/image @context@ || return
+  cage_options=()
   python3 conformance/flatten.py "$out/image" --base "http://$debian" >"$out/found.json" || return
-  python3 - "$out/found.json" <<'END'
+  python3 - "$out/found.json" <<'END_OF_SCRIPT'
 import json, sys
 files = json.load(open(sys.argv[1]))["files"]
 found = {path: (f["mode"], f["uid"], f["gid"]) for path, f in files.items()}
 wanted = {"/opt/tide": ("0755", 1000, 2000), "/opt/tide/conf": ("2755", 1000, 2000), "/srv/tide": ("0755", 0, 0)}
 assert found == wanted, found
-END
+END_OF_SCRIPT
 }
 
 reference=
 try host
-! skopeo inspect --tls-verify=false "docker://$registry/tide:host" >/dev/null 2>&1 || reference=host
-for cage in "${cages[@]}"; do
-  if cages/cage --self-check "$cage" >"$work/self-check.log" 2>&1; then
-    try "$cage"
-  else
-    skip "$cage: this machine cannot make the cage: $(tail -n 1 "$work/self-check.log")"
-  fi
+if digest_is host >/dev/null 2>&1; then reference=host; fi
+for place in "${places[@]}"; do
+  status=0
+  reason=$(can_build "$place") || status=$?
+  case $status in
+    0) try "$place" ;;
+    1) fail "$place: a back-end that should work does not: $reason" ;;
+    *) skip "$place: $reason" ;;
+  esac
 done
-for cage in "${refusing[@]}"; do
-  check "$cage: refused with status 6 and a hint, no back-end for it yet" refuses "$cage"
+for cage in "${restricted[@]}"; do
+  check "$cage: namespaces are refused with status 6 and a hint" refuses "$cage"
   check "$cage: a Dockerfile without RUN builds, with its owners and modes" composes "$cage"
 done
 finish

@@ -176,3 +176,48 @@ proxy_arguments() {
     [ -z "${!name:-}" ] || printf '%s\n' --build-arg "$name=${!name}"
   done
 }
+
+# make_builder: `$work/image`, the image that the builder's container has in a cage: the program (`zuwai` says where it is)
+# under its two names and nothing else, as the published image; and `$work/bin`, the program for this machine's own users.
+make_builder() {
+  mkdir -p "$work/image/zuwai" "$work/bin"
+  cp "$zuwai" "$work/image/zuwai/zuwai" && cp "$zuwai" "$work/bin/zuwai"
+  ln -s zuwai "$work/image/zuwai/executor" && ln -s zuwai "$work/bin/executor"
+}
+
+# zuwai_in CAGE CONTEXT NAME ARGUMENT...: runs the program as NAME (zuwai or executor) in a cage of cages/README.md, or on this
+# machine itself (`host`). CONTEXT is a directory that it may read; `@context@` in an argument becomes its path there.
+zuwai_in() {
+  local cage=$1 context=$2 name=$3 within=() program=/zuwai/$3 place=/context
+  shift 3
+  case $cage in
+    host | rootless-host) program=$work/bin/$name place=$context ;;
+  esac
+  case $cage in
+    host) ;;
+    rootless-host) within=(cages/cage "$cage" --) ;;
+    *) within=(cages/cage "$cage" --rootfs "$work/image" --ro-bind "$context:$place" ${cage_options[@]+"${cage_options[@]}"} --) ;;
+  esac
+  CAGE_TMP=$work timeout "${time_limit:-900}" ${within[@]+"${within[@]}"} "$program" "${@//@context@/$place}"
+}
+
+# Places to build in are written CAGE or CAGE:BACKEND, the second with that back-end asked for by name.
+cage_of() { echo "${1%%:*}"; }
+backend_of() { case $1 in *:*) echo "${1#*:}" ;; *) echo auto ;; esac; }
+
+# can_build PLACE: whether a RUN step can be built there. 0 yes; 1 no, it should; 2 no, and it is no fault of zuwai: the cage
+# cannot be made here, or this zuwai has no back-end that is meant for it. The reason is said on standard output.
+can_build() {
+  local cage backend found
+  cage=$(cage_of "$1") backend=$(backend_of "$1")
+  if [ "$cage" != host ] && ! found=$(cages/cage --self-check "$cage" 2>&1); then
+    echo "this machine cannot make the cage: $(tail -n 1 <<<"$found")" && return 2
+  fi
+  found=$(zuwai_in "$cage" "$work" zuwai doctor 2>&1)
+  [ "$backend" != auto ] || backend=$(sed -n 's/^chosen: \([a-z]*\).*/\1/p' <<<"$found")
+  ! grep -q "^$backend: works" <<<"$found" || return 0
+  if [ "$backend" = none ]; then backend=emulate; fi
+  grep -q "^$backend: " <<<"$found" || { echo "this zuwai has no back-end $backend" && return 2; }
+  sed -n "/^$backend: /,/^[^ ]/p" <<<"$found"
+  return 1
+}
