@@ -39,7 +39,8 @@ pub struct Call {
     flags: u32,
     pub number: i32,
     arch: u32,
-    instruction: u64,
+    /// Address behind the instruction that calls.
+    pub instruction: u64,
     pub arguments: [u64; 6],
 }
 

@@ -2,13 +2,29 @@
 //!
 //! The caller waits for its answer to the notification of its execve. It gets the descriptors it needs, is stopped for a moment
 //! (ptrace), executes the stub instead, and the new stack is made what the kernel would have made it for the program.
+//!
+//! What the caller could change meanwhile (the text of the path, its descriptors) is looked at again when the old program is
+//! gone, and nobody but the builder can change it any more. The thread that calls [`execute`] has to have no children: it
+//! waits for what it traces.
+
+mod layout;
+mod stack;
+#[cfg(test)]
+mod tests;
+mod tracee;
 
 use std::ffi::CString;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
+use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 
+use super::elf::{self, Image};
+use super::stub::{self, Loader, Step};
 use crate::notify::{Call, Listener};
+use layout::Room;
+use stack::{New, Vectors};
+use tracee::{Gone, Outcome, Tracee};
 
 /// One execve that has been allowed.
 pub struct Request<'a> {
@@ -33,12 +49,15 @@ pub struct Request<'a> {
 }
 
 /// What the filter lets pass: an execveat(2) whose sixth argument, which the call does not have, is this number.
+///
+/// The caller can read it (`/proc/self/syscall`): it saves a second question and is no permission.
 pub type Pass = u64;
 
 /// Has the caller execute a program. `at_exec` is called when the old program is gone and before the new one has done anything.
 ///
 /// # Errors
 /// The call still waits for its answer. Once it does not (the kernel refused the stub, the caller died) the outcome is Ok.
+/// `ENOEXEC` when the program, `ELIBBAD` when its interpreter cannot be one; `EPERM` when the caller may not be traced.
 pub fn execute(
     call: &Call,
     listener: &Listener,
@@ -46,6 +65,164 @@ pub fn execute(
     request: &Request<'_>,
     at_exec: &mut dyn FnMut(),
 ) -> Result<(), Errno> {
-    let _ = (call, listener, pass, request, at_exec);
-    Err(Errno::NOSYS)
+    let loader = stub::loader()?;
+    let program = image(request.program)?;
+    let interpreter = request.interpreter.map(image).transpose().map_err(|error| match error {
+        // A shell would take a program without one for a script.
+        Errno::NOEXEC => Errno::LIBBAD,
+        error => error,
+    })?;
+    if program.interpreter.is_some() != interpreter.is_some() {
+        return Err(Errno::NOEXEC);
+    }
+    let empty = tracee::end_of_text(call.thread, request.path)?;
+    let mut tracee = Tracee::seize(call.thread)?;
+    if listener.waits(call) {
+        let change = Change { call, listener, pass, request, loader, program, interpreter, empty };
+        // Whoever is gone needs no answer.
+        let _ = change.run(&mut tracee, at_exec);
+    } else {
+        // A signal got ahead of us: the call comes again. Only before Linux 5.19.
+        let _ = tracee.let_go();
+    }
+    Ok(())
 }
+
+fn image(file: BorrowedFd<'_>) -> Result<Image, Errno> {
+    // The kernel's answer, too. Later it would be the loader whose mmap(2) fails.
+    if rustix::fs::fstatvfs(file)?.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+        return Err(Errno::ACCESS);
+    }
+    elf::open(file)
+}
+
+/// One program that becomes another.
+struct Change<'a> {
+    call: &'a Call,
+    listener: &'a Listener,
+    pass: Pass,
+    request: &'a Request<'a>,
+    loader: &'a Loader,
+    program: Image,
+    interpreter: Option<Image>,
+    /// Address of an empty text in the caller's memory.
+    empty: u64,
+}
+
+/// Numbers of descriptors in the caller.
+#[derive(Default)]
+struct Given {
+    loader: Option<i32>,
+    program: Option<i32>,
+    interpreter: Option<i32>,
+}
+
+impl Change<'_> {
+    fn run(&self, tracee: &mut Tracee, at_exec: &mut dyn FnMut()) -> Result<(), Gone> {
+        let mut given = Given::default();
+        let complete = self.give(&mut given);
+        tracee.interrupt()?;
+        // The answer does not matter: it is replaced. Where the interruption has ended the wait there is none any more.
+        self.listener.refuse(self.call, Errno::NOSYS)?;
+        let saved = tracee.stopped()?;
+        let error = match complete {
+            Ok(loader) => {
+                let arguments =
+                    [loader as u64, self.empty, self.request.argv, self.request.envp, EMPTY_PATH, self.pass];
+                match tracee.call(&saved, self.call.instruction, libc::SYS_execveat, arguments)? {
+                    Outcome::Executed => {
+                        self.check(tracee, &given)?;
+                        at_exec();
+                        return self.start(tracee, &given, saved.signals);
+                    }
+                    Outcome::Returned(result) => result,
+                }
+            }
+            Err(error) => -i64::from(error.raw_os_error()),
+        };
+        for number in [given.loader, given.program, given.interpreter].into_iter().flatten() {
+            tracee.call(&saved, self.call.instruction, libc::SYS_close, [number as u64, 0, 0, 0, 0, 0])?;
+        }
+        tracee.return_from_call(&saved, self.call.instruction, error)
+    }
+
+    /// Gives the caller what it needs; what has been given is known also when the rest could not be.
+    fn give(&self, given: &mut Given) -> Result<i32, Errno> {
+        let Request { program, interpreter, .. } = *self.request;
+        given.program = Some(self.listener.give(self.call, program, false)?);
+        given.interpreter = interpreter.map(|file| self.listener.give(self.call, file, false)).transpose()?;
+        let loader = self.listener.give(self.call, self.loader.file.as_fd(), true)?;
+        given.loader = Some(loader);
+        Ok(loader)
+    }
+
+    /// Makes the new stack and the loader's table, and lets the caller go on.
+    fn start(&self, tracee: &mut Tracee, given: &Given, signals: u64) -> Result<(), Gone> {
+        let mut registers = tracee.registers()?;
+        let old = Vectors::read(&mut |at, buffer| tracee.read(at, buffer), registers.stack())?;
+        let room = Room::of(registers.stack(), &old, rustix::param::page_size() as u64);
+        let [random] = layout::random()?;
+        let program = room.program(&self.program, random);
+        let interpreter = self.interpreter.as_ref().map(|image| room.interpreter(image));
+        let new = New {
+            arguments: self.request.arguments.as_deref(),
+            shown_path: &self.request.shown_path,
+            values: &self.values(program, interpreter),
+        };
+        let (stack, content) = old.renew(&new);
+
+        let mut steps = layout::map(&self.program, program, given.program.ok_or(Gone)?, room.page);
+        if let (Some(image), Some(bias), Some(number)) = (&self.interpreter, interpreter, given.interpreter) {
+            steps.extend(layout::map(image, bias, number, room.page));
+        }
+        steps.extend([given.program, given.interpreter].into_iter().flatten().map(layout::close));
+        if self.program.executable_stack {
+            steps.push(layout::executable_stack(stack, room.page));
+        }
+        let entry = match (&self.interpreter, interpreter) {
+            (Some(image), Some(bias)) => image.entry.wrapping_add(bias),
+            _ => self.program.entry.wrapping_add(program),
+        };
+        let (table, bytes) = layout::table(steps, &self.request.name, Step::Jump { stack, entry }, content);
+        tracee.write(table, &bytes)?;
+        registers.set_stack(table);
+        tracee.set_registers(&registers)?;
+        tracee.go_on(signals)
+    }
+
+    /// What the kernel tells the program about itself.
+    fn values(&self, program: u64, interpreter: Option<u64>) -> [(u64, u64); 10] {
+        let [uid, euid, gid, egid] = self.request.ids.map(u64::from);
+        [
+            (stack::HEADERS, self.program.headers.map_or(0, |address| address.wrapping_add(program))),
+            (stack::HEADER_SIZE, elf::PROGRAM_HEADER as u64),
+            (stack::HEADER_COUNT, u64::from(self.program.header_count)),
+            (stack::INTERPRETER, interpreter.unwrap_or(0)),
+            (stack::ENTRY, self.program.entry.wrapping_add(program)),
+            (stack::UID, uid),
+            (stack::EUID, euid),
+            (stack::GID, gid),
+            (stack::EGID, egid),
+            (stack::SECURE, u64::from(self.request.secure)),
+        ]
+    }
+
+    /// That it is the loader that has been executed: the empty path may have had a text by then. And where the program
+    /// gives ids, that it is the program: another thread may have put something else under its number.
+    fn check(&self, tracee: &Tracee, given: &Given) -> Result<(), Gone> {
+        let mut same = tracee.identity("exe")? == self.loader.identity;
+        if self.request.secure {
+            let pairs = [(given.program, Some(self.request.program)), (given.interpreter, self.request.interpreter)];
+            for (number, file) in pairs {
+                if let (Some(number), Some(file)) = (number, file) {
+                    let stat = rustix::fs::fstat(file)?;
+                    same &= tracee.identity(&format!("fd/{number}"))? == (stat.st_dev as u64, stat.st_ino as u64);
+                }
+            }
+        }
+        if same { Ok(()) } else { Err(Gone) }
+    }
+}
+
+/// AT_EMPTY_PATH
+const EMPTY_PATH: u64 = 0x1000;

@@ -1,0 +1,216 @@
+//! Real programs, executed natively and by the builder: both have to do the same.
+//!
+//! The filter is put around the child between fork and exec, and one thread of the test answers. In the real root: what is
+//! tested is not how paths are resolved.
+
+use std::ffi::CString;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
+
+use super::*;
+use crate::notify::{self, Answer};
+
+const PASS: Pass = 0x1234_5678_9abc_def0;
+
+/// Asks about every execve, and about every execveat that has no pass.
+fn filter() -> [libc::sock_filter; 11] {
+    const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    const IS: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+    let arch = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
+    [
+        (LOAD, 4, 0, 0),
+        (IS, arch, 0, 8),
+        (LOAD, 0, 0, 0),
+        (IS, libc::SYS_execve as u32, 5, 0),
+        (IS, libc::SYS_execveat as u32, 0, 5),
+        // The sixth argument.
+        (LOAD, 56, 0, 0),
+        (IS, PASS as u32, 0, 2),
+        (LOAD, 60, 0, 0),
+        (IS, (PASS >> 32) as u32, 1, 0),
+        (RETURN, libc::SECCOMP_RET_USER_NOTIF, 0, 0),
+        (RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ]
+    .map(|(code, k, jt, jf)| libc::sock_filter { code: code as u16, jt, jf, k })
+}
+
+/// What the child does between fork and exec. No memory is taken: other threads may hold the lock.
+fn listen(filter: &mut [libc::sock_filter], flags: libc::c_uint, to: &UnixStream) -> io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the program points to as many statements as it says, and both outlive the call.
+    let made = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    notify::send(&notify::descriptor(made)?, to)
+}
+
+/// How a program ended and what it said.
+#[derive(PartialEq, Eq, Debug)]
+struct Ending {
+    code: Option<i32>,
+    signal: Option<i32>,
+    output: String,
+    errors: String,
+}
+
+impl Ending {
+    fn of(mut child: std::process::Child) -> io::Result<Ending> {
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        child.stdout.take().map(|mut pipe| pipe.read_to_end(&mut output)).transpose()?;
+        child.stderr.take().map(|mut pipe| pipe.read_to_end(&mut errors)).transpose()?;
+        let status = child.wait()?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Ending { code: status.code(), signal: status.signal(), output: text(output), errors: text(errors) })
+    }
+}
+
+fn native(command: &mut Command) -> io::Result<Ending> {
+    Ending::of(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+}
+
+/// With every execve done by [`execute`].
+fn emulated(command: &mut Command) -> io::Result<Ending> {
+    emulated_with(command, crate::filter::NEW_LISTENER | crate::filter::WAIT_KILLABLE)
+}
+
+fn emulated_with(command: &mut Command, flags: libc::c_uint) -> io::Result<Ending> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut filter = filter();
+    // SAFETY: the closure makes system calls only.
+    unsafe { command.pre_exec(move || listen(&mut filter, flags, &theirs)) };
+    let serving = std::thread::spawn(move || serve(&ours));
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    // Our copy of the child's end is in the closure.
+    *command = Command::new("true");
+    let ending = child.and_then(Ending::of);
+    serving.join().expect("no panic")?;
+    ending
+}
+
+fn serve(from: &UnixStream) -> io::Result<()> {
+    let mut listener = None;
+    let mut byte = [0];
+    rustix::event::poll(&mut [PollFd::new(&from, PollFlags::IN)], None)?;
+    notify::receive(from, &mut byte, &mut listener)?;
+    let Some(listener) = listener else { return Ok(()) };
+    std::thread::scope(|scope| {
+        loop {
+            let mut poll = [PollFd::new(&listener, PollFlags::IN)];
+            rustix::event::poll(&mut poll, None)?;
+            if poll[0].revents().contains(PollFlags::HUP) {
+                return Ok(());
+            }
+            listener.serve(&mut |call, _| {
+                let (call, listener) = (*call, &listener);
+                // As many at a time as there are.
+                scope.spawn(move || {
+                    if let Err(error) = decide(&call, listener) {
+                        let _ = listener.refuse(&call, error);
+                    }
+                });
+                Answer::Given
+            })?;
+        }
+    })
+}
+
+fn decide(call: &Call, listener: &Listener) -> Result<(), Errno> {
+    let at = i64::from(call.number) == libc::SYS_execveat;
+    let offset = usize::from(at);
+    let [path, argv, envp] = [0, 1, 2].map(|index| call.arguments[index + offset]);
+    let errno = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    let text = call.text(path).map_err(errno)?;
+    let start = match call.number_at(0) as i32 {
+        number if at && number >= 0 => format!("fd/{number}"),
+        _ => "cwd".to_owned(),
+    };
+    let mut found = PathBuf::from(format!("/proc/{}/{start}", call.thread));
+    if !text.is_empty() {
+        found.push(Path::new(std::ffi::OsStr::from_bytes(text.as_bytes())));
+    } else if !at {
+        return Err(Errno::NOENT);
+    }
+    if text.as_bytes() == b"/proc/self/exe" {
+        // Who that is is not known here. It is how busybox runs its applets, and nothing else does.
+        found = PathBuf::from("/usr/bin/busybox");
+    }
+    let mut arguments: Option<Vec<CString>> = None;
+    let mut program = open(&found)?;
+    for _ in 0..5 {
+        let mut begin = [0; 256];
+        let count = rustix::io::pread(&program, &mut begin, 0)?;
+        let Some(line) = begin[..count].strip_prefix(b"#!") else { break };
+        let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let mut words = line.splitn(2, |byte| *byte == b' ').map(|word| CString::new(word.trim_ascii()).expect("text"));
+        let interpreter = words.next().ok_or(Errno::NOEXEC)?;
+        let mut new = vec![interpreter.clone()];
+        new.extend(words.filter(|word| !word.is_empty()));
+        match arguments.take() {
+            None => new.push(text.clone()),
+            Some(mut old) => new.append(&mut old),
+        }
+        arguments = Some(new);
+        program = open(Path::new(std::ffi::OsStr::from_bytes(interpreter.as_bytes())))?;
+    }
+    let interpreter = elf::open(program.as_fd())?.interpreter;
+    let interpreter =
+        interpreter.map(|path| open(Path::new(std::ffi::OsStr::from_bytes(path.as_bytes())))).transpose()?;
+    let last = text.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let request = Request {
+        program: program.as_fd(),
+        interpreter: interpreter.as_ref().map(|file| file.as_fd()),
+        path,
+        argv,
+        envp,
+        arguments,
+        shown_path: text.clone(),
+        name: CString::new(last).expect("no NUL"),
+        ids: [uid, uid, gid, gid],
+        secure: false,
+    };
+    execute(call, listener, PASS, &request, &mut || {})
+}
+
+fn open(path: &Path) -> Result<std::os::fd::OwnedFd, Errno> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = rustix::fs::fstat(&file)?;
+    let usable = stat.st_mode & 0o111 != 0 && stat.st_mode & libc::S_IFMT == libc::S_IFREG;
+    if usable { Ok(file) } else { Err(Errno::ACCESS) }
+}
+
+/// Programs that every test machine has, and some that it may not have.
+#[test]
+fn programs_do_what_they_do_natively() {
+    let cases: &[&[&str]] = &[
+        &["/bin/true"],
+        &["/bin/false"],
+        &["/bin/echo", "a", "", "b c"],
+        &["sh", "-c", "echo $0 $1; exit 7", "zero", "one"],
+        &["sh", "-c", "kill -9 $$"],
+        &["env", "-i", "A=b", "env"],
+        &["sh", "-c", "env -i sh -c 'exec /bin/echo deep'; cat /proc/self/comm; ls /proc/self/fd"],
+        &["sh", "-c", "nothing-of-this-name; /etc/passwd; /"],
+        &["sh", "-c", "for i in 1 2 3 4 5 6 7 8; do (seq 1 100 | sort -r | tail -n 1) & done; wait"],
+        &["busybox", "sh", "-c", "busybox echo $0; busybox seq 3; cat /proc/self/comm"],
+        &["perl", "-e", "print qx(echo $$ | wc -l), join(',', @ARGV), system('true'), \"\\n\"", "x", "y"],
+        &["python3", "-c", "import subprocess,sys;print(subprocess.run(['echo','hi']),sys.argv)", "z"],
+    ];
+    for case in cases {
+        let [program, rest @ ..] = case else { unreachable!("never empty") };
+        let Ok(wanted) = native(Command::new(program).args(rest)) else {
+            eprintln!("skipped: no `{program}` here");
+            continue;
+        };
+        let ending = emulated(Command::new(program).args(rest)).expect("a run");
+        assert_eq!(ending, wanted, "{case:?}");
+    }
+}

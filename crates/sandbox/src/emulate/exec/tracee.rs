@@ -1,0 +1,353 @@
+//! A thread that is traced for the length of one execve.
+//!
+//! ptrace(2). Every signal that can be is blocked from the first stop on, so that none of its handlers runs with the
+//! registers of ours: the kernel queues again what comes out of the queue blocked.
+
+use std::io;
+
+use rustix::io::Errno;
+
+/// The thread does not exist any more, or cannot go on as what it is and is killed.
+#[derive(Debug)]
+pub struct Gone;
+
+impl From<Errno> for Gone {
+    fn from(_: Errno) -> Gone {
+        Gone
+    }
+}
+
+/// What became of a system call that the thread was made to do.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The result: not negative, or an error's number.
+    Returned(i64),
+    /// The old program is gone.
+    Executed,
+}
+
+/// What a thread has to get back.
+pub struct Saved {
+    registers: Registers,
+    /// Those that are blocked.
+    pub signals: u64,
+    /// What it was about to get when it stopped.
+    pending: i32,
+}
+
+enum Stop {
+    /// Before or after a system call.
+    Call,
+    Executed,
+    /// Anything else, with the signal to go on with.
+    Other(i32),
+}
+
+const EVENT_EXEC: i32 = libc::PTRACE_EVENT_EXEC;
+const OPTIONS: libc::c_int = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_EXITKILL;
+const ALL_SIGNALS: u64 = u64::MAX;
+
+pub struct Tracee {
+    thread: i32,
+    /// Its number stays what it is when it executes: it is that of the process.
+    leads: bool,
+    traced: bool,
+}
+
+impl Drop for Tracee {
+    /// A thread in the middle of something cannot be left to itself.
+    fn drop(&mut self) {
+        if self.traced {
+            // SAFETY: takes numbers only; as long as we trace it the number is nobody else's.
+            unsafe { libc::kill(self.thread, libc::SIGKILL) };
+            while let Ok(stop) = self.wait() {
+                let _ = self.resume(libc::PTRACE_CONT, if let Stop::Other(signal) = stop { signal } else { 0 });
+            }
+        }
+    }
+}
+
+impl Tracee {
+    /// Begins to trace a thread, which runs on.
+    pub fn seize(thread: u32) -> Result<Tracee, Errno> {
+        let thread = i32::try_from(thread).map_err(|_| Errno::SRCH)?;
+        // SAFETY: takes numbers only; signal 0 is none.
+        let leads = unsafe { libc::syscall(libc::SYS_tgkill, thread, thread, 0) } == 0;
+        // SAFETY: PTRACE_SEIZE takes the options as a number and no address.
+        let done = unsafe { libc::ptrace(libc::PTRACE_SEIZE as _, thread, 0usize, OPTIONS as usize) };
+        if done == 0 { Ok(Tracee { thread, leads, traced: true }) } else { Err(last_error()) }
+    }
+
+    /// Has it stop before it goes on in its program.
+    pub fn interrupt(&mut self) -> Result<(), Gone> {
+        self.request(libc::PTRACE_INTERRUPT as _, 0, 0)
+    }
+
+    /// Stops tracing a thread that nothing has been done to.
+    pub fn let_go(&mut self) -> Result<(), Gone> {
+        self.interrupt()?;
+        let signal = self.first_stop()?;
+        self.detach(signal)
+    }
+
+    /// Waits until it is about to go on in its program, and keeps what it was.
+    pub fn stopped(&mut self) -> Result<Saved, Gone> {
+        let pending = self.first_stop()?;
+        let registers = self.registers()?;
+        let mut signals = 0u64;
+        self.request(libc::PTRACE_GETSIGMASK as _, size_of::<u64>(), &raw mut signals as usize)?;
+        self.set_signals(ALL_SIGNALS)?;
+        Ok(Saved { registers, signals, pending })
+    }
+
+    fn first_stop(&mut self) -> Result<i32, Gone> {
+        loop {
+            match self.wait()? {
+                Stop::Other(signal) => return Ok(signal),
+                Stop::Call | Stop::Executed => self.resume(libc::PTRACE_CONT, 0)?,
+            }
+        }
+    }
+
+    /// Has it do a system call with the instruction before `behind`, and waits until it is done.
+    pub fn call(
+        &mut self,
+        saved: &Saved,
+        behind: u64,
+        number: libc::c_long,
+        arguments: [u64; 6],
+    ) -> Result<Outcome, Gone> {
+        self.set_registers(&saved.registers.calling(behind, number as u64, arguments))?;
+        self.resume(libc::PTRACE_SYSCALL, saved.pending)?;
+        let mut entered = false;
+        loop {
+            let signal = match self.wait()? {
+                Stop::Executed => return Ok(Outcome::Executed),
+                Stop::Call if entered => return Ok(Outcome::Returned(self.registers()?.result())),
+                Stop::Call => {
+                    entered = true;
+                    0
+                }
+                Stop::Other(signal) => signal,
+            };
+            self.resume(libc::PTRACE_SYSCALL, signal)?;
+        }
+    }
+
+    /// Lets it go on as if its own call had returned `result`.
+    pub fn return_from_call(&mut self, saved: &Saved, behind: u64, result: i64) -> Result<(), Gone> {
+        self.set_registers(&saved.registers.returned(behind, result))?;
+        self.go_on(saved.signals)
+    }
+
+    /// Stops tracing; the signals that are not in the set may come.
+    pub fn go_on(&mut self, signals: u64) -> Result<(), Gone> {
+        self.set_signals(signals)?;
+        self.detach(0)
+    }
+
+    fn set_signals(&self, mut signals: u64) -> Result<(), Gone> {
+        self.request(libc::PTRACE_SETSIGMASK as _, size_of::<u64>(), &raw mut signals as usize)
+    }
+
+    fn detach(&mut self, signal: i32) -> Result<(), Gone> {
+        self.request(libc::PTRACE_DETACH as _, 0, signal as usize)?;
+        self.traced = false;
+        Ok(())
+    }
+
+    fn resume(&self, how: libc::c_uint, signal: i32) -> Result<(), Gone> {
+        self.request(how as _, 0, signal as usize)
+    }
+
+    pub fn registers(&self) -> Result<Registers, Gone> {
+        let mut registers = Registers::default();
+        self.register_set(libc::PTRACE_GETREGSET as _, &mut registers)?;
+        Ok(registers)
+    }
+
+    pub fn set_registers(&self, registers: &Registers) -> Result<(), Gone> {
+        self.register_set(libc::PTRACE_SETREGSET as _, &mut registers.clone())
+    }
+
+    fn register_set(&self, request: u32, registers: &mut Registers) -> Result<(), Gone> {
+        const NT_PRSTATUS: usize = 1;
+        let mut part = libc::iovec { iov_base: (&raw mut registers.0).cast(), iov_len: size_of_val(&registers.0) };
+        self.request(request, NT_PRSTATUS, &raw mut part as usize)
+    }
+
+    fn request(&self, request: u32, address: usize, data: usize) -> Result<(), Gone> {
+        // SAFETY: each caller gives a number, or the address of something that lives and has the size that the request wants.
+        let done = unsafe { libc::ptrace(request as _, self.thread, address, data) };
+        if done == 0 { Ok(()) } else { Err(Gone) }
+    }
+
+    fn wait(&mut self) -> Result<Stop, Gone> {
+        // A thread that does not lead its process takes the process's number when it executes. A wait for either number
+        // alone would sleep on.
+        let which = if self.leads { self.thread } else { -1 };
+        let mut status = 0;
+        // SAFETY: the status is a live integer.
+        let found = unsafe { libc::waitpid(which, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
+        match found {
+            -1 if last_error() == Errno::INTR => self.wait(),
+            found if found >= 0 && libc::WIFSTOPPED(status) => Ok(self.stop(found, status)),
+            _ => {
+                self.traced = false;
+                Err(Gone)
+            }
+        }
+    }
+
+    fn stop(&mut self, found: i32, status: i32) -> Stop {
+        let (event, signal) = (status >> 16, libc::WSTOPSIG(status));
+        if event == EVENT_EXEC {
+            (self.thread, self.leads) = (found, true);
+            return Stop::Executed;
+        }
+        match signal {
+            _ if event != 0 => Stop::Other(0),
+            signal if signal == libc::SIGTRAP | 0x80 => Stop::Call,
+            signal => Stop::Other(signal),
+        }
+    }
+
+    /// Reads its memory; less than asked for where it ends.
+    pub fn read(&self, at: u64, buffer: &mut [u8]) -> Result<usize, Gone> {
+        read(self.thread, at, buffer).map_err(Gone::from)
+    }
+
+    /// Writes to its stack, which grows where it has to.
+    pub fn write(&self, at: u64, bytes: &[u8]) -> Result<(), Gone> {
+        if write(self.thread, at, bytes) != Ok(bytes.len()) {
+            // This way of writing makes a stack grow, the other one does not.
+            self.request(libc::PTRACE_POKEDATA as _, at as usize, 0)?;
+            if write(self.thread, at, bytes) != Ok(bytes.len()) {
+                return Err(Gone);
+            }
+        }
+        Ok(())
+    }
+
+    /// Device and inode of something in its directory in /proc.
+    pub fn identity(&self, what: &str) -> Result<(u64, u64), Gone> {
+        let stat = rustix::fs::stat(format!("/proc/{}/{what}", self.thread))?;
+        Ok((stat.st_dev as u64, stat.st_ino as u64))
+    }
+}
+
+/// The address of the NUL at the end of a text in somebody's memory.
+pub fn end_of_text(process: u32, start: u64) -> Result<u64, Errno> {
+    const PIECE: u64 = 256;
+    let process = i32::try_from(process).map_err(|_| Errno::SRCH)?;
+    let mut piece = [0; PIECE as usize];
+    let mut at = start;
+    while at - start <= libc::PATH_MAX as u64 {
+        // Pieces end where pages end: the next page may not be there.
+        let length = (PIECE - at % PIECE) as usize;
+        let count = read(process, at, &mut piece[..length])?;
+        match piece[..count].iter().position(|byte| *byte == 0) {
+            Some(end) => return Ok(at + end as u64),
+            None if count < length => return Err(Errno::FAULT),
+            None => at = at.checked_add(length as u64).ok_or(Errno::FAULT)?,
+        }
+    }
+    Err(Errno::NAMETOOLONG)
+}
+
+fn read(process: i32, at: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let here = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let there = libc::iovec { iov_base: at as *mut _, iov_len: buffer.len() };
+    // SAFETY: `here` is a live buffer of its length; `there` is not this process's memory.
+    count(unsafe { libc::process_vm_readv(process, &raw const here, 1, &raw const there, 1, 0) })
+}
+
+fn write(process: i32, at: u64, bytes: &[u8]) -> Result<usize, Errno> {
+    let here = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let there = libc::iovec { iov_base: at as *mut _, iov_len: bytes.len() };
+    // SAFETY: `here` is a live buffer of its length and only read; `there` is not this process's memory.
+    count(unsafe { libc::process_vm_writev(process, &raw const here, 1, &raw const there, 1, 0) })
+}
+
+fn count(returned: libc::ssize_t) -> Result<usize, Errno> {
+    usize::try_from(returned).map_err(|_| last_error())
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+#[derive(Clone)]
+pub struct Registers(libc::user_regs_struct);
+
+impl Default for Registers {
+    fn default() -> Registers {
+        // SAFETY: plain numbers.
+        Registers(unsafe { std::mem::zeroed() })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Registers {
+    /// Those with which the instruction before `behind` calls.
+    fn calling(&self, behind: u64, number: u64, [a, b, c, d, e, f]: [u64; 6]) -> Registers {
+        let mut new = self.returned(behind, number as i64);
+        let to = &mut new.0;
+        // The instruction is 0f 05.
+        to.rip = behind.wrapping_sub(2);
+        (to.rdi, to.rsi, to.rdx, to.r10, to.r8, to.r9) = (a, b, c, d, e, f);
+        new
+    }
+
+    /// Those behind a call that has a result.
+    fn returned(&self, behind: u64, result: i64) -> Registers {
+        let mut new = self.clone();
+        (new.0.rip, new.0.rax) = (behind, result as u64);
+        // It is in no call, so the kernel repeats none.
+        new.0.orig_rax = u64::MAX;
+        new
+    }
+
+    fn result(&self) -> i64 {
+        self.0.rax as i64
+    }
+
+    pub fn stack(&self) -> u64 {
+        self.0.rsp
+    }
+
+    pub fn set_stack(&mut self, stack: u64) {
+        self.0.rsp = stack;
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+impl Registers {
+    /// Those with which the instruction before `behind` calls.
+    fn calling(&self, behind: u64, number: u64, arguments: [u64; 6]) -> Registers {
+        let mut new = self.clone();
+        new.0.pc = behind.wrapping_sub(4);
+        new.0.regs[..6].copy_from_slice(&arguments);
+        new.0.regs[8] = number;
+        new
+    }
+
+    /// Those behind a call that has a result.
+    fn returned(&self, behind: u64, result: i64) -> Registers {
+        let mut new = self.clone();
+        (new.0.pc, new.0.regs[0]) = (behind, result as u64);
+        new
+    }
+
+    fn result(&self) -> i64 {
+        self.0.regs[0] as i64
+    }
+
+    pub fn stack(&self) -> u64 {
+        self.0.sp
+    }
+
+    pub fn set_stack(&mut self, stack: u64) {
+        self.0.sp = stack;
+    }
+}
