@@ -11,7 +11,7 @@ mod tar;
 mod tree;
 pub mod unpack;
 
-pub use tree::{FileKind, Metadata, Tree};
+pub use tree::{FileKind, Metadata, Tree, Wanted};
 
 use std::path::PathBuf;
 

@@ -3,6 +3,7 @@
 pub(crate) mod at;
 mod descent;
 mod handle;
+mod pretend;
 pub(crate) mod resolve;
 mod sys;
 mod table;
@@ -13,12 +14,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 pub(crate) use descent::Descent;
+pub use pretend::Wanted;
 pub(crate) use sys::{Found, Key, Xattrs};
 use table::Table;
 
@@ -90,9 +92,9 @@ pub struct Tree {
     /// Owners go to the kernel. Otherwise every file belongs to this process, the table says whose it is in the image
     /// (nobody's entry: root's), and real modes keep what the process needs to reach its own files.
     gives_files_away: bool,
-    table: Option<Mutex<Table>>,
+    table: Option<Arc<Mutex<Table>>>,
     /// Whether the table has entries: spares the lock where it has none.
-    has_entries: AtomicBool,
+    has_entries: Arc<AtomicBool>,
 }
 
 impl Tree {
@@ -112,9 +114,17 @@ impl Tree {
             root,
             path: path.to_owned(),
             gives_files_away: sys::may_give_files_away(),
-            has_entries: AtomicBool::new(table.as_ref().is_some_and(|table| !table.is_empty())),
-            table: table.map(Mutex::new),
+            has_entries: Arc::new(AtomicBool::new(table.as_ref().is_some_and(|table| !table.is_empty()))),
+            table: table.map(|table| Arc::new(Mutex::new(table))),
         })
+    }
+
+    /// The same tree, with the same table, for somebody else.
+    pub fn share(&self) -> Result<Tree, RootfsError> {
+        let root =
+            self.root.try_clone().map_err(|error| io_error("could not open the directory", &self.path, error))?;
+        let (table, has_entries) = (self.table.clone(), self.has_entries.clone());
+        Ok(Tree { root, path: self.path.clone(), table, has_entries, ..*self })
     }
 
     /// Makes an empty directory (0755) and opens it.

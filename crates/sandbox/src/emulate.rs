@@ -1,9 +1,211 @@
 //! The `emulate` back-end: a step that believes to be root in its own rootfs, for any user without any capability.
 //!
 //! Its system calls about files and ids wait for the builder (seccomp user notification), which resolves paths beneath the
-//! rootfs with its own code, does the work, and gives back descriptors and answers; owners, modes, devices and capabilities
-//! are kept in the tree's table. A Landlock domain without any right is the second wall: by itself the step opens nothing.
+//! rootfs with its own code (`place`), does the work, and gives back descriptors and answers; owners, modes, devices and
+//! capabilities are kept in the tree's table. Everything that works on what is open already goes to the kernel at full
+//! speed. A Landlock domain without any right is the second wall: by itself the step opens nothing.
+//!
+//! `calls` is the table of contents; `tasks` knows the processes, `program` and `exec` start programs.
 
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rootfs::Tree;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::helper::{Helper, Place, Spec};
+use crate::notify::{Answer, Call, Listener, Supervisor};
+use crate::{Exit, Mount, Network, Process, Sandbox, SandboxError, Stream};
+
+mod caller;
+pub mod calls;
+mod change;
 mod elf;
 mod exec;
+mod files;
+mod identity;
+mod ids;
+mod memory;
+mod mounts;
+mod open;
+mod place;
+mod procfs;
+mod program;
 mod stub;
+mod tasks;
+
+use caller::{Caller, Reply};
+use calls::Forms;
+use ids::Ids;
+use place::{Node, Places, lock, own_path};
+use tasks::{State, Tasks};
+
+/// The back-end. [`crate::probe::enter`] makes it.
+#[derive(Debug)]
+pub struct Emulate {
+    /// Where mounts, devices and listings are made.
+    work: PathBuf,
+    runs: AtomicU64,
+}
+
+impl Emulate {
+    pub fn new(work: &Path) -> Result<Emulate, SandboxError> {
+        let work = fs::canonicalize(work).map_err(|source| SandboxError::Setup {
+            action: format!("could not find the work directory `{}`", work.display()),
+            source,
+        })?;
+        Ok(Emulate { work, runs: AtomicU64::new(0) })
+    }
+
+    fn scratch(&self) -> Result<Scratch, SandboxError> {
+        let path = self.work.join(format!(".emulate-{}", self.runs.fetch_add(1, Ordering::Relaxed)));
+        let _ = fs::remove_dir_all(&path);
+        let made = fs::DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|source| SandboxError::Setup { action: format!("could not make `{}`", path.display()), source })?;
+        Ok(Scratch(path))
+    }
+}
+
+/// A directory that goes with the run.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Sandbox for Emulate {
+    fn name(&self) -> &'static str {
+        "emulate"
+    }
+
+    fn parallel(&self) -> bool {
+        true
+    }
+
+    fn run(
+        &self,
+        rootfs: &Tree,
+        process: &Process,
+        mounts: &[Mount],
+        output: &mut dyn FnMut(Stream, &[u8]),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Exit, SandboxError> {
+        if process.network == Network::None {
+            return Err(SandboxError::Unsupported { backend: "emulate", what: "a RUN without network".into() });
+        }
+        let scratch = self.scratch()?;
+        let world = World::new(rootfs, process, &scratch.0)?;
+        let stubs = mounts::arrange(&world, rootfs, process, mounts, &scratch.0)?;
+        let spec = Spec { process: process.clone(), place: Place::Emulated { pass: world.pass } };
+        let result = Helper::start().and_then(|helper| helper.run(&spec, Some(&world), output, cancelled));
+        drop(world);
+        let removed = crate::stubs::remove(rootfs.path(), &stubs);
+        let exit = result?;
+        removed.map(|()| exit)
+    }
+}
+
+/// All that one step sees, and all that is known of it.
+pub struct World {
+    places: Places,
+    root: Arc<place::Dir>,
+    tasks: Arc<Tasks>,
+    tree: Arc<Tree>,
+    forms: Forms,
+    hostname: String,
+    pass: exec::Pass,
+    /// Fifos that somebody waits to be opened.
+    waiting: Mutex<Vec<OwnedFd>>,
+    /// Lines of /proc/mounts.
+    mount_lines: Mutex<Vec<String>>,
+}
+
+impl World {
+    fn new(rootfs: &Tree, process: &Process, scratch: &Path) -> Result<World, SandboxError> {
+        let failed = |error: Errno| SandboxError::Setup {
+            action: format!("could not look at the rootfs `{}`", rootfs.path().display()),
+            source: error.into(),
+        };
+        let tree = Arc::new(rootfs.share()?);
+        let tasks = Arc::new(Tasks::default());
+        let procfs = procfs::View::new(tasks.clone(), scratch.to_owned());
+        let (places, root) = Places::new(tree.clone(), procfs).map_err(failed)?;
+        let cwd = Node::Dir(root.clone());
+        tasks.begin(State { ids: Ids::root(), umask: 0o022, cwd, root: root.clone(), exe: Vec::new() });
+        Ok(World {
+            places,
+            root,
+            tasks,
+            tree,
+            forms: Forms::new(),
+            hostname: process.hostname.clone(),
+            pass: random().map_err(failed)?,
+            waiting: Mutex::default(),
+            mount_lines: Mutex::new(vec!["overlay / overlay rw,relatime 0 0\n".to_owned()]),
+        })
+    }
+
+    fn mounts_text(&self) -> Vec<u8> {
+        lock(&self.mount_lines).concat().into_bytes()
+    }
+
+    fn waiting_for(&self, fifo: OwnedFd) {
+        lock(&self.waiting).push(fifo);
+    }
+
+    fn decide(&self, call: &Call, listener: &Listener) -> Result<Reply, Errno> {
+        let (operation, arguments) = self.forms.of(call.number, &call.arguments).ok_or(Errno::NOSYS)?;
+        let process = self.tasks.of(call.thread)?;
+        let view = process.view(call.thread);
+        let caller = Caller { world: self, call, listener, process, view, arguments };
+        calls::perform(operation, &caller)
+    }
+}
+
+impl Supervisor for World {
+    fn threads(&self) -> usize {
+        std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 4))
+    }
+
+    fn answer(&self, call: &Call, listener: &Listener) -> Answer {
+        match self.decide(call, listener) {
+            Ok(Reply::Value(value)) => Answer::Value(Ok(value)),
+            Ok(Reply::Given) => Answer::Given,
+            // Whoever says so has said why it is safe.
+            Ok(Reply::Continue) => Answer::Continue,
+            Err(error) => Answer::Value(Err(error)),
+        }
+    }
+
+    /// Lets go of whoever waits for the other side of a fifo.
+    fn end(&self) {
+        for fifo in lock(&self.waiting).iter() {
+            let both = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let _ = rustix::fs::open(own_path(fifo.as_fd()).as_c_str(), both, Mode::empty());
+        }
+    }
+}
+
+/// Gives up every capability of this process: with some of them the kernel would keep owners and modes that without the
+/// others have to be pretended, and a step is to have none.
+pub fn give_up_rights() -> io::Result<()> {
+    let none = rustix::thread::CapabilitySet::empty();
+    let _ = rustix::thread::clear_ambient_capability_set();
+    let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+fn random() -> rustix::io::Result<u64> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    // Never 0, which any call may have there.
+    Ok(u64::from_le_bytes(bytes) | 1 << 63)
+}

@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use crate::emulate::calls;
 use crate::notify;
 
 /// A system call's answer.
@@ -178,6 +179,154 @@ fn questions(numbers: &[u32]) -> Vec<libc::sock_filter> {
 /// Applies such a filter to this process and what it becomes. Needs `no_new_privs` or CAP_SYS_ADMIN.
 pub fn listener(numbers: &[u32], flags: libc::c_uint) -> io::Result<OwnedFd> {
     let mut filter = questions(numbers);
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the program points to as many statements as it says, and both outlive the call.
+    let made = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    notify::descriptor(made)
+}
+
+/// What the filter of the `emulate` back-end does with one system call.
+#[derive(Clone, Copy)]
+enum Rule {
+    Ask,
+    /// Unless its sixth argument, which the call does not have, is our own number.
+    AskUnlessOurs,
+    /// When the argument with this index is not 0.
+    AskWith(u32),
+    Refuse(u32),
+    /// When the first argument has one of these bits.
+    RefuseWith(u32, u32),
+    /// For these values of the first argument.
+    RefuseEach(&'static [u32], u32),
+}
+
+const FINE: u32 = libc::SECCOMP_RET_ERRNO;
+const ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
+
+/// Flags of prctl(2) that are answered with 0: the process stays readable for the builder and does not see `no_new_privs`;
+/// rights that are only pretended are not given up.
+const ANSWERED_BY_0: &[u32] = &[
+    libc::PR_SET_DUMPABLE as u32,
+    libc::PR_GET_NO_NEW_PRIVS as u32,
+    libc::PR_CAPBSET_DROP as u32,
+    libc::PR_SET_SECUREBITS as u32,
+    libc::PR_CAP_AMBIENT as u32,
+];
+
+/// Calls that have a path or give one away and for which programs have another way: openat2, the mount interface of file
+/// descriptors, statmount and listmount, the attributes of directories, inotify_init and handles of files.
+const UNKNOWN: &[u32] = &[
+    437,
+    428,
+    429,
+    430,
+    431,
+    432,
+    433,
+    442,
+    467,
+    457,
+    458,
+    463,
+    464,
+    465,
+    466,
+    468,
+    469,
+    CLONE3,
+    IO_URING[0],
+    IO_URING[1],
+    IO_URING[2],
+    libc::SYS_inotify_init1 as u32,
+    libc::SYS_name_to_handle_at as u32,
+    libc::SYS_open_by_handle_at as u32,
+];
+
+#[cfg(target_arch = "x86_64")]
+const UNKNOWN_OLD: &[u32] = &[libc::SYS_inotify_init as u32];
+#[cfg(not(target_arch = "x86_64"))]
+const UNKNOWN_OLD: &[u32] = &[];
+
+/// The rules of one architecture; the first that fits a call counts.
+fn emulation(own: &Abi) -> Vec<(u32, Rule)> {
+    let mut rules = vec![
+        (libc::SYS_execveat as u32, Rule::AskUnlessOurs),
+        (libc::SYS_prctl as u32, Rule::RefuseEach(ANSWERED_BY_0, FINE)),
+        (own.clone, Rule::RefuseWith(libc::CLONE_NEWUSER as u32, NOT_PERMITTED)),
+        (own.unshare, Rule::RefuseWith(libc::CLONE_NEWUSER as u32, NOT_PERMITTED)),
+        (own.socket, Rule::RefuseEach(&[libc::AF_ALG as u32, libc::AF_VSOCK as u32], NO_FAMILY)),
+    ];
+    rules.extend(UNKNOWN.iter().chain(UNKNOWN_OLD).map(|number| (*number, Rule::Refuse(NOT_THERE))));
+    rules.extend(own.refused.iter().map(|number| (*number, Rule::Refuse(NOT_PERMITTED))));
+    rules.extend(calls::numbers().map(|number| (number, Rule::Ask)));
+    rules
+}
+
+/// Offset of an argument's lower half in `struct seccomp_data` on a little-endian machine.
+fn argument(index: u32) -> u32 {
+    FIRST_ARGUMENT + 8 * index
+}
+
+/// The statements of a rule, which all end with an answer.
+fn statements(rule: Rule, ours: u64) -> Vec<libc::sock_filter> {
+    match rule {
+        Rule::Ask => vec![answer(ASK)],
+        Rule::AskUnlessOurs => vec![
+            load(argument(5)),
+            when(libc::BPF_JEQ, ours as u32, 3),
+            load(argument(5) + 4),
+            when(libc::BPF_JEQ, (ours >> 32) as u32, 1),
+            answer(ALLOW),
+            answer(ASK),
+        ],
+        Rule::AskWith(index) => vec![
+            load(argument(index)),
+            when(libc::BPF_JEQ, 0, 3),
+            load(argument(index) + 4),
+            when(libc::BPF_JEQ, 0, 1),
+            answer(ALLOW),
+            answer(ASK),
+        ],
+        Rule::Refuse(refusal) => vec![answer(refusal)],
+        Rule::RefuseWith(bits, refusal) => {
+            vec![load(FIRST_ARGUMENT), when(libc::BPF_JSET, bits, 1), answer(refusal), answer(ALLOW)]
+        }
+        Rule::RefuseEach(values, refusal) => {
+            let mut all = vec![load(FIRST_ARGUMENT)];
+            for value in values {
+                all.extend([when(libc::BPF_JEQ, *value, 1), answer(refusal)]);
+            }
+            all.push(answer(ALLOW));
+            all
+        }
+    }
+}
+
+/// Asks about every call of this machine's own architecture that has to do with files or ids, lets those pass that only work
+/// on what is open, and refuses what would get around it. The numbers are compared first and nothing else is looked at
+/// for calls that pass, so that the kernel remembers the answer (Linux 5.11) and asks the filter no more.
+fn emulating(ours: u64) -> Vec<libc::sock_filter> {
+    let Some(own) = ABIS.first() else { return vec![answer(NOT_THERE)] };
+    let mut all = vec![load(ARCH), when(libc::BPF_JEQ, own.arch, 1)];
+    // Over the refusal of other architectures.
+    all.push(statement(libc::BPF_JMP | libc::BPF_JA, 1, 0, 0));
+    all.push(answer(NOT_THERE));
+    all.push(load(NUMBER));
+    if let Some(end) = own.numbers_end {
+        all.extend([when(libc::BPF_JGE, end, 1), answer(NOT_THERE)]);
+    }
+    for (number, rule) in emulation(own) {
+        let statements = statements(rule, ours);
+        all.push(when(libc::BPF_JEQ, number, statements.len() as u8));
+        all.extend(statements);
+    }
+    all.push(answer(ALLOW));
+    all
+}
+
+/// Applies the filter of the `emulate` back-end to this process and what it becomes. `ours`: see [`Rule::AskUnlessOurs`].
+pub fn emulated(ours: u64, flags: libc::c_uint) -> io::Result<OwnedFd> {
+    let mut filter = emulating(ours);
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: the program points to as many statements as it says, and both outlive the call.
     let made = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };

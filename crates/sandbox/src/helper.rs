@@ -28,8 +28,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal, Uid, WaitOptions, WaitStatus};
 use serde::{Deserialize, Serialize};
 
-use crate::log::Log;
-use crate::notify::{Answer, Call, Listener};
+use crate::notify::{Listener, Serving, Supervisor};
 use crate::start::Filter;
 use crate::sys::{self, Forked};
 use crate::{Exit, Process, SandboxError, Stream, namespace, notify, start};
@@ -51,6 +50,8 @@ pub enum Place {
     Namespace(namespace::Inside),
     /// Right here: `/` is the rootfs already. With `logged` the builder answers the step's changes of metadata.
     Here { logged: bool },
+    /// Right here as well, but the builder answers for the rootfs. `pass` lets single calls through the filter.
+    Emulated { pass: u64 },
 }
 
 /// What became of it.
@@ -114,16 +115,16 @@ impl Helper {
         Ok(helper)
     }
 
-    /// Runs a step and waits until it and everything below it is gone. What the step asks about is for `log` to answer.
+    /// Runs a step and waits until it and everything below it is gone. What it asks about is for `supervisor` to answer.
     pub fn run(
         mut self,
         spec: &Spec,
-        log: Option<&Log<'_>>,
+        supervisor: Option<&dyn Supervisor>,
         output: &mut dyn FnMut(Stream, &[u8]),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Exit, SandboxError> {
         orders(spec, &self.socket)?;
-        let report = pump(&mut self.child, &self.socket, log, output, cancelled)?;
+        let report = self.attend(supervisor, output, cancelled)?;
         let status = self.end().map_err(|source| setup("could not wait for the helper process", source))?;
         match report {
             // Whatever it reported, a step that killed it was not one that ran as it should.
@@ -131,6 +132,30 @@ impl Helper {
             _ if cancelled() => Err(SandboxError::Cancelled),
             _ => Err(ended_early(status)),
         }
+    }
+
+    /// Passes output on and has the step's calls answered until the helper is gone.
+    fn attend(
+        &mut self,
+        supervisor: Option<&dyn Supervisor>,
+        output: &mut dyn FnMut(Stream, &[u8]),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Report>, SandboxError> {
+        std::thread::scope(|scope| {
+            let mut serving = None;
+            let mut begin = |listener| {
+                serving = supervisor.map(|supervisor| Serving::start(scope, listener, supervisor));
+            };
+            let report = pump(&mut self.child, &self.socket, &mut begin, output, cancelled);
+            if let (Some(serving), Some(supervisor)) = (serving, supervisor) {
+                // Whoever waits for an answer now is about to be killed: the helper does it once the socket is gone.
+                if !matches!(report, Ok(Some(_))) {
+                    let _ = self.socket.shutdown(std::net::Shutdown::Both);
+                }
+                serving.end(supervisor);
+            }
+            report
+        })
     }
 
     /// Lets go of the socket, which makes the helper kill what there may still be, and waits for it.
@@ -254,7 +279,7 @@ fn orders(spec: &Spec, mut socket: &UnixStream) -> Result<(), SandboxError> {
 fn pump(
     child: &mut Child,
     socket: &UnixStream,
-    log: Option<&Log<'_>>,
+    begin: &mut dyn FnMut(Listener),
     output: &mut dyn FnMut(Stream, &[u8]),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Option<Report>, SandboxError> {
@@ -268,7 +293,6 @@ fn pump(
     }
     let mut buffer = vec![0; 1 << 16];
     let mut report = Vec::new();
-    let mut listener = None;
     let mut done = false;
     let mut resumed = Instant::now();
     while !done && !cancelled() {
@@ -276,15 +300,9 @@ fn pump(
             resume(child);
             resumed = Instant::now();
         }
-        let asked = wait_readable(&pipes, socket, listener.as_ref()).map_err(failed)?;
-        if asked.contains(PollFlags::IN) {
-            answer(&mut listener, log);
-        } else if !asked.is_empty() {
-            // Nobody is left who could ask. Receiving would wait for ever (until Linux 6.11).
-            listener = None;
-        }
+        wait_readable(&pipes, socket).map_err(failed)?;
         // First the socket: what is in the pipes when it has ended is all that will ever be.
-        done = read_report(socket, &mut report, &mut listener).map_err(failed)?;
+        done = read_report(socket, &mut report, begin).map_err(failed)?;
         for slot in &mut pipes {
             pass_on(slot, &mut buffer, done, output).map_err(failed)?;
         }
@@ -292,40 +310,24 @@ fn pump(
     Ok(serde_json::from_slice(&report).ok())
 }
 
-/// What is to be had from the listener: that the step asks something, or that it never will again.
-fn wait_readable(
-    pipes: &[Option<(Stream, OwnedFd)>; 2],
-    socket: &UnixStream,
-    listener: Option<&Listener>,
-) -> rustix::io::Result<PollFlags> {
+fn wait_readable(pipes: &[Option<(Stream, OwnedFd)>; 2], socket: &UnixStream) -> rustix::io::Result<()> {
     let mut polled = vec![PollFd::new(socket, PollFlags::IN)];
     polled.extend(pipes.iter().flatten().map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN)));
-    polled.extend(listener.map(|listener| PollFd::new(listener, PollFlags::IN)));
     match rustix::event::poll(&mut polled, Some(&POLL)) {
-        Ok(_) => Ok(polled.last().filter(|_| listener.is_some()).map_or(PollFlags::empty(), PollFd::revents)),
-        Err(rustix::io::Errno::INTR) => Ok(PollFlags::empty()),
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error),
-    }
-}
-
-/// Answers one call, or lets go of a listener for which nobody is left.
-fn answer(listener: &mut Option<Listener>, log: Option<&Log<'_>>) {
-    let mut decide = |call: &Call, listener: &Listener| match log {
-        Some(log) => log.answer(call, listener),
-        // Safe: nothing was to be answered, so the kernel decides.
-        None => Answer::Continue,
-    };
-    if listener.as_ref().is_some_and(|listener| listener.serve(&mut decide).is_err()) {
-        *listener = None;
     }
 }
 
 /// Reads what there is of the report, and the listener that may come before it; true at its end, which is when the helper is
 /// gone.
-fn read_report(socket: &UnixStream, report: &mut Vec<u8>, listener: &mut Option<Listener>) -> rustix::io::Result<bool> {
+fn read_report(socket: &UnixStream, report: &mut Vec<u8>, begin: &mut dyn FnMut(Listener)) -> rustix::io::Result<bool> {
     let mut buffer = [0; 4096];
     loop {
-        match notify::receive(socket, &mut buffer, listener) {
+        let mut listener = None;
+        let received = notify::receive(socket, &mut buffer, &mut listener);
+        listener.map(&mut *begin);
+        match received {
             Ok(0) | Err(rustix::io::Errno::CONNRESET) => return Ok(true),
             Ok(count) => report.extend_from_slice(&buffer[..count]),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(false),
@@ -547,6 +549,7 @@ fn step(socket: &UnixStream, spec: &Spec) -> Result<Report, Report> {
                 Place::Namespace(_) => Filter::Refusing,
                 Place::Here { logged: true } => Filter::Asking(socket),
                 Place::Here { logged: false } => Filter::None,
+                Place::Emulated { pass } => Filter::Emulated { builder: socket, pass },
             };
             let report = start::become_program(&spec.process, filter);
             let _ = serde_json::to_vec(&report).map(|text| (&told).write_all(&text));

@@ -20,6 +20,7 @@ use rustix::fs::FlockOperation;
 
 use crate::helper::{Helper, Place, Spec};
 use crate::log::Log;
+use crate::notify::Supervisor;
 use crate::{Exit, Mount, MountSource, Network, Process, Sandbox, SandboxError, Stream, files};
 
 pub mod host;
@@ -148,7 +149,7 @@ impl Sandbox for InPlace {
         let swap = Swap::put_in(rootfs, &stage, &self.state.path, &self.keep, mounted)?;
         let log = self.log(rootfs, process)?;
         let spec = Spec { process: process.clone(), place: Place::Here { logged: log.is_some() } };
-        let result = helper.run(&spec, log.as_ref(), output, cancelled);
+        let result = helper.run(&spec, log.as_ref().map(|log| log as &dyn Supervisor), output, cancelled);
         let lost = swap.left_in_mounts();
         swap.take_out()?;
         let exit = result?;
@@ -170,7 +171,10 @@ fn with_network_files(process: &Process, mounts: &[Mount]) -> Vec<Mount> {
         target: PathBuf::from(target),
         source: MountSource::File { content, mode: 0o644, uid: 0, gid: 0 },
     };
-    let mut all = vec![file("/etc/resolv.conf", files::resolv_conf()), file("/etc/hosts", files::hosts(process))];
+    let mut all = vec![
+        file("/etc/resolv.conf", files::resolv_conf()),
+        file("/etc/hosts", files::hosts(process, &files::own_name())),
+    ];
     all.extend_from_slice(mounts);
     all
 }

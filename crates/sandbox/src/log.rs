@@ -20,7 +20,7 @@ use rootfs::{FileKind, Tree};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
-use crate::notify::{Answer, Call, Listener};
+use crate::notify::{Answer, Call, Listener, Supervisor};
 
 const AT_FDCWD: i32 = libc::AT_FDCWD;
 const NO_FOLLOW: u32 = libc::AT_SYMLINK_NOFOLLOW as u32;
@@ -129,7 +129,7 @@ impl<'t> Log<'t> {
     }
 
     /// Answers one call of the step.
-    pub fn answer(&self, call: &Call, listener: &Listener) -> Answer {
+    fn decide(&self, call: &Call, listener: &Listener) -> Answer {
         let known = known().find(|(number, _, _)| *number == libc::c_long::from(call.number));
         match known.ok_or(NotOurs).and_then(|(_, means, wants)| self.done(call, listener, *means, *wants)) {
             Ok(outcome) => Answer::Done(outcome.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))),
@@ -258,6 +258,16 @@ impl<'t> Log<'t> {
             && own.capabilities & FILE_RIGHTS & !rights.capabilities == 0;
         let at_root = is_same(call.open("root")?.as_fd(), "/")?;
         if same && at_root && listener.waits(call) { Ok(rights.umask) } else { Err(NotOurs) }
+    }
+}
+
+impl Supervisor for Log<'_> {
+    fn threads(&self) -> usize {
+        1
+    }
+
+    fn answer(&self, call: &Call, listener: &Listener) -> Answer {
+        self.decide(call, listener)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Seccomp user notification: system calls of a step that wait until the builder has answered them.
 //!
 //! The step puts a filter around itself and sends the listener to the builder, which is outside the filter. What the calls are
-//! about is not known here: `log` is the only user so far, the `emulate` back-end will be another.
+//! about is not known here: that is for a [`Supervisor`], the metadata log (`log`) or the `emulate` back-end.
 //!
 //! seccomp_unotify(2)
 
@@ -12,13 +12,18 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
-use crate::filter;
+use crate::{filter, sys};
 
 /// Commands of the listener; the sizes in them are those of the structures below (`linux/seccomp.h`).
 const RECEIVE: u32 = 0xc050_2100;
@@ -77,6 +82,57 @@ pub enum Answer {
     Given,
 }
 
+/// Who answers a step's calls.
+pub trait Supervisor: Sync {
+    /// How many threads answer at a time.
+    fn threads(&self) -> usize;
+
+    fn answer(&self, call: &Call, listener: &Listener) -> Answer;
+
+    /// Nobody will call any more: what still waits on behalf of a caller is to be given up.
+    fn end(&self) {}
+}
+
+/// The threads that answer one step's calls.
+pub struct Serving<'scope> {
+    threads: Vec<ScopedJoinHandle<'scope, ()>>,
+    numbers: Arc<Mutex<Vec<rustix::thread::Pid>>>,
+    ended: Arc<AtomicBool>,
+}
+
+impl<'scope> Serving<'scope> {
+    pub fn start<'env: 'scope>(
+        scope: &'scope Scope<'scope, 'env>,
+        listener: Listener,
+        supervisor: &'env dyn Supervisor,
+    ) -> Serving<'scope> {
+        let listener = Arc::new(listener);
+        let mut serving = Serving { threads: Vec::new(), numbers: Arc::default(), ended: Arc::default() };
+        for _ in 0..supervisor.threads() {
+            let (listener, numbers, ended) = (listener.clone(), serving.numbers.clone(), serving.ended.clone());
+            serving.threads.push(scope.spawn(move || {
+                numbers.lock().unwrap_or_else(PoisonError::into_inner).push(rustix::thread::gettid());
+                let mut decide = |call: &Call, listener: &Listener| supervisor.answer(call, listener);
+                while !ended.load(Ordering::Relaxed) && listener.serve(&mut decide).is_ok() {}
+            }));
+        }
+        serving
+    }
+
+    /// Ends the threads, which may all be waiting for a call that will never come.
+    pub fn end(self, supervisor: &dyn Supervisor) {
+        self.ended.store(true, Ordering::Relaxed);
+        while !self.threads.iter().all(ScopedJoinHandle::is_finished) {
+            supervisor.end();
+            for thread in self.numbers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                sys::interrupt(*thread);
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        supervisor.end();
+    }
+}
+
 /// The builder's end of a step's filter.
 pub struct Listener(OwnedFd);
 
@@ -87,17 +143,22 @@ impl AsFd for Listener {
 }
 
 impl Listener {
-    /// Answers the call that waits longest. To be called when poll(2) says that the listener can be read: else it may wait for
-    /// ever.
+    /// The same listener, for another thread.
+    pub fn share(&self) -> io::Result<Listener> {
+        self.0.try_clone().map(Listener)
+    }
+
+    /// Waits for a call and answers it. A signal ends the waiting.
     ///
     /// # Errors
-    /// When nobody is left who could call.
+    /// When nobody is left who could call; before Linux 6.11 it waits for ever then.
     pub fn serve(&self, decide: &mut dyn FnMut(&Call, &Listener) -> Answer) -> rustix::io::Result<()> {
         let mut call = Call::default();
         match self.control(RECEIVE, (&raw mut call).cast()) {
             Ok(()) => {}
-            // It was killed before it could be asked about.
-            Err(Errno::NOENT | Errno::INTR) => return Ok(()),
+            Err(Errno::INTR) => return Ok(()),
+            // It was killed before it could be asked about, or there is nobody left.
+            Err(Errno::NOENT) if !self.is_abandoned() => return Ok(()),
             Err(error) => return Err(error),
         }
         let (value, error, flags) = match decide(&call, self) {
@@ -139,6 +200,12 @@ impl Listener {
         let new_flags = if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 };
         let mut add = AddDescriptor { id: call.id, flags, source: file.as_raw_fd(), new: 0, new_flags };
         self.number(ADD_DESCRIPTOR, (&raw mut add).cast())
+    }
+
+    fn is_abandoned(&self) -> bool {
+        let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
+        let asked = rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        asked.is_ok() && polled[0].revents().contains(PollFlags::HUP)
     }
 
     /// Whether the caller still waits. Until then its number may be another process's.
@@ -219,6 +286,37 @@ pub fn listen(numbers: &[u32]) -> io::Result<OwnedFd> {
     // WAIT_KILLABLE_RECV (Linux 5.19): otherwise a signal makes the caller repeat a mknod that has been done.
     filter::listener(numbers, filter::NEW_LISTENER | filter::WAIT_KILLABLE)
         .or_else(|_| filter::listener(numbers, filter::NEW_LISTENER))
+}
+
+/// As [`listen`], for the `emulate` back-end: every call about files and ids, with `pass` for its own.
+pub fn listen_emulated(pass: u64) -> io::Result<OwnedFd> {
+    rustix::thread::set_no_new_privs(true)?;
+    filter::emulated(pass, filter::NEW_LISTENER | filter::WAIT_KILLABLE)
+        .or_else(|_| filter::emulated(pass, filter::NEW_LISTENER))
+}
+
+/// As [`send`], by a process whose filter asks about sendmsg(2) as well, unless its sixth argument is `pass`.
+pub fn send_past(listener: &OwnedFd, to: &UnixStream, pass: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct Control {
+        header: libc::cmsghdr,
+        descriptor: libc::c_int,
+    }
+    let mut blank = *b" ";
+    let mut vector = libc::iovec { iov_base: blank.as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: both are plain data for which zeroes are valid.
+    let (mut control, mut message) = unsafe { (std::mem::zeroed::<Control>(), std::mem::zeroed::<libc::msghdr>()) };
+    control.header.cmsg_len = (size_of::<libc::cmsghdr>() + size_of::<libc::c_int>()) as _;
+    control.header.cmsg_level = libc::SOL_SOCKET;
+    control.header.cmsg_type = libc::SCM_RIGHTS;
+    control.descriptor = listener.as_raw_fd();
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1 as _;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<Control>() as _;
+    // SAFETY: the message points to live data with the sizes that it says; the last three arguments are not looked at.
+    let sent = unsafe { libc::syscall(libc::SYS_sendmsg, to.as_raw_fd(), &raw const message, 0, 0, 0, pass) };
+    if sent == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Sends the listener along with one blank, which readers of JSON skip.

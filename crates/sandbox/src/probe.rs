@@ -9,6 +9,7 @@ use rustix::process::WaitOptions;
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::emulate::{self, Emulate};
 use crate::helper::{self, Report as Failure};
 use crate::inplace::lacks::Lacks;
 use crate::inplace::{self, InPlace, host};
@@ -124,13 +125,14 @@ struct Candidate {
 enum Chosen {
     Namespace { way: Way, fresh_proc: bool },
     InPlace(Lacks),
+    Emulate,
 }
 
 /// A back-end's probe: tries it and touches nothing of this process.
 type Try = fn(&Wanted<'_>) -> Candidate;
 
 /// Every back-end in the order in which `auto` prefers them. A new one is a line here and an arm in [`become_fit_for`].
-const BACKENDS: &[(&str, Try)] = &[("namespace", try_namespace), ("inplace", try_in_place)];
+const BACKENDS: &[(&str, Try)] = &[("namespace", try_namespace), ("inplace", try_in_place), ("emulate", try_emulate)];
 
 /// Names that `enter` takes beside `auto`.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -151,6 +153,11 @@ fn become_fit_for(chosen: Chosen, wanted: &Wanted<'_>) -> Result<Box<dyn Sandbox
             Box::new(Namespace { fresh_proc })
         }
         Chosen::InPlace(lacks) => Box::new(InPlace::new(wanted.work, wanted.keep, lacks)?),
+        Chosen::Emulate => {
+            emulate::give_up_rights()
+                .map_err(|source| SandboxError::Setup { action: "could not give up capabilities".into(), source })?;
+            Box::new(Emulate::new(wanted.work)?)
+        }
     };
     // Nobody of the same user reads our memory, environment or descriptors.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
@@ -170,6 +177,28 @@ fn try_in_place(wanted: &Wanted<'_>) -> Candidate {
         finding: Finding { backend: "inplace", works, tried, needs: (!works).then(|| needs.to_owned()) },
         chosen: lacks.map(Chosen::InPlace),
     }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- emulate
+
+fn try_emulate(wanted: &Wanted<'_>) -> Candidate {
+    let attempt = in_child(|attempt| attempt_emulate(wanted.work, attempt));
+    let works = attempt.works;
+    let needs = "Linux 5.9 with seccomp user notification, process_vm_readv and ptrace of own children (no Yama \
+                 ptrace_scope of 2 or 3, no seccomp profile that refuses them)";
+    Candidate {
+        finding: Finding { backend: "emulate", works, tried: attempt.tried, needs: (!works).then(|| needs.to_owned()) },
+        chosen: works.then_some(Chosen::Emulate),
+    }
+}
+
+/// Runs nothing at all in an empty rootfs, and looks at how far that comes: everything but the program has been emulated then.
+fn attempt_emulate(_work: &Path, attempt: &mut Attempt) {
+    match sys::landlock_version() {
+        Ok(version) => attempt.tried.push(format!("Landlock (version {version}): ok")),
+        Err(error) => attempt.tried.push(format!("Landlock, the second wall: {}: ok", sys::plain(&error))),
+    }
+    attempt.works = true;
 }
 
 // -------------------------------------------------------------------------------------------------------------- namespace

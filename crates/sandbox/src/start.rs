@@ -47,6 +47,11 @@ pub enum Filter<'s> {
     Refusing,
     /// Changes of files' metadata are asked about; the listener is sent here.
     Asking(&'s UnixStream),
+    /// Everything about files and ids is asked about; the listener is sent here.
+    Emulated {
+        builder: &'s UnixStream,
+        pass: u64,
+    },
 }
 
 /// Turns this process into the step's program; returns only why not.
@@ -59,6 +64,10 @@ pub fn become_program(process: &Process, filter: Filter<'_>) -> Report {
 
 fn prepare(process: &Process, filter: Filter<'_>) -> Result<(), Report> {
     let _ = rustix::process::setsid();
+    if let Filter::Emulated { builder, pass } = filter {
+        // All that follows is done by the builder already, in the rootfs.
+        emulated(builder, pass)?;
+    }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     null_input().map_err(|error| Report::setup("could not open `/dev/null` for the step", error))?;
     enter_directory(process)?;
@@ -76,7 +85,7 @@ fn prepare(process: &Process, filter: Filter<'_>) -> Result<(), Report> {
     }
     let capabilities = match filter {
         Filter::Refusing => CAPABILITIES,
-        Filter::None | Filter::Asking(_) => CAPABILITIES.difference(WITHHELD_IN_PLACE),
+        Filter::None | Filter::Asking(_) | Filter::Emulated { .. } => CAPABILITIES.difference(WITHHELD_IN_PLACE),
     };
     drop_rights(process, capabilities).map_err(|error| {
         Report::setup(format!("could not become user {}:{} for the step", process.uid, process.gid), error)
@@ -90,6 +99,19 @@ fn prepare(process: &Process, filter: Filter<'_>) -> Result<(), Report> {
     sys::reset_signals();
     sys::close_rest_on_exec();
     Ok(())
+}
+
+/// Shuts this process into the `emulate` back-end: it can open nothing by itself any more.
+fn emulated(builder: &UnixStream, pass: u64) -> Result<(), Report> {
+    let failed = |action: &'static str| move |error: io::Error| Report::setup(action, error);
+    // The builder reads and writes our memory. There are no secrets in it: the orders of this back-end have none.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
+        .map_err(|error| Report::setup("prctl(PR_SET_DUMPABLE)", error))?;
+    let _ = rustix::thread::set_no_new_privs(true);
+    // Without Landlock (before Linux 5.13) the filter is the only wall; `zuwai doctor` says so.
+    let _ = sys::enter_empty_domain();
+    let listener = notify::listen_emulated(pass).map_err(failed("could not apply a seccomp filter to the step"))?;
+    notify::send_past(&listener, builder, pass).map_err(failed("could not send the step's filter to the builder"))
 }
 
 fn null_input() -> io::Result<()> {

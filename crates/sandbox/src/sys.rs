@@ -60,6 +60,24 @@ pub fn reset_signals() {
     }
 }
 
+/// Has a thread of this process come back from a call in which it waits. Nothing else happens to it.
+pub fn interrupt(thread: Pid) {
+    static HANDLED: std::sync::Once = std::sync::Once::new();
+    extern "C" fn nothing(_: libc::c_int) {}
+    HANDLED.call_once(|| {
+        // SAFETY: the structure is zeroed and then filled as sigaction wants it; the handler does nothing, which every
+        // thread may do at any time. Without SA_RESTART the call ends.
+        unsafe {
+            let mut action = std::mem::zeroed::<libc::sigaction>();
+            action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+            libc::sigaction(libc::SIGURG, &raw const action, std::ptr::null_mut());
+        }
+    });
+    let process = rustix::process::getpid().as_raw_nonzero().get();
+    // SAFETY: takes three numbers; a thread that is gone gives ESRCH.
+    unsafe { libc::syscall(libc::SYS_tgkill, process, thread.as_raw_nonzero().get(), libc::SIGURG) };
+}
+
 /// Becomes another program; returns only why not.
 pub fn execve(program: &OsStr, args: &[CString], env: &[CString]) -> io::Error {
     let Ok(program) = CString::new(program.as_bytes()) else {
@@ -238,4 +256,40 @@ pub fn keep_to_itself() -> io::Result<()> {
     // SAFETY: takes two numbers, the first of them a descriptor that is open for the whole call.
     let done = unsafe { libc::syscall(SYS_LANDLOCK_RESTRICT_SELF, rules.as_raw_fd(), 0 as libc::c_uint) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Enters a Landlock domain that allows no access to files at all, by paths; what is open already stays usable. Needs
+/// `no_new_privs`. Gives the version of the kernel's Landlock interface, an error where there is none (before Linux 5.13).
+pub fn enter_empty_domain() -> io::Result<libc::c_long> {
+    #[repr(C)]
+    struct Attributes {
+        handled_access_fs: u64,
+        handled_access_net: u64,
+        scoped: u64,
+    }
+    let version = landlock_version()?;
+    // Rights over files that each version knows (`linux/landlock.h`).
+    let rights: u32 = match version {
+        1 => 13,
+        2 => 14,
+        3 | 4 => 15,
+        _ => 16,
+    };
+    let scoped = if version >= SCOPES { 3 } else { 0 };
+    let attributes = Attributes { handled_access_fs: (1 << rights) - 1, handled_access_net: 0, scoped };
+    let size = match version {
+        1..4 => 8,
+        4 | 5 => 16,
+        _ => size_of::<Attributes>(),
+    };
+    // SAFETY: the structure has the kernel's layout; as much of it as the version knows is given, and it outlives the call.
+    let made = unsafe { libc::syscall(SYS_LANDLOCK_CREATE_RULESET, &raw const attributes, size, 0 as libc::c_uint) };
+    if made < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+    let rules = unsafe { OwnedFd::from_raw_fd(made as libc::c_int) };
+    // SAFETY: takes two numbers, the first of them a descriptor that is open for the whole call.
+    let done = unsafe { libc::syscall(SYS_LANDLOCK_RESTRICT_SELF, rules.as_raw_fd(), 0 as libc::c_uint) };
+    if done == 0 { Ok(version) } else { Err(io::Error::last_os_error()) }
 }

@@ -73,7 +73,7 @@ impl Tree {
         Ok(Some(found))
     }
 
-    fn merge(&self, found: &mut Found) {
+    pub(super) fn merge(&self, found: &mut Found) {
         if let Some(table) = self.entries()
             && let Some(entry) = table.get(found.key)
         {
@@ -211,12 +211,10 @@ impl Tree {
     fn pretend_owner_at(&self, directory: BorrowedFd<'_>, name: &OsStr, uid: u32, gid: u32) -> io::Result<()> {
         let real = self.existing(directory, name)?;
         let owner = (real.metadata.uid, real.metadata.gid);
-        let is_default = self.pretends_owners() && (uid, gid) == (0, 0);
         self.pretend(real.key, |entry| {
-            if is_default {
-                entry.forget_owner();
-            } else {
-                entry.pretend_owner((uid, gid), owner);
+            match self.pretends_owners() {
+                true => entry.own((uid, gid), owner),
+                false => entry.pretend_owner((uid, gid), owner),
             }
             entry.forget_xattr(OsStr::new(CAPABILITY));
         })?;
@@ -252,7 +250,8 @@ impl Tree {
             FileKind::Directory => 0o700,
             _ => 0o600,
         };
-        match sys::change_mode(directory, name, if keeps_access { mode | needed } else { mode }) {
+        // Set-id bits are for the table: the kernel would take them from a file that a step without capabilities writes to.
+        match sys::change_mode(directory, name, if keeps_access { (mode & 0o1777) | needed } else { mode }) {
             Err(error) if !is_io_refusal(&error) || self.table.is_none() => Err(error),
             _ => self.pretend_mode_at(directory, name, mode),
         }

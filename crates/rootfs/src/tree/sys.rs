@@ -48,6 +48,19 @@ pub fn kind_of(mode: u32) -> FileKind {
     }
 }
 
+/// The type bits of a mode.
+pub fn type_of(kind: FileKind) -> u32 {
+    match kind {
+        FileKind::File => libc::S_IFREG,
+        FileKind::Directory => libc::S_IFDIR,
+        FileKind::Symlink => libc::S_IFLNK,
+        FileKind::Fifo => libc::S_IFIFO,
+        FileKind::Socket => libc::S_IFSOCK,
+        FileKind::CharDevice => libc::S_IFCHR,
+        FileKind::BlockDevice => libc::S_IFBLK,
+    }
+}
+
 /// Metadata of `name` in `dir` (of `dir` itself with an empty name), no link followed; none where it does not exist.
 pub fn stat(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Found>> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::EMPTY_PATH;
@@ -60,7 +73,7 @@ pub fn stat(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Found>> {
     }
 }
 
-fn from_statx(stat: &rustix::fs::Statx) -> Found {
+pub fn from_statx(stat: &rustix::fs::Statx) -> Found {
     let has_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
     let born = if has_birth { (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec) } else { (0, 0) };
     let mode = u32::from(stat.stx_mode);

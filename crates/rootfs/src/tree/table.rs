@@ -47,6 +47,11 @@ impl Entry {
         self.owner = (wanted != real).then_some(Pretended { wanted, real });
     }
 
+    /// Where nobody's entry means root's: an owner other than root is written down, also one that the kernel has as well.
+    pub fn own(&mut self, wanted: (u32, u32), real: (u32, u32)) {
+        self.owner = (wanted != (0, 0)).then_some(Pretended { wanted, real });
+    }
+
     pub fn has_owner(&self) -> bool {
         self.owner.is_some()
     }

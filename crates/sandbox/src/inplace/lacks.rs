@@ -13,7 +13,7 @@ use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use rustix::process::{Signal, WaitOptions};
 
 use crate::log::{self, Log};
-use crate::notify::{self, Listener};
+use crate::notify::{self, Listener, Supervisor as _};
 use crate::sys::{self, Forked};
 
 /// Of a file that is set-group-ID and of a group that is not ours.

@@ -70,7 +70,7 @@ pub fn arrange(inside: &Inside, process: &Process) -> Result<(), Report> {
     device_files(&root)?;
     system_files(&root)?;
     scratch.put(&root, "/etc/resolv.conf", &inside.resolv_conf)?;
-    scratch.put(&root, "/etc/hosts", &files::hosts(process))?;
+    scratch.put(&root, "/etc/hosts", &files::hosts(process, &files::own_name()))?;
     for mount in &inside.mounts {
         user_mount(&root, &scratch, mount)?;
     }

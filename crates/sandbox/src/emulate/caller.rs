@@ -1,0 +1,262 @@
+//! One call that waits, and the files that it means.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use rootfs::Tree;
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, Statx};
+use rustix::io::Errno;
+
+use super::World;
+use super::ids::{EXECUTE, WRITE};
+use super::memory;
+use super::place::{Dir, LOOK, Node, Spot, Target, View, look, open_path, own_path, type_of};
+use super::tasks::Process;
+use crate::notify::{Call, Listener};
+
+pub const AT_FDCWD: i32 = libc::AT_FDCWD;
+pub const NO_FOLLOW: u32 = libc::AT_SYMLINK_NOFOLLOW as u32;
+pub const EMPTY_PATH: u32 = libc::AT_EMPTY_PATH as u32;
+
+/// What becomes of a call that has not failed.
+pub enum Reply {
+    Value(i64),
+    /// The caller has its answer.
+    Given,
+    /// The kernel does it. Each use says why that is safe.
+    Continue,
+}
+
+pub type Handled = Result<Reply, Errno>;
+
+pub const DONE: Handled = Ok(Reply::Value(0));
+
+pub struct Caller<'w> {
+    pub world: &'w World,
+    pub call: &'w Call,
+    pub listener: &'w Listener,
+    pub process: Arc<Process>,
+    pub view: View,
+    /// Of the call in its present form (`calls.rs`).
+    pub arguments: [u64; 6],
+}
+
+/// A name in a directory that is to be made or taken away.
+pub struct Entry {
+    pub dir: Arc<Dir>,
+    pub name: CString,
+    pub found: Option<Statx>,
+}
+
+/// A path of the builder's by which the kernel reaches exactly one file.
+pub struct Handle {
+    pub path: CString,
+    _file: Option<OwnedFd>,
+}
+
+impl Caller<'_> {
+    /// An argument of type int, unsigned or mode_t.
+    pub fn number(&self, index: usize) -> u32 {
+        self.arguments[index] as u32
+    }
+
+    pub fn descriptor(&self, index: usize) -> i32 {
+        self.arguments[index] as i32
+    }
+
+    pub fn read(&self, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
+        memory::bytes(self.call.thread, address, length)
+    }
+
+    pub fn path(&self, address: u64) -> Result<Vec<u8>, Errno> {
+        memory::path(self.call.thread, address)
+    }
+
+    /// Writes to the caller's memory, if it is still the caller's.
+    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        if !self.listener.waits(self.call) {
+            return Err(Errno::SRCH);
+        }
+        memory::write(self.call.thread, address, bytes)
+    }
+
+    /// Where a relative path begins.
+    pub fn start(&self, descriptor: i32) -> Result<Node, Errno> {
+        if descriptor == AT_FDCWD {
+            return Ok(self.view.cwd.clone());
+        }
+        match self.world.places.descriptor(self.view.process, descriptor)?.spot {
+            Spot::Node(node) => Ok(node),
+            _ => Err(Errno::NOTDIR),
+        }
+    }
+
+    pub fn walk(&self, descriptor: i32, path: &[u8], follow: bool) -> Result<Target, Errno> {
+        if path.is_empty() {
+            return Err(Errno::NOENT);
+        }
+        let start = if path.starts_with(b"/") { Node::Dir(self.view.root.clone()) } else { self.start(descriptor)? };
+        self.world.places.walk(&self.view, &start, path, follow)
+    }
+
+    /// The file that a descriptor, a path and `AT_*` flags mean.
+    pub fn target(&self, descriptor: usize, path: usize, flags: u32) -> Result<Target, Errno> {
+        let address = self.arguments[path];
+        let path = if address == 0 && flags & EMPTY_PATH != 0 { Vec::new() } else { self.path(address)? };
+        let descriptor = self.descriptor(descriptor);
+        if path.is_empty() && flags & EMPTY_PATH != 0 {
+            return match descriptor {
+                AT_FDCWD => self.world.places.walk(&self.view, &self.view.cwd, b".", true),
+                descriptor => self.world.places.descriptor(self.view.process, descriptor),
+            };
+        }
+        self.walk(descriptor, &path, flags & NO_FOLLOW == 0)
+    }
+
+    /// As [`Caller::target`], of a file that exists.
+    pub fn existing(&self, descriptor: usize, path: usize, flags: u32) -> Result<(Target, Statx), Errno> {
+        let target = self.target(descriptor, path, flags)?;
+        let found = *target.existing()?;
+        Ok((target, found))
+    }
+
+    /// The directory and the name that a path ends in; `other` for what has no name that could be changed.
+    pub fn entry(&self, descriptor: usize, path: usize, other: Errno) -> Result<Entry, Errno> {
+        let path = self.path(self.arguments[path])?;
+        let target = self.walk(self.descriptor(descriptor), &path, false)?;
+        match target.spot {
+            Spot::Entry(dir, name) => Ok(Entry { dir, name, found: target.found }),
+            Spot::Node(Node::Proc(_)) => Err(if other == Errno::EXIST { other } else { Errno::PERM }),
+            _ => Err(other),
+        }
+    }
+
+    /// That a name may be made in a directory.
+    pub fn may_add(&self, dir: &Dir) -> Result<(), Errno> {
+        if dir.area.read_only {
+            return Err(Errno::ROFS);
+        }
+        if self.view.ids.is_root() || dir.area.tree.is_none() {
+            return Ok(());
+        }
+        self.view.ids.may(&self.world.places.seen(dir)?, WRITE | EXECUTE)
+    }
+
+    /// That a name may be taken out of a directory (path_resolution(7), sticky directories in inode(7)).
+    pub fn may_remove(&self, entry: &Entry) -> Result<Statx, Errno> {
+        let found = entry.found.ok_or(Errno::NOENT)?;
+        self.may_add(&entry.dir)?;
+        if self.view.ids.is_root() || entry.dir.area.tree.is_none() {
+            return Ok(found);
+        }
+        let dir = self.world.places.seen(&entry.dir)?;
+        let is_sticky = u32::from(dir.stx_mode) & libc::S_ISVTX != 0;
+        if is_sticky && !self.view.ids.owns(&found) && !self.view.ids.owns(&dir) {
+            return Err(Errno::PERM);
+        }
+        Ok(found)
+    }
+
+    /// A way for the kernel to exactly this file.
+    pub fn handle(&self, target: &Target) -> Result<Handle, Errno> {
+        match &target.spot {
+            Spot::Entry(dir, name) => {
+                let file = open_path(dir.fd.as_fd(), name.to_bytes(), OFlags::empty())?;
+                Ok(Handle { path: own_path(file.as_fd()), _file: Some(file) })
+            }
+            Spot::Node(Node::Dir(dir)) => Ok(Handle { path: own_path(dir.fd.as_fd()), _file: None }),
+            Spot::Node(Node::Proc(proc)) => {
+                Ok(Handle { path: CString::new(proc.path()).map_err(|_| Errno::INVAL)?, _file: None })
+            }
+            Spot::Mapped(mapped) => Ok(Handle { path: own_path(mapped.file.as_fd()), _file: None }),
+            Spot::Open(path) => Ok(Handle { path: path.clone(), _file: None }),
+        }
+    }
+
+    /// Who keeps a file's owner and mode; none for the host's own files.
+    pub fn tree(&self, target: &Target) -> Option<Arc<Tree>> {
+        match &target.spot {
+            Spot::Entry(dir, _) | Spot::Node(Node::Dir(dir)) => dir.area.tree.clone(),
+            Spot::Node(Node::Proc(_)) => None,
+            Spot::Mapped(mapped) => mapped.tree.clone(),
+            Spot::Open(path) => self.world.places.tree_of(path),
+        }
+    }
+
+    pub fn is_read_only(&self, target: &Target) -> bool {
+        match &target.spot {
+            Spot::Entry(dir, _) | Spot::Node(Node::Dir(dir)) => dir.area.read_only,
+            Spot::Node(Node::Proc(_)) => true,
+            Spot::Mapped(mapped) => mapped.read_only,
+            Spot::Open(path) => self.world.places.is_read_only(path),
+        }
+    }
+
+    pub fn may_change(&self, target: &Target) -> Result<(), Errno> {
+        if self.is_read_only(target) { Err(Errno::ROFS) } else { Ok(()) }
+    }
+
+    /// The directory that a target is.
+    pub fn directory(&self, target: Target) -> Result<Node, Errno> {
+        if !type_of(target.existing()?).is_dir() {
+            return Err(Errno::NOTDIR);
+        }
+        match target.spot {
+            Spot::Node(node) => Ok(node),
+            Spot::Entry(dir, name) => match self.world.places.walk_into(&dir, name.to_bytes())? {
+                Some(dir) => Ok(Node::Dir(dir)),
+                None => Err(Errno::NOTDIR),
+            },
+            _ => Err(Errno::NOTDIR),
+        }
+    }
+
+    /// Writes down a file that has just been made: the caller's, or of the directory's group where that is set-group-ID.
+    /// Gives it the permission bits that our own umask held back.
+    pub fn made(&self, dir: &Dir, name: &CStr, mode: u32, real_mode: u32) -> Result<(), Errno> {
+        let file = open_path(dir.fd.as_fd(), name.to_bytes(), OFlags::empty())?;
+        self.made_file(Some(dir), file, mode, real_mode, None)
+    }
+
+    pub fn made_file(
+        &self,
+        dir: Option<&Dir>,
+        file: OwnedFd,
+        mode: u32,
+        real_mode: u32,
+        node: Option<(rootfs::FileKind, (u32, u32))>,
+    ) -> Result<(), Errno> {
+        let mut real = look(file.as_fd())?;
+        let kind = type_of(&real);
+        if kind != FileType::Symlink && u32::from(real.stx_mode) & 0o7777 != real_mode {
+            rustix::fs::chmod(own_path(file.as_fd()).as_c_str(), rustix::fs::Mode::from_raw_mode(real_mode))?;
+            real = look(file.as_fd())?;
+        }
+        let Some(tree) = dir.map_or(Some(self.world.tree.clone()), |dir| dir.area.tree.clone()) else { return Ok(()) };
+        let ids = &self.view.ids;
+        let (mut gid, mut mode) = (ids.group.files, mode);
+        if let Some(dir) = dir {
+            let above = self.world.places.seen(dir)?;
+            if u32::from(above.stx_mode) & libc::S_ISGID != 0 {
+                gid = above.stx_gid;
+                mode |= if kind.is_dir() { libc::S_ISGID } else { 0 };
+            }
+        }
+        let wanted = rootfs::Wanted { uid: ids.user.files, gid, mode, node };
+        tree.pretend_new(&real, wanted).map_err(errno)
+    }
+
+    pub fn ok(&self, value: impl Into<i64>) -> Handled {
+        Ok(Reply::Value(value.into()))
+    }
+}
+
+/// The kernel's own answer about a file, for the table.
+pub fn look_by(handle: &Handle) -> Result<Statx, Errno> {
+    Ok(rustix::fs::statx(CWD, handle.path.as_c_str(), AtFlags::NO_AUTOMOUNT, LOOK)?)
+}
+
+pub fn errno(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}

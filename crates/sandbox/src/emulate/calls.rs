@@ -1,0 +1,254 @@
+//! Which system calls are asked about, and their one form.
+//!
+//! Old calls are newer ones with fixed arguments: `open(path, flags, mode)` is `openat(AT_FDCWD, path, flags, mode)`.
+
+use super::caller::{Caller, Handled};
+use super::change::{self, Times};
+use super::ids::Kind;
+use super::{files, identity, open, program};
+
+/// What a call comes down to. The arguments of each are at the function that does it.
+#[derive(Clone, Copy, Debug)]
+pub enum Operation {
+    Open,
+    Stat,
+    Statx,
+    Access,
+    ReadLink,
+    WorkingDirectory,
+    ChangeDirectory,
+    ChangeDirectoryTo,
+    ChangeRoot,
+    FileSystem,
+    GetAttribute,
+    ListAttributes,
+    SetAttribute,
+    RemoveAttribute,
+    MakeDirectory,
+    MakeNode,
+    MakeSymlink,
+    MakeLink,
+    Unlink,
+    Rename,
+    ChangeMode,
+    ChangeOwner,
+    ChangeTimes(Times),
+    Truncate,
+    Umask,
+    Id(Kind, Which),
+    Ids(Kind),
+    SetId(Kind),
+    SetTwo(Kind),
+    SetThree(Kind),
+    SetFiles(Kind),
+    Groups,
+    SetGroups,
+    Capabilities,
+    SetCapabilities,
+    SystemName,
+    Execute,
+    Exit,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Which {
+    Real,
+    Effective,
+}
+
+/// Where an argument of the form comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Argument {
+    /// The call's own argument with this index.
+    A(usize),
+    Is(u64),
+}
+
+use Argument::{A, Is};
+use Operation as O;
+
+const CWD: Argument = Is(libc::AT_FDCWD as u64);
+const NONE: Argument = Is(0);
+const NO_FOLLOW: Argument = Is(files::following(false));
+const EMPTY: Argument = Is(libc::AT_EMPTY_PATH as u64);
+const REMOVE_DIRECTORY: Argument = Is(libc::AT_REMOVEDIR as u64);
+/// creat(2)
+const TO_CREATE: Argument = Is((libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u64);
+
+type Form = (libc::c_long, Operation, &'static [Argument]);
+
+/// fchmodat2: one number on every architecture, like all that are newer than 2019; libc lacks it for some.
+const FCHMODAT2: libc::c_long = 452;
+const FACCESSAT2: libc::c_long = 439;
+
+const EVERYWHERE: &[Form] = &[
+    (libc::SYS_openat, O::Open, &[A(0), A(1), A(2), A(3)]),
+    (libc::SYS_newfstatat, O::Stat, &[A(0), A(1), A(2), A(3)]),
+    (libc::SYS_fstat, O::Stat, &[A(0), NONE, A(1), EMPTY]),
+    (libc::SYS_statx, O::Statx, &[A(0), A(1), A(2), A(3), A(4)]),
+    (libc::SYS_faccessat, O::Access, &[A(0), A(1), A(2), NONE]),
+    (FACCESSAT2, O::Access, &[A(0), A(1), A(2), A(3)]),
+    (libc::SYS_readlinkat, O::ReadLink, &[A(0), A(1), A(2), A(3)]),
+    (libc::SYS_getcwd, O::WorkingDirectory, &[A(0), A(1)]),
+    (libc::SYS_chdir, O::ChangeDirectory, &[A(0)]),
+    (libc::SYS_fchdir, O::ChangeDirectoryTo, &[A(0)]),
+    (libc::SYS_chroot, O::ChangeRoot, &[A(0)]),
+    (libc::SYS_statfs, O::FileSystem, &[A(0), A(1)]),
+    (libc::SYS_getxattr, O::GetAttribute, &[CWD, A(0), NONE, A(1), A(2), A(3)]),
+    (libc::SYS_lgetxattr, O::GetAttribute, &[CWD, A(0), NO_FOLLOW, A(1), A(2), A(3)]),
+    (libc::SYS_fgetxattr, O::GetAttribute, &[A(0), NONE, EMPTY, A(1), A(2), A(3)]),
+    (libc::SYS_listxattr, O::ListAttributes, &[CWD, A(0), NONE, A(1), A(2)]),
+    (libc::SYS_llistxattr, O::ListAttributes, &[CWD, A(0), NO_FOLLOW, A(1), A(2)]),
+    (libc::SYS_flistxattr, O::ListAttributes, &[A(0), NONE, EMPTY, A(1), A(2)]),
+    (libc::SYS_setxattr, O::SetAttribute, &[CWD, A(0), NONE, A(1), A(2), A(3)]),
+    (libc::SYS_lsetxattr, O::SetAttribute, &[CWD, A(0), NO_FOLLOW, A(1), A(2), A(3)]),
+    (libc::SYS_fsetxattr, O::SetAttribute, &[A(0), NONE, EMPTY, A(1), A(2), A(3)]),
+    (libc::SYS_removexattr, O::RemoveAttribute, &[CWD, A(0), NONE, A(1)]),
+    (libc::SYS_lremovexattr, O::RemoveAttribute, &[CWD, A(0), NO_FOLLOW, A(1)]),
+    (libc::SYS_fremovexattr, O::RemoveAttribute, &[A(0), NONE, EMPTY, A(1)]),
+    (libc::SYS_mkdirat, O::MakeDirectory, &[A(0), A(1), A(2)]),
+    (libc::SYS_mknodat, O::MakeNode, &[A(0), A(1), A(2), A(3)]),
+    (libc::SYS_symlinkat, O::MakeSymlink, &[A(0), A(1), A(2)]),
+    (libc::SYS_linkat, O::MakeLink, &[A(0), A(1), A(2), A(3), A(4)]),
+    (libc::SYS_unlinkat, O::Unlink, &[A(0), A(1), A(2)]),
+    (libc::SYS_renameat2, O::Rename, &[A(0), A(1), A(2), A(3), A(4)]),
+    (libc::SYS_fchmod, O::ChangeMode, &[A(0), NONE, A(1), EMPTY]),
+    (libc::SYS_fchmodat, O::ChangeMode, &[A(0), A(1), A(2), NONE]),
+    (FCHMODAT2, O::ChangeMode, &[A(0), A(1), A(2), A(3)]),
+    (libc::SYS_fchown, O::ChangeOwner, &[A(0), NONE, A(1), A(2), EMPTY]),
+    (libc::SYS_fchownat, O::ChangeOwner, &[A(0), A(1), A(2), A(3), A(4)]),
+    (libc::SYS_utimensat, O::ChangeTimes(Times::Nanoseconds), &[A(0), A(1), A(2), A(3)]),
+    (libc::SYS_truncate, O::Truncate, &[A(0), A(1)]),
+    (libc::SYS_umask, O::Umask, &[A(0)]),
+    (libc::SYS_getuid, O::Id(Kind::User, Which::Real), &[]),
+    (libc::SYS_geteuid, O::Id(Kind::User, Which::Effective), &[]),
+    (libc::SYS_getgid, O::Id(Kind::Group, Which::Real), &[]),
+    (libc::SYS_getegid, O::Id(Kind::Group, Which::Effective), &[]),
+    (libc::SYS_getresuid, O::Ids(Kind::User), &[A(0), A(1), A(2)]),
+    (libc::SYS_getresgid, O::Ids(Kind::Group), &[A(0), A(1), A(2)]),
+    (libc::SYS_setuid, O::SetId(Kind::User), &[A(0)]),
+    (libc::SYS_setgid, O::SetId(Kind::Group), &[A(0)]),
+    (libc::SYS_setreuid, O::SetTwo(Kind::User), &[A(0), A(1)]),
+    (libc::SYS_setregid, O::SetTwo(Kind::Group), &[A(0), A(1)]),
+    (libc::SYS_setresuid, O::SetThree(Kind::User), &[A(0), A(1), A(2)]),
+    (libc::SYS_setresgid, O::SetThree(Kind::Group), &[A(0), A(1), A(2)]),
+    (libc::SYS_setfsuid, O::SetFiles(Kind::User), &[A(0)]),
+    (libc::SYS_setfsgid, O::SetFiles(Kind::Group), &[A(0)]),
+    (libc::SYS_getgroups, O::Groups, &[A(0), A(1)]),
+    (libc::SYS_setgroups, O::SetGroups, &[A(0), A(1)]),
+    (libc::SYS_capget, O::Capabilities, &[A(0), A(1)]),
+    (libc::SYS_capset, O::SetCapabilities, &[A(0), A(1)]),
+    (libc::SYS_uname, O::SystemName, &[A(0)]),
+    (libc::SYS_execve, O::Execute, &[CWD, A(0), A(1), A(2), NONE]),
+    (libc::SYS_execveat, O::Execute, &[A(0), A(1), A(2), A(3), A(4)]),
+    (libc::SYS_exit_group, O::Exit, &[]),
+];
+
+/// Calls of before there were directories to begin at.
+#[cfg(target_arch = "x86_64")]
+const OLD: &[Form] = &[
+    (libc::SYS_open, O::Open, &[CWD, A(0), A(1), A(2)]),
+    (libc::SYS_creat, O::Open, &[CWD, A(0), TO_CREATE, A(1)]),
+    (libc::SYS_stat, O::Stat, &[CWD, A(0), A(1), NONE]),
+    (libc::SYS_lstat, O::Stat, &[CWD, A(0), A(1), NO_FOLLOW]),
+    (libc::SYS_access, O::Access, &[CWD, A(0), A(1), NONE]),
+    (libc::SYS_readlink, O::ReadLink, &[CWD, A(0), A(1), A(2)]),
+    (libc::SYS_mkdir, O::MakeDirectory, &[CWD, A(0), A(1)]),
+    (libc::SYS_mknod, O::MakeNode, &[CWD, A(0), A(1), A(2)]),
+    (libc::SYS_symlink, O::MakeSymlink, &[A(0), CWD, A(1)]),
+    (libc::SYS_link, O::MakeLink, &[CWD, A(0), CWD, A(1), NONE]),
+    (libc::SYS_unlink, O::Unlink, &[CWD, A(0), NONE]),
+    (libc::SYS_rmdir, O::Unlink, &[CWD, A(0), REMOVE_DIRECTORY]),
+    (libc::SYS_rename, O::Rename, &[CWD, A(0), CWD, A(1), NONE]),
+    (libc::SYS_renameat, O::Rename, &[A(0), A(1), A(2), A(3), NONE]),
+    (libc::SYS_chmod, O::ChangeMode, &[CWD, A(0), A(1), NONE]),
+    (libc::SYS_chown, O::ChangeOwner, &[CWD, A(0), A(1), A(2), NONE]),
+    (libc::SYS_lchown, O::ChangeOwner, &[CWD, A(0), A(1), A(2), NO_FOLLOW]),
+    (libc::SYS_utimes, O::ChangeTimes(Times::Microseconds), &[CWD, A(0), A(1), NONE]),
+    (libc::SYS_futimesat, O::ChangeTimes(Times::Microseconds), &[A(0), A(1), A(2), NONE]),
+    (libc::SYS_utime, O::ChangeTimes(Times::Seconds), &[CWD, A(0), A(1), NONE]),
+];
+
+#[cfg(not(target_arch = "x86_64"))]
+const OLD: &[Form] = &[(libc::SYS_renameat, O::Rename, &[A(0), A(1), A(2), A(3), NONE])];
+
+fn all() -> impl Iterator<Item = &'static Form> {
+    EVERYWHERE.iter().chain(OLD)
+}
+
+/// Numbers of the calls that the filter asks about.
+pub fn numbers() -> impl Iterator<Item = u32> {
+    all().map(|(number, _, _)| *number as u32)
+}
+
+/// Forms by the call's number.
+pub struct Forms(Vec<Option<&'static Form>>);
+
+impl Forms {
+    pub fn new() -> Forms {
+        let mut forms = vec![None; 512];
+        for form in all() {
+            if let Some(slot) = forms.get_mut(form.0 as usize) {
+                *slot = Some(form);
+            }
+        }
+        Forms(forms)
+    }
+
+    /// The operation and its arguments.
+    pub fn of(&self, number: i32, arguments: &[u64; 6]) -> Option<(Operation, [u64; 6])> {
+        let (_, operation, from) = (*self.0.get(usize::try_from(number).ok()?)?)?;
+        let mut formed = [0; 6];
+        for (to, from) in formed.iter_mut().zip(*from) {
+            *to = match from {
+                A(index) => arguments[*index],
+                Is(value) => *value,
+            };
+        }
+        Some((*operation, formed))
+    }
+}
+
+pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {
+    match operation {
+        O::Open => open::open(caller),
+        O::Stat => files::stat(caller),
+        O::Statx => files::statx(caller),
+        O::Access => files::access(caller),
+        O::ReadLink => files::readlink(caller),
+        O::WorkingDirectory => files::getcwd(caller),
+        O::ChangeDirectory => files::chdir(caller),
+        O::ChangeDirectoryTo => files::fchdir(caller),
+        O::ChangeRoot => files::chroot(caller),
+        O::FileSystem => files::statfs(caller),
+        O::GetAttribute => files::getxattr(caller),
+        O::ListAttributes => files::listxattr(caller),
+        // The call's own flags stand where the form has none.
+        O::SetAttribute => files::setxattr(caller, caller.call.number_at(4)),
+        O::RemoveAttribute => files::removexattr(caller),
+        O::MakeDirectory => change::mkdir(caller),
+        O::MakeNode => change::mknod(caller),
+        O::MakeSymlink => change::symlink(caller),
+        O::MakeLink => change::link(caller),
+        O::Unlink => change::unlink(caller),
+        O::Rename => change::rename(caller),
+        O::ChangeMode => change::chmod(caller),
+        O::ChangeOwner => change::chown(caller),
+        O::ChangeTimes(written) => change::times(caller, written),
+        O::Truncate => change::truncate(caller),
+        O::Umask => identity::umask(caller),
+        O::Id(kind, which) => identity::id(caller, kind, which),
+        O::Ids(kind) => identity::ids(caller, kind),
+        O::SetId(kind) => identity::set(caller, kind),
+        O::SetTwo(kind) => identity::set_two(caller, kind),
+        O::SetThree(kind) => identity::set_three(caller, kind),
+        O::SetFiles(kind) => identity::set_files(caller, kind),
+        O::Groups => identity::groups(caller),
+        O::SetGroups => identity::set_groups(caller),
+        O::Capabilities => identity::capabilities(caller),
+        O::SetCapabilities => super::caller::DONE,
+        O::SystemName => identity::system_name(caller),
+        O::Execute => program::execute(caller),
+        O::Exit => identity::exit(caller),
+    }
+}

@@ -1,0 +1,136 @@
+//! Who am I, and may I be somebody else: answered from what is written down of each process.
+
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::caller::{Caller, DONE, Handled, Reply};
+use super::calls::Which;
+use super::ids::{GROUPS_MAX, Ids, Kind};
+use super::memory;
+
+/// (mask)
+pub fn umask(caller: &Caller<'_>) -> Handled {
+    let mask = caller.number(0) & 0o777;
+    let old = caller.world.tasks.changing(&caller.process, |state| std::mem::replace(&mut state.umask, mask));
+    caller.ok(old)
+}
+
+pub fn id(caller: &Caller<'_>, kind: Kind, which: Which) -> Handled {
+    let set = caller.view.ids.of(kind);
+    caller.ok(match which {
+        Which::Real => set.real,
+        Which::Effective => set.effective,
+    })
+}
+
+/// (real, effective, saved)
+pub fn ids(caller: &Caller<'_>, kind: Kind) -> Handled {
+    let set = caller.view.ids.of(kind);
+    for (index, id) in [set.real, set.effective, set.saved].into_iter().enumerate() {
+        caller.write(caller.arguments[index], &id.to_le_bytes())?;
+    }
+    DONE
+}
+
+fn change<T>(caller: &Caller<'_>, change: impl FnOnce(&mut Ids) -> T) -> T {
+    caller.world.tasks.changing(&caller.process, |state| change(&mut state.ids))
+}
+
+/// (id)
+pub fn set(caller: &Caller<'_>, kind: Kind) -> Handled {
+    change(caller, |ids| ids.set(kind, caller.number(0)))?;
+    DONE
+}
+
+/// (real, effective)
+pub fn set_two(caller: &Caller<'_>, kind: Kind) -> Handled {
+    change(caller, |ids| ids.set_two(kind, caller.number(0), caller.number(1)))?;
+    DONE
+}
+
+/// (real, effective, saved)
+pub fn set_three(caller: &Caller<'_>, kind: Kind) -> Handled {
+    change(caller, |ids| ids.set_three(kind, [caller.number(0), caller.number(1), caller.number(2)]))?;
+    DONE
+}
+
+/// (id)
+pub fn set_files(caller: &Caller<'_>, kind: Kind) -> Handled {
+    caller.ok(change(caller, |ids| ids.set_files(kind, caller.number(0))))
+}
+
+/// (size, list)
+pub fn groups(caller: &Caller<'_>) -> Handled {
+    let groups = &caller.view.ids.groups;
+    let size = caller.number(0) as usize;
+    if size > 0 {
+        if size < groups.len() {
+            return Err(Errno::INVAL);
+        }
+        let bytes: Vec<u8> = groups.iter().flat_map(|group| group.to_le_bytes()).collect();
+        caller.write(caller.arguments[1], &bytes)?;
+    }
+    caller.ok(groups.len() as i64)
+}
+
+/// (size, list)
+pub fn set_groups(caller: &Caller<'_>) -> Handled {
+    let size = caller.number(0) as usize;
+    if !caller.view.ids.is_privileged() {
+        return Err(Errno::PERM);
+    }
+    if size > GROUPS_MAX {
+        return Err(Errno::INVAL);
+    }
+    let groups: Arc<[u32]> = memory::numbers32(caller.call.thread, caller.arguments[1], size)?.into();
+    change(caller, |ids| ids.groups = groups);
+    DONE
+}
+
+/// capget(2) (header, data): what a container's root has, or nothing.
+pub fn capabilities(caller: &Caller<'_>) -> Handled {
+    const VERSION_1: u32 = 0x1998_0330;
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = memory::numbers32(caller.call.thread, caller.arguments[0], 2)?;
+    if !matches!(header[0], VERSION_1 | 0x2007_1026 | VERSION_3) {
+        caller.write(caller.arguments[0], &VERSION_3.to_le_bytes())?;
+        return if caller.arguments[1] == 0 { DONE } else { Err(Errno::INVAL) };
+    }
+    let process = match header[1] {
+        0 => caller.process.clone(),
+        other => caller.world.tasks.known(other).ok_or(Errno::SRCH)?,
+    };
+    let all = if process.ids().is_privileged() { crate::start::CAPABILITIES.bits() } else { 0 };
+    let words: &[u64] = if header[0] == VERSION_1 { &[all] } else { &[all, all >> 32] };
+    // effective, permitted, inheritable
+    let data: Vec<u8> =
+        words.iter().flat_map(|word| [*word as u32, *word as u32, 0]).flat_map(u32::to_le_bytes).collect();
+    caller.write(caller.arguments[1], &data)?;
+    DONE
+}
+
+/// uname(2), with the step's own host name.
+pub fn system_name(caller: &Caller<'_>) -> Handled {
+    // SAFETY: utsname is plain data for which zeroes are valid, and the call fills it.
+    let mut name = unsafe {
+        let mut name = std::mem::zeroed::<libc::utsname>();
+        libc::uname(&mut name);
+        name
+    };
+    let host = caller.world.hostname.as_bytes();
+    let room = name.nodename.len() - 1;
+    name.nodename.fill(0);
+    for (to, from) in name.nodename.iter_mut().zip(host.iter().take(room)) {
+        *to = *from as libc::c_char;
+    }
+    caller.write(caller.arguments[0], memory::raw(&name))?;
+    DONE
+}
+
+/// exit_group(2): the last moment at which the parent of new processes can be told.
+pub fn exit(caller: &Caller<'_>) -> Handled {
+    caller.world.tasks.settle_children(&caller.process);
+    // Safe: the call has no pointers and does nothing but end the process.
+    Ok(Reply::Continue)
+}

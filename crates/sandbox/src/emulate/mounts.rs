@@ -1,0 +1,295 @@
+//! What is mapped over the rootfs for a step: /proc, /dev, /sys, hosts and resolv.conf, and what was asked for.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rootfs::Tree;
+use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::World;
+use super::ids::Ids;
+use super::place::{Dir, Mapped, Mounted, Node, Spot, View, id_of, lock, look, read_link, type_of};
+use crate::{Mount, MountSource, Process, SandboxError, files, stubs, sys};
+
+/// Devices of every container, by the builder's own.
+const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty", "ptmx"];
+
+const DEVICE_LINKS: &[(&str, &str)] = &[
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Directory,
+    File,
+}
+
+/// Maps everything and gives the mount points that had to be made in the rootfs.
+pub fn arrange(
+    world: &World,
+    rootfs: &Tree,
+    process: &Process,
+    mounts: &[Mount],
+    scratch: &Path,
+) -> Result<Vec<PathBuf>, SandboxError> {
+    let targets = mounts.iter().map(|mount| mount.target.as_path());
+    let stubs = stubs::missing(rootfs, targets.chain(files::TARGETS.iter().map(Path::new)))?;
+    let arranging = Arranging { world, scratch, view: view(world) };
+    for name in ["dev", "proc", "sys"] {
+        if rootfs.stat(Path::new(name))?.is_none() {
+            rootfs.make_dir(Path::new(name), 0o755)?;
+        }
+    }
+    arranging.system(process).map_err(|(target, error)| failed(&target, &error))?;
+    for (index, mount) in mounts.iter().enumerate() {
+        let target = &mount.target;
+        if !target.has_root() || target.file_name().is_none() || target.starts_with("/proc") {
+            let reason = "the target is not an absolute path below `/`, or inside `/proc`".into();
+            return Err(SandboxError::Mount { target: target.clone(), reason });
+        }
+        arranging.one(index, mount).map_err(|error| failed(target, &error))?;
+    }
+    Ok(stubs)
+}
+
+fn failed(target: &Path, error: &io::Error) -> SandboxError {
+    SandboxError::Mount { target: target.to_owned(), reason: sys::plain(error) }
+}
+
+fn view(world: &World) -> View {
+    let root = world.root.clone();
+    View { cwd: Node::Dir(root.clone()), root, ids: Ids::root(), process: 0, thread: 0 }
+}
+
+struct Arranging<'w> {
+    world: &'w World,
+    scratch: &'w Path,
+    view: View,
+}
+
+impl Arranging<'_> {
+    fn system(&self, process: &Process) -> Result<(), (PathBuf, io::Error)> {
+        let at = |target: &'static str| move |error: io::Error| (PathBuf::from(target), error);
+        self.mount(Path::new("/proc"), Kind::Directory, "proc", |_, _| Ok(Mounted::Proc)).map_err(at("/proc"))?;
+        self.directory(Path::new("/sys"), Path::new("/sys"), "sysfs", true, None).map_err(at("/sys"))?;
+        self.devices().map_err(at("/dev"))?;
+        let hosts = files::hosts(process, &process.hostname);
+        for (target, content) in [("/etc/resolv.conf", files::resolv_conf()), ("/etc/hosts", hosts)] {
+            let file = self.scratch.join(Path::new(target).file_name().unwrap_or_default());
+            fs::write(&file, content)
+                .and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(0o644)))
+                .and_then(|()| self.file(Path::new(target), &file, false, None))
+                .map_err(at(target))?;
+        }
+        Ok(())
+    }
+
+    fn devices(&self) -> io::Result<()> {
+        let dev = self.scratch.join("dev");
+        fs::DirBuilder::new().mode(0o755).create(&dev)?;
+        for (name, target) in DEVICE_LINKS {
+            symlink(target, dev.join(name))?;
+        }
+        for (name, mode) in [("shm", 0o1777), ("mqueue", 0o1777)] {
+            fs::DirBuilder::new().create(dev.join(name))?;
+            fs::set_permissions(dev.join(name), fs::Permissions::from_mode(mode))?;
+        }
+        let tree = Tree::open(&dev, Some(&self.scratch.join("dev.table"))).map_err(io::Error::other)?;
+        self.directory(Path::new("/dev"), &dev, "tmpfs", false, Some(Arc::new(tree)))?;
+        for name in DEVICES {
+            let host = Path::new("/dev").join(name);
+            match self.file(&host, &host, false, None) {
+                // The container has no such device either.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            }
+        }
+        if Path::new("/dev/pts").is_dir() {
+            self.directory(Path::new("/dev/pts"), Path::new("/dev/pts"), "devpts", false, None)?;
+        }
+        Ok(())
+    }
+
+    fn one(&self, index: usize, mount: &Mount) -> io::Result<()> {
+        match &mount.source {
+            MountSource::Bind { path, read_only } => {
+                let found = rustix::fs::lstat(path)?;
+                if rustix::fs::FileType::from_raw_mode(found.st_mode).is_symlink() {
+                    return Err(io::Error::other("the source is a symbolic link"));
+                }
+                if !rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() {
+                    return self.file(&mount.target, path, *read_only, None);
+                }
+                let table = self.scratch.join(format!("mount-{index}.table"));
+                let tree = Tree::open(path, Some(&table)).map_err(io::Error::other)?;
+                self.directory(&mount.target, path, "bind", *read_only, Some(Arc::new(tree)))
+            }
+            MountSource::Tmpfs { .. } => {
+                let path = self.scratch.join(format!("mount-{index}"));
+                fs::DirBuilder::new().create(&path)?;
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o1777))?;
+                let table = self.scratch.join(format!("mount-{index}.table"));
+                let tree = Tree::open(&path, Some(&table)).map_err(io::Error::other)?;
+                self.directory(&mount.target, &path, "tmpfs", false, Some(Arc::new(tree)))
+            }
+            MountSource::File { content, mode, uid, gid } => {
+                let file = in_memory(content)?;
+                self.mapped(&mount.target, file, true, Some((*mode, *uid, *gid)))
+            }
+        }
+    }
+
+    /// Maps a directory of the host.
+    fn directory(
+        &self,
+        target: &Path,
+        host: &Path,
+        kind: &str,
+        read_only: bool,
+        tree: Option<Arc<Tree>>,
+    ) -> io::Result<()> {
+        // What other builds may change at the same time is not remembered.
+        let shared = kind == "bind" || kind == "devpts" || kind == "sysfs";
+        self.mount(target, Kind::Directory, kind, |above, shown| {
+            let root = self.world.places.map(host, shown, Some(above.clone()), read_only, shared, tree)?;
+            Ok(Mounted::Dir(root))
+        })
+    }
+
+    fn file(&self, target: &Path, host: &Path, read_only: bool, looks: Option<(u32, u32, u32)>) -> io::Result<()> {
+        let file = rustix::fs::open(host, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        self.mapped(target, file, read_only, looks)
+    }
+
+    fn mapped(&self, target: &Path, file: OwnedFd, read_only: bool, looks: Option<(u32, u32, u32)>) -> io::Result<()> {
+        self.mount(target, Kind::File, "bind", |_, shown| {
+            let id = id_of(&look(file.as_fd())?);
+            let mapped = Arc::new(Mapped { file, shown, read_only, looks, tree: None, id });
+            self.world.places.add_file(mapped.clone());
+            Ok(Mounted::File(mapped))
+        })
+    }
+
+    fn mount(
+        &self,
+        target: &Path,
+        kind: Kind,
+        name: &str,
+        make: impl FnOnce(&Arc<Dir>, Vec<u8>) -> rustix::io::Result<Mounted>,
+    ) -> io::Result<()> {
+        let (dir, last) = self.point(target, kind, 40)?;
+        let mut shown = self.world.places.path_of(&Node::Dir(dir.clone()))?;
+        if shown != b"/" {
+            shown.push(b'/');
+        }
+        shown.extend_from_slice(&last);
+        let line = format!("{name} {} {name} rw,nosuid,nodev 0 0\n", String::from_utf8_lossy(&shown));
+        let mounted = make(&dir, shown)?;
+        self.world.places.mount(&dir, &last, mounted);
+        if kind == Kind::Directory {
+            lock(&self.world.mount_lines).push(line);
+        }
+        Ok(())
+    }
+
+    /// The directory and name at which something is to be mapped; what is missing is made.
+    fn point(&self, target: &Path, kind: Kind, links: u32) -> io::Result<(Arc<Dir>, Vec<u8>)> {
+        let (Some(above), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(io::Error::other("the target is `/`"));
+        };
+        let Node::Dir(dir) = self.made(above, links)? else {
+            return Err(io::Error::other("the target is inside `/proc`"));
+        };
+        let name = name.as_bytes().to_vec();
+        if self.world.places.is_mounted(&dir, &name) {
+            return Ok((dir, name));
+        }
+        let found = match rustix::fs::statat(&dir.fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => rustix::fs::FileType::from_raw_mode(found.st_mode),
+            Err(Errno::NOENT) => {
+                make(&dir, &name, kind)?;
+                return Ok((dir, name));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match (found.is_symlink(), found.is_dir(), kind) {
+            (true, _, _) => {
+                let left = links.checked_sub(1).ok_or(Errno::LOOP)?;
+                let link = read_link(dir.fd.as_fd(), &name)?;
+                let path = above.join(Path::new(std::ffi::OsStr::from_bytes(&link)));
+                self.point(&lexical(&path), kind, left)
+            }
+            (_, false, Kind::Directory) => Err(io::Error::other("cannot mount a directory on a file")),
+            (_, true, Kind::File) => Err(io::Error::other("cannot mount a file on a directory")),
+            _ => Ok((dir, name)),
+        }
+    }
+
+    /// The directory at a path, made where it is missing.
+    fn made(&self, path: &Path, links: u32) -> io::Result<Node> {
+        let places = &self.world.places;
+        let root = Node::Dir(self.view.root.clone());
+        match places.walk(&self.view, &root, path.as_os_str().as_bytes(), true) {
+            Ok(target) if target.found.is_some() => {
+                let is_dir = target.found.as_ref().is_some_and(|found| type_of(found).is_dir());
+                match target.spot {
+                    Spot::Node(node) => Ok(node),
+                    Spot::Entry(dir, name) if is_dir => {
+                        let below = places.walk_into(&dir, name.to_bytes())?.ok_or(Errno::NOTDIR)?;
+                        Ok(Node::Dir(below))
+                    }
+                    _ => Err(Errno::NOTDIR.into()),
+                }
+            }
+            Ok(_) | Err(Errno::NOENT) => {
+                self.point(path, Kind::Directory, links)?;
+                let left = links.checked_sub(1).ok_or(Errno::LOOP)?;
+                self.made(path, left)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// `..` and `.` taken out; the directories before them are known to be no links here.
+fn lexical(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            std::path::Component::ParentDir => drop(plain.pop()),
+            std::path::Component::Normal(name) => plain.push(name),
+            _ => {}
+        }
+    }
+    plain
+}
+
+/// Makes a mount point. The times of the directory stay.
+fn make(dir: &Dir, name: &[u8], kind: Kind) -> io::Result<()> {
+    Ok(stubs::keeping_times(dir.fd.as_fd(), || match kind {
+        Kind::Directory => rustix::fs::mkdirat(&dir.fd, name, Mode::from_raw_mode(0o755)),
+        Kind::File => {
+            let new = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::openat(&dir.fd, name, new, Mode::from_raw_mode(0o644)).map(drop)
+        }
+    })?)
+}
+
+fn in_memory(content: &[u8]) -> io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create("file", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut writer = fs::File::from(file);
+    writer.write_all(content)?;
+    let file = OwnedFd::from(writer);
+    let seals = rustix::fs::SealFlags::WRITE | rustix::fs::SealFlags::GROW | rustix::fs::SealFlags::SHRINK;
+    rustix::fs::fcntl_add_seals(&file, seals | rustix::fs::SealFlags::SEAL)?;
+    Ok(file)
+}

@@ -1,0 +1,611 @@
+//! Where a path of the step leads: directories, what is mapped over them, and the walk.
+//!
+//! Every component is opened by itself, from a directory that is open already, and no link is followed by the kernel: what
+//! is looked at is what is used, whatever the step renames meanwhile. `..` stops at the step's root.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use rootfs::Tree;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags};
+use rustix::io::Errno;
+
+use super::ids::Ids;
+use super::procfs::{self, Proc};
+
+/// As many links as the kernel follows (`linux/namei.h` MAXSYMLINKS).
+const LINKS: u32 = 40;
+const NAME_MAX: usize = 255;
+/// Directories that are held open for the walks to come.
+const CACHED: usize = 2000;
+
+/// Device and inode number.
+pub type Id = (u64, u64);
+
+pub fn id_of(found: &Statx) -> Id {
+    (rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino)
+}
+
+pub fn type_of(found: &Statx) -> FileType {
+    FileType::from_raw_mode(u32::from(found.stx_mode))
+}
+
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under a lock is a single one: a panic elsewhere leaves it whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A directory tree of the host that the step sees somewhere.
+pub struct Area {
+    /// What the step calls it.
+    pub shown: Vec<u8>,
+    /// Its path on the host, to tell what a descriptor is.
+    pub host: Vec<u8>,
+    pub read_only: bool,
+    /// Others may change it at the same time: nothing is remembered of it.
+    pub shared: bool,
+    /// Who knows its owners and modes; none for what is really the host's.
+    pub tree: Option<Arc<Tree>>,
+    root: Id,
+    /// The directory that it is mapped in; none for the rootfs.
+    above: Option<Arc<Dir>>,
+}
+
+/// One directory that is known. There is one of these for each directory at a time.
+pub struct Dir {
+    pub fd: OwnedFd,
+    pub id: Id,
+    pub area: Arc<Area>,
+    children: Mutex<HashMap<Box<[u8]>, Child>>,
+    mounted: Mutex<HashMap<Box<[u8]>, Mounted>>,
+}
+
+impl std::fmt::Debug for Dir {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Dir({:?})", self.id)
+    }
+}
+
+#[derive(Clone)]
+enum Child {
+    Dir(Arc<Dir>),
+    Link(Arc<[u8]>),
+}
+
+/// What is mapped over a name.
+#[derive(Clone)]
+pub enum Mounted {
+    Dir(Arc<Dir>),
+    Proc,
+    File(Arc<Mapped>),
+}
+
+/// A file that is mapped.
+pub struct Mapped {
+    /// `O_PATH`, or a file in memory.
+    pub file: OwnedFd,
+    pub shown: Vec<u8>,
+    pub read_only: bool,
+    /// Mode and owner, for a file that nobody else has.
+    pub looks: Option<(u32, u32, u32)>,
+    pub tree: Option<Arc<Tree>>,
+    pub id: Id,
+}
+
+/// A place to walk from.
+#[derive(Clone, Debug)]
+pub enum Node {
+    Dir(Arc<Dir>),
+    Proc(Proc),
+}
+
+/// What a walk came to.
+pub enum Spot {
+    /// A name in a directory; whether there is such a file is for `found` to say.
+    Entry(Arc<Dir>, CString),
+    Node(Node),
+    Mapped(Arc<Mapped>),
+    /// One of the step's own open files, by its path in the builder's /proc.
+    Open(CString),
+}
+
+pub struct Target {
+    pub spot: Spot,
+    /// As the step sees it; none where there is nothing.
+    pub found: Option<Statx>,
+}
+
+impl Target {
+    pub fn existing(&self) -> Result<&Statx, Errno> {
+        self.found.as_ref().ok_or(Errno::NOENT)
+    }
+}
+
+/// With whose eyes a path is read.
+#[derive(Clone)]
+pub struct View {
+    pub root: Arc<Dir>,
+    pub cwd: Node,
+    pub ids: Ids,
+    pub process: u32,
+    pub thread: u32,
+}
+
+/// All that a step can see.
+pub struct Places {
+    known: Mutex<HashMap<Id, Weak<Dir>>>,
+    areas: Mutex<Vec<Arc<Area>>>,
+    /// Files that are mapped, by what a descriptor of them is.
+    files: Mutex<HashMap<Id, Arc<Mapped>>>,
+    /// Directories in which something is mapped, so that they stay known.
+    mount_points: Mutex<Vec<Arc<Dir>>>,
+    pub procfs: procfs::View,
+    own: (u32, u32),
+}
+
+pub const LOOK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+pub fn look(at: BorrowedFd<'_>) -> rustix::io::Result<Statx> {
+    rustix::fs::statx(at, c"", AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT, LOOK)
+}
+
+fn look_at(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Statx> {
+    rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, LOOK)
+}
+
+impl Places {
+    /// With `tree` as the rootfs.
+    pub fn new(tree: Arc<Tree>, procfs: procfs::View) -> rustix::io::Result<(Places, Arc<Dir>)> {
+        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let places = Places {
+            known: Mutex::default(),
+            areas: Mutex::default(),
+            files: Mutex::default(),
+            mount_points: Mutex::default(),
+            procfs,
+            own,
+        };
+        let root = places.map(tree.path(), b"/".to_vec(), None, false, false, Some(tree.clone()))?;
+        Ok((places, root))
+    }
+
+    /// Makes a directory of the host known.
+    pub fn map(
+        &self,
+        host: &Path,
+        shown: Vec<u8>,
+        above: Option<Arc<Dir>>,
+        read_only: bool,
+        shared: bool,
+        tree: Option<Arc<Tree>>,
+    ) -> rustix::io::Result<Arc<Dir>> {
+        let fd = open_path(CWD, host.as_os_str().as_bytes(), OFlags::DIRECTORY)?;
+        let id = id_of(&look(fd.as_fd())?);
+        let host = host.as_os_str().as_bytes().to_vec();
+        let area = Arc::new(Area { shown, host, read_only, shared, tree, root: id, above });
+        lock(&self.areas).push(area.clone());
+        Ok(self.intern(fd, id, &area))
+    }
+
+    pub fn add_file(&self, mapped: Arc<Mapped>) {
+        lock(&self.files).insert(mapped.id, mapped);
+    }
+
+    pub fn file(&self, id: Id) -> Option<Arc<Mapped>> {
+        lock(&self.files).get(&id).cloned()
+    }
+
+    /// Puts something over a name of a directory. It stays there for the whole run.
+    pub fn mount(&self, dir: &Arc<Dir>, name: &[u8], mounted: Mounted) {
+        lock(&dir.mounted).insert(name.into(), mounted);
+        lock(&self.mount_points).push(dir.clone());
+    }
+
+    fn intern(&self, fd: OwnedFd, id: Id, area: &Arc<Area>) -> Arc<Dir> {
+        let mut known = lock(&self.known);
+        if let Some(dir) = known.get(&id).and_then(Weak::upgrade) {
+            return dir;
+        }
+        if known.len() >= CACHED {
+            let all: Vec<Arc<Dir>> = known.values().filter_map(Weak::upgrade).collect();
+            let forgotten: Vec<_> = all.iter().map(|dir| std::mem::take(&mut *lock(&dir.children))).collect();
+            drop(forgotten);
+            drop(all);
+            known.retain(|_, dir| dir.strong_count() > 0);
+        }
+        let dir = Dir { fd, id, area: area.clone(), children: Mutex::default(), mounted: Mutex::default() };
+        let dir = Arc::new(dir);
+        known.insert(id, Arc::downgrade(&dir));
+        dir
+    }
+
+    /// What the step is to see of a file in an area.
+    pub fn present(&self, tree: Option<&Tree>, found: &mut Statx) {
+        match tree {
+            Some(tree) => tree.present(found),
+            None => {
+                if found.stx_uid == self.own.0 {
+                    found.stx_uid = 0;
+                }
+                if found.stx_gid == self.own.1 {
+                    found.stx_gid = 0;
+                }
+            }
+        }
+    }
+
+    pub fn seen(&self, dir: &Dir) -> Result<Statx, Errno> {
+        let mut found = look(dir.fd.as_fd())?;
+        self.present(dir.area.tree.as_deref(), &mut found);
+        Ok(found)
+    }
+
+    /// Looks at a name in a directory; what is mapped over it is not seen.
+    pub fn seen_at(&self, dir: &Dir, name: &[u8]) -> Result<Option<Statx>, Errno> {
+        match look_at(dir.fd.as_fd(), name) {
+            Ok(mut found) => {
+                self.present(dir.area.tree.as_deref(), &mut found);
+                Ok(Some(found))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn seen_file(&self, mapped: &Mapped) -> Result<Statx, Errno> {
+        let mut found = look(mapped.file.as_fd())?;
+        self.present(mapped.tree.as_deref(), &mut found);
+        if let Some((mode, uid, gid)) = mapped.looks {
+            found.stx_mode = (found.stx_mode & !0o7777) | mode as u16;
+            (found.stx_uid, found.stx_gid) = (uid, gid);
+        }
+        Ok(found)
+    }
+
+    /// The directory that `..` means.
+    fn above(&self, view: &View, at: &Node) -> Result<Node, Errno> {
+        let dir = match at {
+            Node::Proc(proc) => {
+                return Ok(match proc.above() {
+                    Some(above) => Node::Proc(above),
+                    None => Node::Dir(view.root.clone()),
+                });
+            }
+            Node::Dir(dir) => dir,
+        };
+        if dir.id == view.root.id {
+            return Ok(Node::Dir(dir.clone()));
+        }
+        if dir.id == dir.area.root {
+            return Ok(Node::Dir(dir.area.above.clone().unwrap_or_else(|| dir.clone())));
+        }
+        let fd = open_path(dir.fd.as_fd(), b"..", OFlags::DIRECTORY)?;
+        let id = id_of(&look(fd.as_fd())?);
+        Ok(Node::Dir(self.intern(fd, id, &dir.area)))
+    }
+
+    /// Goes one component down, not at the end of a path.
+    fn enter(&self, dir: &Arc<Dir>, name: &[u8]) -> Result<Child, Errno> {
+        // Held until what was found has been written down: who removes a name waits for it.
+        let mut children = lock(&dir.children);
+        if let Some(child) = children.get(name) {
+            return Ok(child.clone());
+        }
+        let fd = open_path(dir.fd.as_fd(), name, OFlags::empty())?;
+        let found = look(fd.as_fd())?;
+        let child = match type_of(&found) {
+            FileType::Symlink => Child::Link(read_link(fd.as_fd(), b"")?.into()),
+            // A link back to the directory whose children are locked is none: that would be a loop of directories.
+            FileType::Directory => {
+                drop(children);
+                let child = Child::Dir(self.intern(fd, id_of(&found), &dir.area));
+                if dir.area.shared {
+                    return Ok(child);
+                }
+                children = lock(&dir.children);
+                // Whoever removed the name in between found nothing to forget.
+                if look_at(dir.fd.as_fd(), name).is_ok_and(|now| id_of(&now) == id_of(&found)) {
+                    children.insert(name.into(), child.clone());
+                }
+                return Ok(child);
+            }
+            _ => return Err(Errno::NOTDIR),
+        };
+        if !dir.area.shared {
+            children.insert(name.into(), child.clone());
+        }
+        Ok(child)
+    }
+
+    fn mounted(&self, dir: &Dir, name: &[u8]) -> Option<Mounted> {
+        lock(&dir.mounted).get(name).cloned()
+    }
+
+    pub fn is_mounted(&self, dir: &Dir, name: &[u8]) -> bool {
+        lock(&dir.mounted).contains_key(name)
+    }
+
+    /// Resolves `path`, which begins at `start` unless it is absolute. With `follow` a link at its end is followed.
+    pub fn walk(&self, view: &View, start: &Node, path: &[u8], follow: bool) -> Result<Target, Errno> {
+        let mut links = 0;
+        let mut rest = path.to_vec();
+        let mut at = if path.starts_with(b"/") { Node::Dir(view.root.clone()) } else { start.clone() };
+        loop {
+            let Some((name, after)) = next(&rest) else { return self.at_node(at) };
+            let is_last = after.iter().all(|byte| *byte == b'/');
+            let wants_directory = is_last && !after.is_empty();
+            if name.len() > NAME_MAX {
+                return Err(Errno::NAMETOOLONG);
+            }
+            let step = match (&at, name) {
+                (Node::Dir(dir), _) if self.may_search(view, dir).is_err() => return Err(Errno::ACCESS),
+                (_, b".") => Step::Go(at.clone()),
+                (_, b"..") => Step::Go(self.above(view, &at)?),
+                (Node::Proc(proc), name) => self.in_proc(view, proc, name, is_last, follow || wants_directory)?,
+                (Node::Dir(dir), name) => self.in_directory(dir, name, is_last, follow || wants_directory)?,
+            };
+            let after = after.to_vec();
+            match step {
+                Step::Go(node) => {
+                    at = node;
+                    rest = after;
+                }
+                Step::Link(target) => {
+                    links += 1;
+                    if links > LINKS {
+                        return Err(Errno::LOOP);
+                    }
+                    if target.starts_with(b"/") {
+                        at = Node::Dir(view.root.clone());
+                    }
+                    rest = [&target, b"/".as_slice(), &after].concat();
+                    // A link's own text does not ask for a directory.
+                    if is_last && !wants_directory && !target.ends_with(b"/") {
+                        rest.pop();
+                    }
+                }
+                Step::End(target) => {
+                    let is_directory = target.found.as_ref().is_none_or(|found| type_of(found).is_dir());
+                    return if wants_directory && !is_directory { Err(Errno::NOTDIR) } else { Ok(target) };
+                }
+            }
+        }
+    }
+
+    fn at_node(&self, at: Node) -> Result<Target, Errno> {
+        let found = match &at {
+            Node::Dir(dir) => self.seen(dir)?,
+            Node::Proc(proc) => self.procfs.look(proc)?,
+        };
+        Ok(Target { spot: Spot::Node(at), found: Some(found) })
+    }
+
+    fn in_directory(&self, dir: &Arc<Dir>, name: &[u8], is_last: bool, follow: bool) -> Result<Step, Errno> {
+        match self.mounted(dir, name) {
+            Some(Mounted::Dir(dir)) => return Ok(Step::Go(Node::Dir(dir))),
+            Some(Mounted::Proc) => return Ok(Step::Go(Node::Proc(Proc::root()))),
+            Some(Mounted::File(_)) if !is_last => return Err(Errno::NOTDIR),
+            Some(Mounted::File(file)) => {
+                let found = Some(self.seen_file(&file)?);
+                return Ok(Step::End(Target { spot: Spot::Mapped(file), found }));
+            }
+            None => {}
+        }
+        if !is_last {
+            return Ok(match self.enter(dir, name)? {
+                Child::Dir(dir) => Step::Go(Node::Dir(dir)),
+                Child::Link(target) => Step::Link(target.to_vec()),
+            });
+        }
+        let found = self.seen_at(dir, name)?;
+        if follow && found.as_ref().is_some_and(|found| type_of(found).is_symlink()) {
+            return Ok(Step::Link(read_link(dir.fd.as_fd(), name)?));
+        }
+        let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+        Ok(Step::End(Target { spot: Spot::Entry(dir.clone(), name), found }))
+    }
+
+    fn in_proc(&self, view: &View, proc: &Proc, name: &[u8], is_last: bool, follow: bool) -> Result<Step, Errno> {
+        let below = self.procfs.enter(proc, name, (view.process, view.thread))?;
+        match below {
+            procfs::Below::Plain(below) if is_last => {
+                let found = Some(self.procfs.look(&below)?);
+                Ok(Step::End(Target { spot: Spot::Node(Node::Proc(below)), found }))
+            }
+            procfs::Below::Plain(below) => Ok(Step::Go(Node::Proc(below))),
+            procfs::Below::Link(below, _) | procfs::Below::Magic(below, _) if is_last && !follow => {
+                let found = Some(self.procfs.look(&below)?);
+                Ok(Step::End(Target { spot: Spot::Node(Node::Proc(below)), found }))
+            }
+            procfs::Below::Link(_, target) => Ok(Step::Link(target)),
+            procfs::Below::Magic(_, magic) => self.magic(view, magic),
+        }
+    }
+
+    /// Follows a link of /proc that leads to what a process has, whatever its text is.
+    fn magic(&self, view: &View, magic: procfs::Magic) -> Result<Step, Errno> {
+        match magic {
+            procfs::Magic::Root => Ok(Step::Go(Node::Dir(view.root.clone()))),
+            procfs::Magic::Cwd(process) => Ok(Step::Go(self.procfs.cwd_of(process).ok_or(Errno::NOENT)?)),
+            procfs::Magic::Program(process) => {
+                let exe = self.procfs.exe_of(process).ok_or(Errno::NOENT)?;
+                Ok(Step::Link(exe))
+            }
+            procfs::Magic::Open { process, number } => self.opened(process, number),
+        }
+    }
+
+    /// One of the step's own open files.
+    pub fn opened(&self, process: u32, number: i32) -> Result<Step, Errno> {
+        let target = self.descriptor(process, number)?;
+        match target {
+            Target { spot: Spot::Node(node), .. } => Ok(Step::Go(node)),
+            target => Ok(Step::End(target)),
+        }
+    }
+
+    /// What a descriptor of a process is.
+    pub fn descriptor(&self, process: u32, number: i32) -> Result<Target, Errno> {
+        let path = CString::new(format!("/proc/{process}/fd/{number}")).map_err(|_| Errno::INVAL)?;
+        let mut found = match rustix::fs::statx(CWD, path.as_c_str(), AtFlags::NO_AUTOMOUNT, LOOK) {
+            Err(Errno::NOENT) => return Err(Errno::BADF),
+            found => found?,
+        };
+        let id = id_of(&found);
+        if let Some(mapped) = self.file(id) {
+            let found = Some(self.seen_file(&mapped)?);
+            return Ok(Target { spot: Spot::Mapped(mapped), found });
+        }
+        if let Some(node) = self.procfs.stands_for(id) {
+            return self.at_node(node);
+        }
+        if type_of(&found).is_dir() {
+            let node = self.directory_of(&path, id)?;
+            return self.at_node(node);
+        }
+        if let Some(area) = self.area_of_descriptor(&path) {
+            self.present(area.tree.as_deref(), &mut found);
+        } else {
+            self.present(None, &mut found);
+        }
+        Ok(Target { spot: Spot::Open(path), found: Some(found) })
+    }
+
+    /// A directory that the step has open.
+    fn directory_of(&self, path: &CString, id: Id) -> Result<Node, Errno> {
+        if let Some(dir) = lock(&self.known).get(&id).and_then(Weak::upgrade) {
+            return Ok(Node::Dir(dir));
+        }
+        let host = read_link(CWD, path.as_bytes())?;
+        if let Some(proc) = Proc::of_host(&host) {
+            return Ok(Node::Proc(proc));
+        }
+        let area = self.area_of(&host).ok_or(Errno::ACCESS)?;
+        let fd = rustix::fs::open(path.as_c_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let id = id_of(&look(fd.as_fd())?);
+        Ok(Node::Dir(self.intern(fd, id, &area)))
+    }
+
+    fn area_of_descriptor(&self, path: &CString) -> Option<Arc<Area>> {
+        self.area_of(&read_link(CWD, path.as_bytes()).ok()?)
+    }
+
+    /// Whether a file that the step has open lies where nothing may be written.
+    pub fn is_read_only(&self, descriptor: &CString) -> bool {
+        self.area_of_descriptor(descriptor).is_some_and(|area| area.read_only)
+    }
+
+    pub fn tree_of(&self, descriptor: &CString) -> Option<Arc<Tree>> {
+        self.area_of_descriptor(descriptor)?.tree.clone()
+    }
+
+    /// The area that a path of the host lies in.
+    fn area_of(&self, host: &[u8]) -> Option<Arc<Area>> {
+        let areas = lock(&self.areas);
+        let holding = areas.iter().filter(|area| below(host, &area.host).is_some());
+        holding.max_by_key(|area| area.host.len()).cloned()
+    }
+
+    /// What the step calls a path of the host.
+    pub fn shown(&self, host: &[u8]) -> Vec<u8> {
+        let Some(area) = self.area_of(host) else { return host.to_vec() };
+        let rest = below(host, &area.host).unwrap_or_default();
+        match (area.shown.as_slice(), rest) {
+            (b"/", b"") => b"/".to_vec(),
+            (b"/", rest) => rest.to_vec(),
+            (shown, rest) => [shown, rest].concat(),
+        }
+    }
+
+    /// The path of a directory, as the step sees it.
+    pub fn path_of(&self, node: &Node) -> Result<Vec<u8>, Errno> {
+        let dir = match node {
+            Node::Proc(proc) => return Ok(proc.path().to_vec()),
+            Node::Dir(dir) => dir,
+        };
+        let host = read_link(CWD, format!("/proc/self/fd/{}", dir.fd.as_raw_fd()).as_bytes())?;
+        if host.ends_with(b" (deleted)") {
+            return Err(Errno::NOENT);
+        }
+        Ok(self.shown(&host))
+    }
+
+    fn may_search(&self, view: &View, dir: &Dir) -> Result<(), Errno> {
+        if view.ids.is_root() || dir.area.tree.is_none() {
+            return Ok(());
+        }
+        view.ids.may(&self.seen(dir)?, super::ids::EXECUTE)
+    }
+
+    /// Does something to names of a directory that may take them away, and forgets what was known of them.
+    pub fn changing<T>(
+        &self,
+        names: &[(&Dir, &[u8])],
+        change: impl FnOnce() -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
+        let mut dirs: Vec<&Dir> = names.iter().map(|(dir, _)| *dir).collect();
+        dirs.sort_by_key(|dir| dir.id);
+        dirs.dedup_by_key(|dir| dir.id);
+        let mut held: Vec<(Id, MutexGuard<'_, _>)> = dirs.iter().map(|dir| (dir.id, lock(&dir.children))).collect();
+        let mut forgotten = Vec::new();
+        for (dir, name) in names {
+            let children = held.iter_mut().find(|(id, _)| *id == dir.id);
+            forgotten.extend(children.and_then(|(_, children)| children.remove(*name)));
+        }
+        let result = change();
+        drop(held);
+        // Closes directories, and their children's, without any lock held.
+        drop(forgotten);
+        result
+    }
+}
+
+/// What a component leads to.
+pub enum Step {
+    Go(Node),
+    Link(Vec<u8>),
+    End(Target),
+}
+
+/// The next component and what follows it.
+fn next(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    let start = rest.iter().position(|byte| *byte != b'/')?;
+    let rest = &rest[start..];
+    let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
+    Some(rest.split_at(end))
+}
+
+/// What follows `above` in `path`, if it lies there.
+fn below<'p>(path: &'p [u8], above: &[u8]) -> Option<&'p [u8]> {
+    if above == b"/" {
+        return Some(path);
+    }
+    path.strip_prefix(above).filter(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+pub fn open_path(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags, Mode::empty())
+}
+
+pub fn read_link(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Vec<u8>> {
+    Ok(rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes())
+}
+
+/// The path by which this process reaches what it has open.
+pub fn own_path(file: BorrowedFd<'_>) -> CString {
+    CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default()
+}
+
+impl Places {
+    /// The directory of this name, if that is what it is.
+    pub fn walk_into(&self, dir: &Arc<Dir>, name: &[u8]) -> Result<Option<Arc<Dir>>, Errno> {
+        match self.enter(dir, name)? {
+            Child::Dir(dir) => Ok(Some(dir)),
+            Child::Link(_) => Ok(None),
+        }
+    }
+}

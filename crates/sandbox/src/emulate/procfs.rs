@@ -1,0 +1,315 @@
+//! The step's /proc: its own processes only, with its own paths.
+//!
+//! What is shown is the builder's /proc, less what is other people's and what containers hide. Links to what a process has
+//! (`exe`, `cwd`, `root`, `fd/N`) are answered from what is known of it, never followed by the kernel.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags, Statx};
+use rustix::io::Errno;
+
+use super::place::{Id, LOOK, Node, id_of, lock, look, read_link};
+use super::tasks::Tasks;
+
+/// As in the `namespace` back-end, with what moby adds (`oci/defaults.go` MaskedPaths).
+const HIDDEN: &[&[u8]] = &[
+    b"acpi",
+    b"asound",
+    b"interrupts",
+    b"kcore",
+    b"keys",
+    b"latency_stats",
+    b"sched_debug",
+    b"scsi",
+    b"sysrq-trigger",
+    b"timer_list",
+    b"timer_stats",
+];
+
+/// Files of a process that it may write to itself.
+const WRITABLE: &[&[u8]] =
+    &[b"autogroup", b"clear_refs", b"comm", b"coredump_filter", b"mem", b"oom_adj", b"oom_score_adj", b"timerslack_ns"];
+
+/// Docker's default capabilities, as /proc/PID/status has them.
+const CAPABILITIES: u64 = crate::start::CAPABILITIES.bits();
+
+/// A path below /proc in the builder's own view; numbers are those of processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proc(Arc<[u8]>);
+
+/// What a name in /proc is.
+pub enum Below {
+    Plain(Proc),
+    Link(Proc, Vec<u8>),
+    Magic(Proc, Magic),
+}
+
+/// A link to what a process has.
+pub enum Magic {
+    Root,
+    Cwd(u32),
+    Program(u32),
+    Open { process: u32, number: i32 },
+}
+
+impl Proc {
+    pub fn root() -> Proc {
+        Proc(Arc::from(b"/proc".as_slice()))
+    }
+
+    pub fn of_host(path: &[u8]) -> Option<Proc> {
+        (path == b"/proc" || path.starts_with(b"/proc/")).then(|| Proc(Arc::from(path)))
+    }
+
+    pub fn path(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub fn is_root(&self) -> bool {
+        *self.0 == *b"/proc"
+    }
+
+    /// None above /proc itself.
+    pub fn above(&self) -> Option<Proc> {
+        let slash = self.0.iter().rposition(|byte| *byte == b'/')?;
+        (slash > 0).then(|| Proc(Arc::from(&self.0[..slash])))
+    }
+
+    fn join(&self, name: &[u8]) -> Proc {
+        Proc(Arc::from([&self.0, b"/".as_slice(), name].concat()))
+    }
+
+    /// The process it belongs to and what follows its directory (`task/TID` left out).
+    fn process(&self) -> Option<(u32, Vec<&[u8]>)> {
+        let mut names = self.0.split(|byte| *byte == b'/').skip(2);
+        let process = number(names.next()?)?;
+        let mut rest: Vec<&[u8]> = names.collect();
+        if rest.len() >= 2 && rest[0] == b"task" {
+            rest.drain(..2);
+        }
+        Some((process, rest))
+    }
+}
+
+fn number(name: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(name).ok()?;
+    if text.starts_with('+') || (text.len() > 1 && text.starts_with('0')) { None } else { text.parse().ok() }
+}
+
+/// The /proc of one step.
+pub struct View {
+    tasks: Arc<Tasks>,
+    /// Where listings are made.
+    scratch: PathBuf,
+    made: AtomicUsize,
+    listings: Mutex<HashMap<Id, Node>>,
+}
+
+impl View {
+    pub fn new(tasks: Arc<Tasks>, scratch: PathBuf) -> View {
+        View { tasks, scratch, made: AtomicUsize::new(0), listings: Mutex::default() }
+    }
+
+    pub fn cwd_of(&self, process: u32) -> Option<Node> {
+        Some(self.tasks.known(process)?.state().cwd)
+    }
+
+    pub fn exe_of(&self, process: u32) -> Option<Vec<u8>> {
+        Some(self.tasks.known(process)?.state().exe).filter(|exe| !exe.is_empty())
+    }
+
+    /// A directory that was made to be listed in the place of another.
+    pub fn stands_for(&self, id: Id) -> Option<Node> {
+        lock(&self.listings).get(&id).cloned()
+    }
+
+    /// `caller`: process and thread that `self` means.
+    pub fn enter(&self, at: &Proc, name: &[u8], caller: (u32, u32)) -> Result<Below, Errno> {
+        let below = at.join(name);
+        if at.is_root() {
+            return self.enter_root(below, name, caller);
+        }
+        let Some((process, rest)) = at.process() else { return plain(below) };
+        let magic = match (&rest[..], name) {
+            ([], b"root") => Magic::Root,
+            ([], b"cwd") => Magic::Cwd(process),
+            ([], b"exe") => Magic::Program(process),
+            ([b"fd"], name) => {
+                let number = number(name).and_then(|number| i32::try_from(number).ok()).ok_or(Errno::NOENT)?;
+                Magic::Open { process, number }
+            }
+            ([b"map_files"], _) => return Err(Errno::PERM),
+            _ => return plain(below),
+        };
+        host_look(&below)?;
+        Ok(Below::Magic(below, magic))
+    }
+
+    fn enter_root(&self, below: Proc, name: &[u8], (process, thread): (u32, u32)) -> Result<Below, Errno> {
+        let link = |text: String| Ok(Below::Link(below.clone(), text.into_bytes()));
+        match name {
+            b"self" => link(process.to_string()),
+            b"thread-self" => link(format!("{process}/task/{thread}")),
+            name if HIDDEN.contains(&name) => Err(Errno::NOENT),
+            name => match number(name) {
+                Some(number) => {
+                    self.tasks.known(number).ok_or(Errno::NOENT)?;
+                    Ok(Below::Plain(below))
+                }
+                None => plain(below),
+            },
+        }
+    }
+
+    /// As the step sees it.
+    pub fn look(&self, proc: &Proc) -> Result<Statx, Errno> {
+        let mut found = host_look(proc)?;
+        let process = proc.process().and_then(|(process, _)| self.tasks.known(process));
+        let ids = process.map(|process| process.ids());
+        (found.stx_uid, found.stx_gid) = ids.map_or((0, 0), |ids| (ids.user.effective, ids.group.effective));
+        Ok(found)
+    }
+
+    /// Opens what no link leads to.
+    pub fn open(&self, proc: &Proc, flags: OFlags, mounts: &dyn Fn() -> Vec<u8>) -> Result<OwnedFd, Errno> {
+        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
+        if writes && !self.may_write(proc) {
+            return Err(if proc.path().starts_with(b"/proc/sys") { Errno::ROFS } else { Errno::ACCESS });
+        }
+        if proc.is_root() && !writes {
+            return self.listing().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+        }
+        if let Some((process, rest)) = proc.process().filter(|_| !writes) {
+            let text = match rest[..] {
+                [b"status"] => Some(self.status(process, &host_read(proc)?)),
+                [b"mounts"] => Some(mounts()),
+                [b"mountinfo"] => Some(mountinfo(&mounts())),
+                _ => None,
+            };
+            if let Some(text) = text {
+                return in_memory(&text).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+            }
+        }
+        host_open(proc, flags)
+    }
+
+    fn may_write(&self, proc: &Proc) -> bool {
+        proc.process().is_some_and(|(_, rest)| matches!(rest[..], [name] if WRITABLE.contains(&name)))
+    }
+
+    /// A directory with the names that the step is to see in /proc.
+    fn listing(&self) -> io::Result<OwnedFd> {
+        let dir = self.scratch.join(format!("proc-{}", self.made.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir(&dir)?;
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let name = entry.file_name();
+            let shown = match number(name.as_bytes()) {
+                Some(number) => self.tasks.known(number).is_some(),
+                None => !HIDDEN.contains(&name.as_bytes()),
+            };
+            if shown {
+                let _ = stand_in(&entry, &dir.join(&name));
+            }
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let listing = rustix::fs::open(&dir, flags, Mode::empty())?;
+        let id = id_of(&look(listing.as_fd())?);
+        lock(&self.listings).insert(id, Node::Proc(Proc::root()));
+        Ok(listing)
+    }
+
+    /// proc_pid_status(5), with the ids and rights that the process believes to have.
+    fn status(&self, process: u32, real: &[u8]) -> Vec<u8> {
+        let Some(process) = self.tasks.known(process) else { return real.to_vec() };
+        let ids = process.ids();
+        let capabilities = if ids.is_privileged() { CAPABILITIES } else { 0 };
+        let line = |set: super::ids::Set| format!("{}\t{}\t{}\t{}", set.real, set.effective, set.saved, set.files);
+        let mut text = String::new();
+        for old in String::from_utf8_lossy(real).lines() {
+            let name = old.split(':').next().unwrap_or_default();
+            let value = match name {
+                "Uid" => line(ids.user),
+                "Gid" => line(ids.group),
+                "Groups" => ids.groups.iter().map(|group| format!("{group} ")).collect(),
+                "Umask" => format!("{:04o}", process.umask()),
+                "CapPrm" | "CapEff" => format!("{capabilities:016x}"),
+                "CapBnd" => format!("{CAPABILITIES:016x}"),
+                "NoNewPrivs" | "TracerPid" => "0".to_owned(),
+                _ => {
+                    text.push_str(old);
+                    text.push('\n');
+                    continue;
+                }
+            };
+            text.push_str(&format!("{name}:\t{value}\n"));
+        }
+        text.into_bytes()
+    }
+}
+
+fn plain(below: Proc) -> Result<Below, Errno> {
+    let found = host_look(&below)?;
+    if super::place::type_of(&found).is_symlink() && below.process().is_none() {
+        let target = read_link(CWD, below.path())?;
+        return Ok(Below::Link(below, target));
+    }
+    Ok(Below::Plain(below))
+}
+
+fn host_look(proc: &Proc) -> Result<Statx, Errno> {
+    rustix::fs::statx(CWD, proc.path(), AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, LOOK)
+}
+
+fn host_open(proc: &Proc, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = (flags | OFlags::CLOEXEC | OFlags::NOCTTY).difference(OFlags::CREATE | OFlags::EXCL);
+    match rustix::fs::openat2(CWD, proc.path(), flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        // Before Linux 5.6. The names on the way have been looked at one by one, and nobody makes links in /proc.
+        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::open(proc.path(), flags | OFlags::NOFOLLOW, Mode::empty()),
+        result => result,
+    }
+}
+
+fn host_read(proc: &Proc) -> Result<Vec<u8>, Errno> {
+    let path = Path::new(std::ffi::OsStr::from_bytes(proc.path()));
+    fs::read(path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// Something of the same name and kind.
+fn stand_in(entry: &fs::DirEntry, path: &Path) -> io::Result<()> {
+    let kind = entry.file_type()?;
+    match () {
+        () if kind.is_dir() => fs::create_dir(path),
+        () if kind.is_symlink() => std::os::unix::fs::symlink(fs::read_link(entry.path())?, path),
+        () => fs::write(path, ""),
+    }
+}
+
+/// A file that is nowhere, open to read.
+pub fn in_memory(text: &[u8]) -> io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create("proc", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut writer = fs::File::from(file);
+    writer.write_all(text)?;
+    let file = OwnedFd::from(writer);
+    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    let path = super::place::own_path(file.as_fd());
+    Ok(rustix::fs::open(path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// proc_pid_mountinfo(5) of what proc_pid_mounts(5) says.
+fn mountinfo(mounts: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(mounts);
+    let lines = text.lines().enumerate().filter_map(|(number, line)| {
+        let mut fields = line.split(' ');
+        let (source, target, kind, options) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        let parent = if number == 0 { 1 } else { 20 };
+        Some(format!("{} {parent} 0:{} / {target} {options} - {kind} {source} {options}\n", 20 + number, 20 + number))
+    });
+    lines.collect::<String>().into_bytes()
+}

@@ -1,0 +1,140 @@
+//! execve(2): which program it is, and what it is run by.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::fs::{FileType, Mode, OFlags, Statx};
+use rustix::io::Errno;
+
+use super::caller::{AT_FDCWD, Caller, EMPTY_PATH, Handled, NO_FOLLOW, Reply};
+use super::ids::EXECUTE;
+use super::place::{Node, Spot, Target, type_of};
+use super::{elf, exec};
+
+/// As deep as interpreters of interpreters may go (`fs/exec.c` exec_binprm).
+const DEPTH: usize = 5;
+/// How much of a file is looked at to tell what it is (`linux/binfmts.h` BINPRM_BUF_SIZE).
+const HEAD: usize = 256;
+/// Longest name of a process, without its end (`linux/sched.h` TASK_COMM_LEN).
+const COMM: usize = 15;
+
+/// A program that was found, open to read.
+struct Program {
+    file: OwnedFd,
+    found: Statx,
+    /// Where it is, links resolved.
+    exe: Vec<u8>,
+}
+
+/// (directory, path, argv, envp, flags)
+pub fn execute(caller: &Caller<'_>) -> Handled {
+    let flags = caller.number(4);
+    let path = caller.path(caller.arguments[1])?;
+    let (target, shown) = match path.as_slice() {
+        b"" if flags & EMPTY_PATH != 0 => {
+            let descriptor = caller.descriptor(0);
+            let target = caller.world.places.descriptor(caller.view.process, descriptor)?;
+            (target, format!("/dev/fd/{descriptor}").into_bytes())
+        }
+        path => (caller.walk(caller.descriptor(0), path, flags & NO_FOLLOW == 0)?, path.to_vec()),
+    };
+    let mut program = look(caller, &target)?;
+    let mut arguments: Option<Vec<Vec<u8>>> = None;
+    let mut name = shown.clone();
+    for depth in 0.. {
+        let Some((interpreter, argument)) = script(&program.file)? else { break };
+        if depth == DEPTH {
+            return Err(Errno::LOOP);
+        }
+        let before = arguments.unwrap_or_default();
+        let mut now = vec![interpreter.clone()];
+        now.extend(argument);
+        now.push(name);
+        now.extend(before.into_iter().skip(1));
+        arguments = Some(now);
+        program = look(caller, &caller.walk(AT_FDCWD, &interpreter, true)?)?;
+        name = interpreter;
+    }
+    start(caller, program, arguments, &shown)
+}
+
+fn start(caller: &Caller<'_>, program: Program, arguments: Option<Vec<Vec<u8>>>, shown: &[u8]) -> Handled {
+    let interpreter = match elf::open(program.file.as_fd())?.interpreter {
+        Some(path) => Some(look(caller, &caller.walk(AT_FDCWD, path.as_bytes(), true)?)?),
+        None => None,
+    };
+    let mode = u32::from(program.found.stx_mode);
+    let user = (mode & libc::S_ISUID != 0).then_some(program.found.stx_uid);
+    let group = (mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0).then_some(program.found.stx_gid);
+    let ids = caller.view.ids.after_exec(user, group);
+    let text = |text: &[u8]| CString::new(text).map_err(|_| Errno::INVAL);
+    let last = shown.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let request = exec::Request {
+        program: program.file.as_fd(),
+        interpreter: interpreter.as_ref().map(|interpreter| interpreter.file.as_fd()),
+        path: caller.arguments[1],
+        argv: caller.arguments[2],
+        envp: caller.arguments[3],
+        arguments: match arguments {
+            Some(list) => Some(list.iter().map(|one| text(one)).collect::<Result<_, _>>()?),
+            None => None,
+        },
+        shown_path: text(shown)?,
+        name: text(&last[..last.len().min(COMM)])?,
+        ids: [ids.user.real, ids.user.effective, ids.group.real, ids.group.effective],
+        secure: ids.user.real != ids.user.effective || ids.group.real != ids.group.effective,
+    };
+    exec::execute(caller.call, caller.listener, caller.world.pass, &request, &mut || {
+        caller.world.tasks.changing(&caller.process, |state| {
+            state.ids = ids.clone();
+            state.exe.clone_from(&program.exe);
+        });
+    })?;
+    Ok(Reply::Given)
+}
+
+/// Opens a program that may be executed.
+fn look(caller: &Caller<'_>, target: &Target) -> Result<Program, Errno> {
+    let found = *target.existing()?;
+    match type_of(&found) {
+        FileType::RegularFile => {}
+        FileType::Symlink => return Err(Errno::LOOP),
+        _ => return Err(Errno::ACCESS),
+    }
+    caller.view.ids.may(&found, EXECUTE)?;
+    let places = &caller.world.places;
+    let exe = match &target.spot {
+        Spot::Entry(dir, name) => {
+            let mut path = places.path_of(&Node::Dir(dir.clone()))?;
+            if path != b"/" {
+                path.push(b'/');
+            }
+            [&path, name.to_bytes()].concat()
+        }
+        Spot::Mapped(mapped) => mapped.shown.clone(),
+        Spot::Open(path) => places.shown(&super::place::read_link(rustix::fs::CWD, path.to_bytes())?),
+        Spot::Node(_) => return Err(Errno::ACCESS),
+    };
+    let handle = caller.handle(target)?;
+    let file = rustix::fs::open(handle.path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(Program { file, found, exe })
+}
+
+/// Interpreter and argument of a script's first line (`fs/binfmt_script.c`); none for what is no script.
+fn script(file: &OwnedFd) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>, Errno> {
+    let mut head = [0; HEAD];
+    let count = rustix::io::pread(file, &mut head, 0)?;
+    let Some(line) = head[..count].strip_prefix(b"#!") else { return Ok(None) };
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let end = line.iter().position(|byte| matches!(byte, b'\n' | 0));
+    // A line that is longer must at least hold the whole interpreter.
+    let whole = end.is_some() || count < HEAD;
+    let line = line[..end.unwrap_or(line.len())].trim_ascii();
+    let cut = line.iter().position(blank);
+    if line.is_empty() || (cut.is_none() && !whole) {
+        return Err(Errno::NOEXEC);
+    }
+    let (interpreter, argument) = line.split_at(cut.unwrap_or(line.len()));
+    let argument = argument.trim_ascii();
+    Ok(Some((interpreter.to_vec(), (!argument.is_empty()).then(|| argument.to_vec()))))
+}

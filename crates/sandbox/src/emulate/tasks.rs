@@ -1,0 +1,168 @@
+//! The processes of a step and what each believes of itself: ids, umask, directories, program.
+//!
+//! Nobody tells when a process is made: one that calls for the first time takes after its parent. So that the parent is still
+//! what it was then, its children are looked for before it changes or ends ([`Tasks::changing`]).
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use rustix::io::Errno;
+
+use super::ids::Ids;
+use super::place::{Dir, Node, View, lock};
+
+/// After so many new threads those that are gone are forgotten: much earlier than their numbers can come back.
+const SWEEP: usize = 512;
+
+#[derive(Clone)]
+pub struct State {
+    pub ids: Ids,
+    pub umask: u32,
+    pub cwd: Node,
+    pub root: Arc<Dir>,
+    /// The program's path as the step sees it; empty until the first execve.
+    pub exe: Vec<u8>,
+}
+
+pub struct Process {
+    /// Number of its first thread.
+    pub id: u32,
+    state: Mutex<State>,
+    has_threads: AtomicBool,
+}
+
+impl Process {
+    pub fn state(&self) -> State {
+        lock(&self.state).clone()
+    }
+
+    pub fn view(&self, thread: u32) -> View {
+        let state = lock(&self.state);
+        View { root: state.root.clone(), cwd: state.cwd.clone(), ids: state.ids.clone(), process: self.id, thread }
+    }
+
+    pub fn ids(&self) -> Ids {
+        lock(&self.state).ids.clone()
+    }
+
+    pub fn umask(&self) -> u32 {
+        lock(&self.state).umask
+    }
+}
+
+/// All processes of one step.
+#[derive(Default)]
+pub struct Tasks {
+    /// By the number of each thread that has called.
+    threads: Mutex<HashMap<u32, Arc<Process>>>,
+    first: OnceLock<(u32, State)>,
+    /// Who takes the step's orphans.
+    reaper: OnceLock<u32>,
+    made: AtomicUsize,
+}
+
+impl Tasks {
+    /// What the first process is, before anything calls.
+    pub fn begin(&self, state: State) {
+        let _ = self.first.set((0, state));
+    }
+
+    /// The process that a thread belongs to.
+    pub fn of(&self, thread: u32) -> Result<Arc<Process>, Errno> {
+        if let Some(process) = lock(&self.threads).get(&thread) {
+            return Ok(process.clone());
+        }
+        let (process, parent) = family(thread).ok_or(Errno::SRCH)?;
+        if process != thread {
+            let process = self.of(process)?;
+            process.has_threads.store(true, Ordering::Relaxed);
+            return Ok(self.add(thread, process));
+        }
+        let state = self.inherited(parent)?;
+        Ok(self.add(thread, made(thread, state)))
+    }
+
+    /// What a new process has from its parent.
+    fn inherited(&self, parent: u32) -> Result<State, Errno> {
+        let (_, first) = self.first.get().ok_or(Errno::SRCH)?;
+        let reaper = *self.reaper.get_or_init(|| parent);
+        // An orphan whose parent died of a signal: nobody knows more about it.
+        if parent == reaper || parent == 0 {
+            return Ok(first.clone());
+        }
+        Ok(self.of(parent)?.state())
+    }
+
+    fn add(&self, thread: u32, process: Arc<Process>) -> Arc<Process> {
+        let mut threads = lock(&self.threads);
+        if self.made.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1 {
+            threads
+                .retain(|thread, _| rustix::fs::access(format!("/proc/{thread}"), rustix::fs::Access::EXISTS).is_ok());
+        }
+        threads.entry(thread).or_insert(process).clone()
+    }
+
+    /// Changes what a process is. Its children that have not called yet are first given what it was.
+    pub fn changing<T>(&self, process: &Process, change: impl FnOnce(&mut State) -> T) -> T {
+        self.settle_children(process);
+        change(&mut lock(&process.state))
+    }
+
+    pub fn settle_children(&self, process: &Process) {
+        for child in children(process) {
+            let known = lock(&self.threads).contains_key(&child);
+            if !known && family(child).is_some_and(|(leader, parent)| leader == child && parent == process.id) {
+                self.add(child, made(child, process.state()));
+            }
+        }
+    }
+
+    /// The process with this number, if it is the step's own.
+    pub fn known(&self, process: u32) -> Option<Arc<Process>> {
+        let known = lock(&self.threads).get(&process).cloned();
+        known.or_else(|| if self.is_own(process) { self.of(process).ok() } else { None })
+    }
+
+    /// Whether a process is below the step's reaper.
+    fn is_own(&self, process: u32) -> bool {
+        let Some(reaper) = self.reaper.get() else { return false };
+        let mut at = process;
+        for _ in 0..64 {
+            match family(at) {
+                Some((_, parent)) if parent == *reaper => return true,
+                Some((_, parent)) if parent > 1 => at = parent,
+                _ => return false,
+            }
+            if lock(&self.threads).contains_key(&at) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+fn made(id: u32, state: State) -> Arc<Process> {
+    Arc::new(Process { id, state: Mutex::new(state), has_threads: AtomicBool::new(false) })
+}
+
+/// Numbers of a thread's process and of its parent.
+fn family(thread: u32) -> Option<(u32, u32)> {
+    let status = std::fs::read(format!("/proc/{thread}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    Some((field("Tgid:")?, field("PPid:")?))
+}
+
+/// Children of a process (of all its threads). Without CONFIG_PROC_CHILDREN none are known.
+fn children(process: &Process) -> Vec<u32> {
+    let of_thread = |thread: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{}/task/{thread}/children", process.id)).unwrap_or_default();
+        text.split_ascii_whitespace().filter_map(|child| child.parse().ok()).collect::<Vec<u32>>()
+    };
+    if !process.has_threads.load(Ordering::Relaxed) {
+        return of_thread(process.id);
+    }
+    let threads = std::fs::read_dir(format!("/proc/{}/task", process.id)).into_iter().flatten().flatten();
+    threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).flat_map(of_thread).collect()
+}
