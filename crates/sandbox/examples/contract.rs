@@ -1,7 +1,7 @@
 //! Runs the contract suite with one back-end, or one program, or says what works:
 //!
 //! ```text
-//! contract BACKEND BUSYBOX WORK [PART-OF-A-NAME]
+//! contract BACKEND BUSYBOX WORK [PART-OF-A-NAME [SECONDS-OF-THE-RACE]]
 //! contract run BACKEND WORK ROOTFS-OR-TAR PROGRAM [ARGUMENT...]
 //! contract probe WORK
 //! ```
@@ -18,23 +18,31 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use rootfs::{RootfsError, Tree};
-use zuwai_sandbox::contract::{Abilities, check_all};
+use zuwai_sandbox::contract::{Abilities, SHORT_RACE, Settings, attack, check_all};
 use zuwai_sandbox::{Network, Process, os, probe};
 
 fn main() -> ExitCode {
     probe::dispatch_child();
+    attack::dispatch();
     let args: Vec<String> = std::env::args().collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [_, "run", backend, work, rootfs, ref program @ ..] => {
             run(backend, Path::new(work), Path::new(rootfs), program)
         }
         [_, "probe", work] => report(Path::new(work)),
-        [_, backend, busybox, work] => suite(backend, Path::new(busybox), Path::new(work), ""),
-        [_, backend, busybox, work, part] => suite(backend, Path::new(busybox), Path::new(work), part),
+        [_, backend, busybox, work] => suite(backend, Path::new(busybox), Path::new(work), "", SHORT_RACE),
+        [_, backend, busybox, work, part] => suite(backend, Path::new(busybox), Path::new(work), part, SHORT_RACE),
+        [_, backend, busybox, work, part, seconds] => {
+            let race = seconds.parse().map_or(SHORT_RACE, Duration::from_secs);
+            suite(backend, Path::new(busybox), Path::new(work), part, race)
+        }
         _ => {
-            println!("usage: contract BACKEND BUSYBOX WORK [PART] | run BACKEND WORK ROOTFS PROGRAM... | probe WORK");
+            println!(
+                "usage: contract BACKEND BUSYBOX WORK [PART [SECONDS]] | run BACKEND WORK ROOTFS PROGRAM... | probe WORK"
+            );
             ExitCode::from(2)
         }
     }
@@ -91,7 +99,7 @@ fn open(work: &Path, rootfs: &Path) -> Result<Tree, RootfsError> {
     Ok(tree)
 }
 
-fn suite(backend: &str, busybox: &Path, work: &Path, part: &str) -> ExitCode {
+fn suite(backend: &str, busybox: &Path, work: &Path, part: &str, race: Duration) -> ExitCode {
     let sandbox = match probe::enter(backend, work) {
         Ok(sandbox) => sandbox,
         Err(error) => {
@@ -101,7 +109,8 @@ fn suite(backend: &str, busybox: &Path, work: &Path, part: &str) -> ExitCode {
     };
     println!("back-end: {}", sandbox.name());
     let (mut all, mut wrong) = (0, 0);
-    check_all(&*sandbox, Abilities::of(sandbox.name()), busybox, work, part, &mut |name, outcome| {
+    let settings = Settings { abilities: Abilities::of(sandbox.name()), busybox, work, part, race };
+    check_all(&*sandbox, &settings, &mut |name, outcome| {
         all += 1;
         match outcome {
             Ok(()) => println!("ok    {name}"),

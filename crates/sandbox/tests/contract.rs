@@ -7,11 +7,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use zuwai_sandbox::SandboxError;
-use zuwai_sandbox::contract::{Abilities, check_all};
+use zuwai_sandbox::contract::{Abilities, SHORT_RACE, Settings, attack, check_all};
 use zuwai_sandbox::probe;
 
 fn main() -> ExitCode {
     probe::dispatch_child();
+    attack::dispatch();
     let busybox = Path::new("/bin/busybox");
     if !busybox.exists() {
         eprintln!("SKIPPED: no `/bin/busybox` (Debian: busybox-static)");
@@ -28,7 +29,9 @@ fn main() -> ExitCode {
         Err(error) => panic!("{error}: {:?}", std::error::Error::source(&error)),
     };
     let mut wrong = 0;
-    check_all(&*sandbox, Abilities::of(sandbox.name()), busybox, work.path(), "", &mut |name, outcome| {
+    let abilities = Abilities::of(sandbox.name());
+    let settings = Settings { abilities, busybox, work: work.path(), part: "", race: SHORT_RACE };
+    check_all(&*sandbox, &settings, &mut |name, outcome| {
         if let Err(reason) = outcome {
             eprintln!("{name}: {reason}");
             wrong += 1;

@@ -1,0 +1,158 @@
+//! What a step does to files, as a layer would have it.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use rootfs::FileKind;
+
+use super::Check;
+use super::suite::{Suite, same, shell, text};
+
+pub const CHECKS: &[(&str, Check)] = &[
+    ("devices", devices),
+    ("changes are kept, and nothing else changes", changes),
+    ("image files at the mount points of hosts and resolv.conf", image_files),
+    ("a step that deletes all it can", self_destruction),
+    ("special files and modes", special_files),
+    ("set-group-id bits that come and go", set_group_ids),
+    ("device nodes in layers", device_nodes),
+    ("change times of what is not touched", change_times),
+];
+
+fn devices(suite: &Suite<'_>) -> Result<(), String> {
+    let script = "for d in null zero full random urandom tty; do test -c /dev/$d && echo $d; done
+        head -c 4 /dev/zero | wc -c; head -c 4 /dev/urandom | wc -c; echo x > /dev/null; echo x 2> /dev/null > /dev/full && echo bad
+        for l in fd stdin stdout stderr; do readlink /dev/$l; done; test -d /dev/shm && test -d /dev/pts && echo dirs
+        stat -c %a /dev/null /dev/shm; echo x > /dev/shm/x; echo hello > /dev/stderr";
+    let wanted = "null\nzero\nfull\nrandom\nurandom\ntty\n4\n4\n/proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\n\
+                  dirs\n666\n1777\n";
+    same("devices", suite.place()?.script(script, &[])?.as_str(), wanted)
+}
+
+fn changes(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let before = place.listing()?;
+    place.script("true", &[])?;
+    place.only_new(&before, &[])?;
+    place
+        .script("mkdir -p /app/data /usr/lib; echo x > /app/data/f; ln -s f /app/data/l; ln /app/data/f /hard", &[])?;
+    place.only_new(&before, &["app", "app/data", "app/data/f", "app/data/l", "hard", "usr", "usr/lib"])?;
+    place.script("rm -r /app /hard /usr", &[])?;
+    place.only_new(&before, &[])
+}
+
+fn image_files(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let etc = place.path().join("etc");
+    fs::create_dir(&etc).map_err(text)?;
+    for name in ["hosts", "resolv.conf", "hostname"] {
+        fs::write(etc.join(name), format!("the image's {name}\n")).map_err(text)?;
+    }
+    let before = place.listing()?;
+    let seen = place.script("cat /etc/hosts", &[])?;
+    same("localhost in hosts", seen.contains("localhost"), true)?;
+    place.only_new(&before, &[])?;
+    place.script("echo y > /etc/y", &[])?;
+    let mut changed = before.clone();
+    changed.extend(place.listing()?.remove_entry(Path::new("etc")));
+    place.only_new(&changed, &["etc/y"])
+}
+
+fn self_destruction(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    fs::create_dir_all(place.path().join("opt/a/b")).map_err(text)?;
+    // Never the directories of the machine: only what a rootfs has of its own.
+    place.run(&shell("rm -rf /opt /tmp /etc/x /bin/cat /bin/ls"), &[])?;
+    let left = place.listing()?;
+    same("gone", left.contains_key(Path::new("opt")) || left.contains_key(Path::new("tmp")), false)?;
+    same("left", left.contains_key(Path::new("bin/busybox")) && left.contains_key(Path::new("bin/sh")), true)
+}
+
+fn special_files(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let script = "mkdir /s; cd /s; touch f; chown 7:8 f; chmod 6755 f; mkdir d; chmod 3770 d; mkfifo p; ln -s nowhere l; chown -h 9:9 l";
+    place.script(script, &[])?;
+    let wanted = [
+        ("s/f", (FileKind::File, 0o6755, 7, 8)),
+        ("s/d", (FileKind::Directory, 0o3770, 0, 0)),
+        ("s/p", (FileKind::Fifo, 0o644, 0, 0)),
+        ("s/l", (FileKind::Symlink, 0o777, 9, 9)),
+    ];
+    for (path, wanted) in wanted {
+        let found = place.stat(path)?;
+        same(path, (found.kind, found.mode, found.uid, found.gid), wanted)?;
+    }
+    Ok(())
+}
+
+/// Where the kernel drops the bits they are in the tree's table: by every way to a file, and not longer than they should be.
+fn set_group_ids(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let script = "mkdir /s /s/d; cd /s; for f in kept given cleared gone named link moved; do touch $f; chown 0:8 $f; chmod 2755 $f; done
+                  chown 8:9 given; chmod 755 cleared; rm gone; touch gone; chmod 755 gone; mv moved d/moved
+                  chown 0:8 d; chmod g+s d
+                  ln -s ../link d/up; chmod 755 link; chmod 2711 d/up; chmod 755 named; exec 3< named; chmod 2750 /proc/self/fd/3
+                  touch other; chmod 777 . other; chown 0:8 other";
+    place.script(script, &[])?;
+    let modes = [
+        ("s/kept", 0o2755),
+        ("s/given", 0o755),
+        ("s/cleared", 0o755),
+        ("s/gone", 0o755),
+        ("s/d/moved", 0o2755),
+        ("s/d", 0o2755),
+        ("s/link", 0o2711),
+        ("s/named", 0o2750),
+        ("s/other", 0o777),
+    ];
+    for (path, wanted) in modes {
+        same(path, place.stat(path)?.mode, wanted)?;
+    }
+    Ok(())
+}
+
+fn device_nodes(suite: &Suite<'_>) -> Result<(), String> {
+    if !suite.abilities().devices {
+        return Ok(());
+    }
+    let place = suite.place()?;
+    let script = "mkdir /s; cd /s; umask 027; mknod c c 1 3; mknod -m 600 b b 259 70000; mknod /top c 1 5; chown 3:4 c; mknod c c 1 3 2> /dev/null || echo is there";
+    same("output", place.script(script, &[])?.as_str(), "is there\n")?;
+    // What lies right in `/` may be a copy.
+    place.script("chmod 604 /top", &[])?;
+    let wanted = [
+        ("s/c", (FileKind::CharDevice, (1, 3), 0o640, 3, 4)),
+        ("s/b", (FileKind::BlockDevice, (259, 70000), 0o600, 0, 0)),
+        ("top", (FileKind::CharDevice, (1, 5), 0o604, 0, 0)),
+    ];
+    for (path, wanted) in wanted {
+        let found = place.stat(path)?;
+        same(path, (found.kind, found.device, found.mode, found.uid, found.gid), wanted)?;
+    }
+    Ok(())
+}
+
+/// What says that a file was changed: renaming one would do, too.
+fn change_times(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let root = place.path().to_owned();
+    fs::write(root.join("top"), "top\n").map_err(text)?;
+    fs::write(root.join("other"), "other\n").map_err(text)?;
+    symlink("top", root.join("link")).map_err(text)?;
+    fs::create_dir(root.join("etc")).map_err(text)?;
+    fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").map_err(text)?;
+    let stamp = |name: &str| {
+        let looks = fs::symlink_metadata(root.join(name)).map_err(text)?;
+        Ok::<_, String>((looks.ino(), looks.ctime(), looks.ctime_nsec()))
+    };
+    let names = ["top", "link", "etc/passwd", "bin/busybox", "bin/sh"];
+    let before = names.map(stamp);
+    place.script("cat /top /link /etc/passwd; echo more >> /other", &[])?;
+    same("inodes and change times", names.map(stamp), before)?;
+    same("changed", fs::read_to_string(root.join("other")).map_err(text)?.as_str(), "other\nmore\n")?;
+    place.script("rm /top; mv /other /bin/moved; ln -sf elsewhere /link", &[])?;
+    same("removed and moved", root.join("top").exists() || root.join("other").exists(), false)?;
+    same("moved", fs::read_to_string(root.join("bin/moved")).map_err(text)?.as_str(), "other\nmore\n")?;
+    same("link", fs::read_link(root.join("link")).map_err(text)?, PathBuf::from("elsewhere"))
+}

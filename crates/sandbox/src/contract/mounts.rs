@@ -1,0 +1,204 @@
+//! What appears in a rootfs for the length of one step.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+
+use super::Check;
+use super::suite::{Suite, bind, memory, process, same, secret, shell, text};
+use crate::{Exit, SandboxError};
+
+pub const CHECKS: &[(&str, Check)] = &[
+    ("bind mounts", binds),
+    ("bind mount of one file", bind_file),
+    ("bind mount through a link that was put there meanwhile", bind_link),
+    ("bind mount over something that exists", bind_over),
+    ("several mounts of one source", shared_source),
+    ("mounts in mounts", nested_mounts),
+    ("tmpfs mounts", tmpfs),
+    ("secret files", secrets),
+    ("mount points through symbolic links", linked_targets),
+    ("a program mounted in /dev", scripts),
+    ("impossible mounts", impossible_mounts),
+];
+
+fn binds(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let source = suite.fresh_directory("source")?;
+    fs::create_dir(source.join("sub")).map_err(text)?;
+    fs::write(source.join("sub/file"), "content\n").map_err(text)?;
+    let owner = if suite.abilities().real_owners { (12, 34) } else { (0, 0) };
+    if suite.abilities().real_owners {
+        chown(source.join("sub/file"), Some(12), Some(34)).map_err(text)?;
+    }
+    let before = place.listing()?;
+    let mounts = [bind(&source, "/new/mount/point", true), bind(&source, "/writable", false)];
+    let script =
+        "cat /new/mount/point/sub/file; stat -c %u:%g /new/mount/point/sub/file; echo y > /writable/made; cd /";
+    let wanted = format!("content\n{}:{}\n", owner.0, owner.1);
+    same("content and owner", place.script(script, &mounts)?, wanted)?;
+    place.only_new(&before, &[])?;
+    same("written to the source", fs::read_to_string(source.join("made")).map_err(text)?.as_str(), "y\n")?;
+    same("source", fs::read_to_string(source.join("sub/file")).map_err(text)?.as_str(), "content\n")?;
+    let ran = place.run(&shell("echo z > /ro/sub/file"), &[bind(&source, "/ro", true)])?;
+    if suite.abilities().real_mounts {
+        same("write to a read-only mount", ran.exit == Exit::Code(0), false)?;
+    }
+    same("read-only source", fs::read_to_string(source.join("sub/file")).map_err(text)?.as_str(), "content\n")?;
+    place.only_new(&before, &[])
+}
+
+fn bind_file(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let source = suite.fresh_directory("source")?.join("file");
+    fs::write(&source, "one\n").map_err(text)?;
+    let before = place.listing()?;
+    let mounts = [bind(&source, "/etc/injected.conf", true), bind(&source, "/new/a/file", false)];
+    same("content", place.script("cat /etc/injected.conf /new/a/file", &mounts)?.as_str(), "one\none\n")?;
+    place.only_new(&before, &[])?;
+    // What the step puts beside the mount point is its own.
+    place.script("echo kept > /new/kept", &[bind(&source, "/new/a/file", true)])?;
+    place.only_new(&before, &["new", "new/kept"])
+}
+
+fn bind_link(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let source = suite.fresh_directory("source")?;
+    symlink("/", source.join("link")).map_err(text)?;
+    let sources = [source.join("link"), source.join("link/bin")];
+    for mount in sources.iter().filter(|_| suite.abilities().real_mounts).map(|path| bind(path, "/m", true)) {
+        match place.try_with(&shell("true"), std::slice::from_ref(&mount), &|| false) {
+            Err(SandboxError::Mount { target, .. }) => same("target", target, mount.target)?,
+            other => return Err(format!("{mount:?} gave {other:?}")),
+        }
+    }
+    Ok(())
+}
+
+fn bind_over(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let source = suite.fresh_directory("source")?;
+    fs::write(source.join("theirs"), "").map_err(text)?;
+    fs::create_dir(place.path().join("data")).map_err(text)?;
+    fs::write(place.path().join("data/ours"), "ours\n").map_err(text)?;
+    fs::write(place.path().join("file"), "ours\n").map_err(text)?;
+    let before = place.listing()?;
+    let mounts = [bind(&source, "/data", false), bind(&source.join("theirs"), "/file", true)];
+    same("covered", place.script("ls /data; cat /file", &mounts)?.as_str(), "theirs\n")?;
+    place.only_new(&before, &[])
+}
+
+fn shared_source(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let source = suite.fresh_directory("source")?;
+    fs::create_dir(source.join("sub")).map_err(text)?;
+    let before = place.listing()?;
+    let mounts =
+        [bind(&source, "/one", false), bind(&source, "/two", false), bind(&source.join("sub"), "/three", false)];
+    let script = "echo a > /one/a; cat /two/a; echo b > /two/sub/b; cat /three/b; echo c > /three/c; ls /one/sub";
+    same("inside", place.script(script, &mounts)?.as_str(), "a\nb\nb\nc\n")?;
+    place.only_new(&before, &[])?;
+    same("kept", source.join("a").exists() && source.join("sub/b").exists() && source.join("sub/c").exists(), true)
+}
+
+fn nested_mounts(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let source = suite.fresh_directory("source")?;
+    fs::create_dir(source.join("sub")).map_err(text)?;
+    fs::write(source.join("file"), "").map_err(text)?;
+    let before = place.listing()?;
+    let mounts = [
+        memory("/m", None),
+        bind(&source, "/m/inner", true),
+        memory("/m/inner/sub", None),
+        secret("/m/key", "k", 0o400, 0, 0),
+    ];
+    same(
+        "inside",
+        place.script("ls /m /m/inner /m/inner/sub; cat /m/key", &mounts)?.as_str(),
+        "/m:\ninner\nkey\n\n/m/inner:\nfile\nsub\n\n/m/inner/sub:\nk",
+    )?;
+    place.only_new(&before, &[])?;
+    let same_target = [memory("/m", None), bind(&source, "/m/", true)];
+    same("the later one covers", place.script("ls /m", &same_target)?.as_str(), "file\nsub\n")?;
+    place.only_new(&before, &[])
+}
+
+fn tmpfs(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let before = place.listing()?;
+    let mounts = [memory("/new/tmp", None), memory("/tmp", None), memory("/small", Some(1 << 20))];
+    let script = "touch /new/tmp/x /tmp/y; ls /new/tmp /tmp; stat -c %a /tmp /new/tmp";
+    same("inside", place.script(script, &mounts)?.as_str(), "/new/tmp:\nx\n\n/tmp:\ny\n1777\n755\n")?;
+    if suite.abilities().tmpfs_sizes {
+        let ran = place.run(&shell("head -c 4000000 /dev/zero > /small/x"), &mounts)?;
+        same("more than its size", ran.exit == Exit::Code(0), false)?;
+    }
+    place.only_new(&before, &[])
+}
+
+fn secrets(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let before = place.listing()?;
+    let mounts = [secret("/run/secrets/a", "s3cret\n", 0o400, 0, 0), secret("/b", "x", 0o640, 1000, 2000)];
+    let script = "cat /run/secrets/a; stat -c '%u:%g %a' /run/secrets/a /b";
+    same("inside", place.script(script, &mounts)?.as_str(), "s3cret\n0:0 400\n1000:2000 640\n")?;
+    place.only_new(&before, &[])?;
+    let mut user = shell("cat /run/secrets/a 2> /dev/null || echo unreadable; cat /b");
+    (user.uid, user.gid) = (1000, 1000);
+    same("as a user", place.success(&user, &mounts)?.as_str(), "unreadable\nx")?;
+    fs::create_dir_all(place.path().join("run/secrets")).map_err(text)?;
+    fs::write(place.path().join("run/secrets/a"), "the image's\n").map_err(text)?;
+    let before = place.listing()?;
+    same("covered", place.script("cat /run/secrets/a", &mounts)?.as_str(), "s3cret\n")?;
+    place.only_new(&before, &[])
+}
+
+fn linked_targets(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let source = suite.fresh_directory("source")?;
+    fs::write(source.join("file"), "here\n").map_err(text)?;
+    fs::create_dir_all(place.path().join("real")).map_err(text)?;
+    fs::create_dir(place.path().join("etc")).map_err(text)?;
+    symlink("/real", place.path().join("absolute")).map_err(text)?;
+    symlink("../../../../dangling/target", place.path().join("escaping")).map_err(text)?;
+    symlink("../run/stub-resolv.conf", place.path().join("etc/resolv.conf")).map_err(text)?;
+    let before = place.listing()?;
+    let mounts = [bind(&source, "/absolute/sub", true), bind(&source, "/escaping", true)];
+    let script = "cat /real/sub/file /dangling/target/file /absolute/sub/file";
+    same("inside", place.script(script, &mounts)?.as_str(), "here\nhere\nhere\n")?;
+    place.only_new(&before, &[])
+}
+
+/// Where here-documents that are programs come from.
+fn scripts(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let source = suite.fresh_directory("source")?.join("script");
+    fs::write(&source, "#!/bin/sh\necho I am $0\n").map_err(text)?;
+    fs::set_permissions(&source, fs::Permissions::from_mode(0o755)).map_err(text)?;
+    let before = place.listing()?;
+    let mounts = [bind(&source, "/dev/pipes/EOF", true)];
+    same("output", place.success(&process(&["/dev/pipes/EOF"]), &mounts)?.as_str(), "I am /dev/pipes/EOF\n")?;
+    same("afterwards", place.script("ls /dev/pipes 2> /dev/null; true", &[])?.as_str(), "")?;
+    place.only_new(&before, &[])
+}
+
+fn impossible_mounts(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let source = suite.fresh_directory("source")?;
+    fs::write(place.path().join("file"), "").map_err(text)?;
+    let before = place.listing()?;
+    let cases = [
+        bind(&source.join("missing"), "/m", true),
+        bind(&source, "/file", true),
+        bind(&source, "/file/below", true),
+        bind(&source, "/", true),
+        secret("/bin", "x", 0o400, 0, 0),
+    ];
+    for mount in cases {
+        match place.try_with(&shell("true"), std::slice::from_ref(&mount), &|| false) {
+            Err(SandboxError::Mount { target, .. }) => same("target", target, mount.target)?,
+            other => return Err(format!("{mount:?} gave {other:?}")),
+        }
+    }
+    place.only_new(&before, &[])
+}

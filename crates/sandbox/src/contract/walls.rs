@@ -1,0 +1,284 @@
+//! What a step cannot reach. Each check is a sentence of `docs/isolation.md`.
+
+use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::path::PathBuf;
+use std::process::{Child, Command};
+
+use rustix::thread::CapabilitySet;
+
+use super::suite::{Place, Suite, memory, same, shell, text};
+use super::{Check, attack};
+
+pub const CHECKS: &[(&str, Check)] = &[
+    ("no user namespace within", user_namespaces),
+    ("device nodes that a step makes", made_devices),
+    ("the machine's own devices", host_devices),
+    ("memory, environment and open files of other processes", processes_hidden),
+    ("the builder's environment is not the step's", environment_scrubbed),
+    ("signals to the builder", signals_out),
+    ("limits and priority of the builder", limits),
+    ("sockets of the builder", sockets),
+    ("files outside cannot be read", files_read),
+    ("files outside cannot be changed", files_changed),
+    ("keys of the builder", keys),
+    ("calls that no build needs", kernel_calls),
+];
+
+fn user_namespaces(suite: &Suite<'_>) -> Result<(), String> {
+    let ran = suite.place()?.run(&shell("unshare -U true 2> /dev/null && echo entered"), &[])?;
+    // In place it is the container's filter that decides.
+    if suite.abilities().filtered { same("output", ran.stdout.as_str(), "") } else { Ok(()) }
+}
+
+/// With CAP_MKNOD a step may make a node of the machine's disk; it must not work anywhere.
+fn made_devices(suite: &Suite<'_>) -> Result<(), String> {
+    if !suite.abilities().real_mounts {
+        return Ok(());
+    }
+    let script = "for d in / /tmp /dev /dev/shm /m; do
+            mknod $d/node c 1 5 2> /dev/null && head -c 1 $d/node 2> /dev/null | wc -c | grep -v 0; rm -f $d/node
+        done; true";
+    same("readable", suite.place()?.script(script, &[memory("/m", None)])?.as_str(), "")
+}
+
+/// Real root makes the step's devices; whoever may not binds those of the container, where they may be changed.
+fn host_devices(suite: &Suite<'_>) -> Result<(), String> {
+    let node = suite.fresh_directory("node")?.join("null");
+    let made = rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &node,
+        rustix::fs::FileType::CharacterDevice,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        rustix::fs::makedev(1, 3),
+    );
+    if made.is_err() || !suite.abilities().real_mounts {
+        return Ok(());
+    }
+    let looks = || fs::metadata("/dev/null").map(|looks| (looks.mode(), looks.uid())).map_err(text);
+    let before = looks()?;
+    let script =
+        "for f in /dev/null /proc/keys /proc/timer_list /proc/interrupts; do chmod 667 $f; done 2> /dev/null; true";
+    suite.place()?.script(script, &[])?;
+    same("mode and owner of /dev/null", looks()?, before)
+}
+
+/// A process that is none of the step's: it has the builder's rights, but is dumpable, as every program is.
+struct Other(Child);
+
+impl Other {
+    fn start(suite: &Suite<'_>) -> Result<Other, String> {
+        let mut command = Command::new(suite.settings.busybox);
+        command.args(["sleep", "1000"]).env("CONTRACT_CANARY", "1").spawn().map(Other).map_err(text)
+    }
+
+    fn is_alive(&mut self) -> bool {
+        self.0.try_wait().is_ok_and(|ended| ended.is_none())
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A directory beside the rootfs with what a builder has: other stages, caches, credentials.
+struct Outside {
+    directory: PathBuf,
+    files: Vec<String>,
+}
+
+const SECRET: &str = "canary of the builder\n";
+
+impl Outside {
+    fn make(suite: &Suite<'_>) -> Result<Outside, String> {
+        let directory = fs::canonicalize(suite.fresh_directory("outside")?).map_err(text)?;
+        let mut files = Vec::new();
+        for name in
+            ["canary", ".docker/config.json", "serviceaccount/token", "cache/id/file", "stage/rootfs/etc/shadow"]
+        {
+            let file = directory.join(name);
+            fs::create_dir_all(file.parent().unwrap_or(&directory)).map_err(text)?;
+            fs::write(&file, SECRET).map_err(text)?;
+            files.push(file.display().to_string());
+        }
+        Ok(Outside { directory, files })
+    }
+
+    fn path(&self) -> String {
+        self.directory.display().to_string()
+    }
+
+    /// Fails unless everything is as it was made.
+    fn is_whole(&self) -> Result<(), String> {
+        for file in &self.files {
+            same(file, fs::read_to_string(file).map_err(text)?.as_str(), SECRET)?;
+            let looks = fs::metadata(file).map_err(text)?;
+            same("owner", looks.uid(), rustix::process::geteuid().as_raw())?;
+            same("mode", looks.mode() & 0o7777 & !0o022, 0o644)?;
+        }
+        let mut names: Vec<_> =
+            fs::read_dir(&self.directory).map_err(text)?.flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        same("entries", names, [".docker", "cache", "canary", "serviceaccount", "stage"].map(Into::into).to_vec())
+    }
+}
+
+fn own_id() -> u32 {
+    std::process::id()
+}
+
+/// Whether the step has `no_new_privs`: in place a Landlock domain comes with it.
+fn has_domain(place: &Place<'_>) -> Result<bool, String> {
+    let privileged =
+        rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
+    let step = place.script("grep -c 'NoNewPrivs:.1' /proc/self/status; true", &[])?;
+    Ok(privileged || step == "1\n" || place.suite.sandbox.name() != "inplace")
+}
+
+/// Whether signals and abstract sockets are kept in: by Landlock.
+fn has_scopes(place: &Place<'_>) -> Result<bool, String> {
+    Ok(super::kernel_has_scopes() && has_domain(place)?)
+}
+
+/// Whether the step sees the number of a process of the builder's.
+fn sees_builder(place: &Place<'_>) -> Result<bool, String> {
+    let other = Other::start(place.suite)?;
+    let script = format!("grep -q sleep /proc/{}/cmdline 2> /dev/null && echo seen; true", other.0.id());
+    Ok(place.script(&script, &[])? == "seen\n")
+}
+
+fn processes_hidden(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place_for_attacks()?;
+    let outside = Outside::make(suite)?;
+    let other = Other::start(suite)?;
+    let file = fs::File::open(&outside.files[0]).map_err(text)?;
+    let memory = SECRET.as_ptr() as usize;
+    let withheld = rustix::thread::capabilities(None).is_ok_and(|sets| sets.permitted.contains(CapabilitySet::SETPCAP));
+    // A container that gives no CAP_SETPCAP, and a kernel without Landlock: docs/isolation.md says what can be read then.
+    let all = if withheld || has_domain(&place)? { vec![own_id(), 1, other.0.id()] } else { vec![own_id()] };
+    let all: Vec<String> = all.iter().map(u32::to_string).collect();
+    let (address, descriptor) = (memory.to_string(), file.as_raw_fd().to_string());
+    place.attack("look", &[&all.join(","), &address, &descriptor, &outside.files[0]])?.all_refused()
+}
+
+fn environment_scrubbed(suite: &Suite<'_>) -> Result<(), String> {
+    let script = "env | cut -d= -f1 | sort; tr '\\0' '\\n' < /proc/self/environ | cut -d= -f1 | sort";
+    // The shell adds these three.
+    let got = suite.place()?.script(script, &[])?;
+    let strange = got.lines().find(|name| !["PATH", "PWD", "SHLVL", "OLDPWD"].contains(name));
+    same("a variable that was not given", strange, None)
+}
+
+/// The builder is this process. With `kill -1` a step signals all that it may.
+fn signals_out(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place_for_attacks()?;
+    let mut other = Other::start(suite)?;
+    let all = format!("{},{}", own_id(), other.0.id());
+    let held = has_scopes(&place)? || !sees_builder(&place)?;
+    let outcomes = place.attack("signal", &[&all])?;
+    if !held {
+        // As docs/isolation.md says. A kernel whose filters know the calls lets them all through.
+        return same("reached", outcomes.reached().is_empty(), false);
+    }
+    outcomes.all_refused()?;
+    place.run(&shell("kill -9 -1; kill -15 -1; exit 0"), &[])?;
+    same("others live", other.is_alive(), true)
+}
+
+fn limits(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place_for_attacks()?;
+    if sees_builder(&place)? {
+        // Neither Landlock nor a capability holds prlimit(2) among processes of one user.
+        return Ok(());
+    }
+    let other = Other::start(suite)?;
+    // Process 1 is the step's own init, whose limits are the step's own trouble.
+    let all = [own_id(), other.0.id()].into_iter().filter(|pid| *pid != 1).map(|pid| pid.to_string());
+    place.attack("lower", &[&all.collect::<Vec<_>>().join(",")])?.all_refused()
+}
+
+fn sockets(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place_for_attacks()?;
+    let directory = fs::canonicalize(suite.fresh_directory("socket")?).map_err(text)?;
+    let path = directory.join("s");
+    let name = format!("contract-{}", own_id());
+    let (abstracted, datagrams) = (abstract_name(&name)?, abstract_name(&format!("{name}-datagrams"))?);
+    let _by_path = UnixListener::bind(&path).map_err(text)?;
+    let _by_name = UnixListener::bind_addr(&abstracted).map_err(text)?;
+    let _datagrams = UnixDatagram::bind_addr(&datagrams).map_err(text)?;
+    let outcomes = place.attack("connect", &[&path.display().to_string(), &name])?;
+    let (by_name, by_path): (Vec<&str>, Vec<&str>) =
+        outcomes.reached().iter().partition(|what| what.starts_with("abstract"));
+    same("sockets by path", by_path.len(), if suite.abilities().hidden_files { 0 } else { 3 })?;
+    same("abstract sockets", by_name.len(), if has_scopes(&place)? { 0 } else { 3 })
+}
+
+fn abstract_name(name: &str) -> Result<SocketAddr, String> {
+    SocketAddr::from_abstract_name(name).map_err(text)
+}
+
+fn files_read(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place_for_attacks()?;
+    let outside = Outside::make(suite)?;
+    let files: Vec<&str> = outside.files.iter().map(String::as_str).collect();
+    let outcomes = place.attack("read", &files)?;
+    match suite.abilities().hidden_files {
+        true => outcomes.all_refused(),
+        // As docs/isolation.md says.
+        false => same("reached", outcomes.reached().is_empty(), false),
+    }
+}
+
+fn files_changed(suite: &Suite<'_>) -> Result<(), String> {
+    if !suite.abilities().hidden_files {
+        return Ok(());
+    }
+    let place = suite.place_for_attacks()?;
+    let outside = Outside::make(suite)?;
+    place.attack("write", &[&outside.path()])?.all_refused()?;
+    outside.is_whole()?;
+    // The same names inside are the step's own, wherever a path seems to lead.
+    let script =
+        format!("mkdir -p {0}; echo mine > {0}/canary; rm -r {0}; rm -rf /tmp/../../../../../../..{0}", outside.path());
+    place.script(&script, &[])?;
+    outside.is_whole()
+}
+
+/// A key in the keyring of the builder's session and user.
+fn keys(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place_for_attacks()?;
+    let name = format!("contract-{}", own_id());
+    let made = attack::add_key(&name);
+    let outcomes = place.attack("keys", &[&name])?;
+    // Where the builder itself may have no keys there is none to be found.
+    match made.is_ok() && !suite.abilities().filtered {
+        true => Ok(()),
+        false => outcomes.all_refused(),
+    }
+}
+
+fn kernel_calls(suite: &Suite<'_>) -> Result<(), String> {
+    match suite.abilities().filtered {
+        true => suite.place_for_attacks()?.attack("kernel", &[])?.all_refused(),
+        // The container's filter decides.
+        false => Ok(()),
+    }
+}
+
+/// For ten minutes when asked to ([`super::Settings::race`]).
+pub fn race(suite: &Suite<'_>) -> Result<(), String> {
+    if !suite.abilities().hidden_files {
+        return Ok(());
+    }
+    let place = suite.place_for_attacks()?;
+    let outside = Outside::make(suite)?;
+    let seconds = suite.settings.race.as_secs().to_string();
+    place.attack("race", &[&seconds, &outside.path()])?.all_refused()?;
+    outside.is_whole()
+}
