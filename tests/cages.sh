@@ -21,18 +21,6 @@ all=("${places[@]}" k8s-baseline-seccomp k8s-default-apparmor k8s-userns k8s-use
 # Where nobody is root and nothing may be mounted.
 restricted=(k8s-restricted openshift-restricted-v2)
 
-passed=0 failed=0 skipped=0
-pass() { passed=$((passed + 1)); say "ok    $*"; }
-fail() { failed=$((failed + 1)); say "FAIL  $*"; }
-skip() { skipped=$((skipped + 1)); say "SKIP  $*"; }
-finish() { echo "$passed passed, $failed failed, $skipped skipped"; [ "$failed" = 0 ]; exit; }
-# check NAME COMMAND...: passes when the command succeeds, shows its output when not
-check() {
-  local name=$1
-  shift
-  if "$@" >"$work/check.log" 2>&1; then pass "$name"; else fail "$name"; tail -n 30 "$work/check.log" >&2; fi
-}
-
 zuwai=
 while [ $# -gt 0 ]; do
   case $1 in

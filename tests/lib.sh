@@ -14,6 +14,19 @@ die() { say "error: $*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 is_root() { [ "$(id -u)" = 0 ]; }
 
+# What a script counts; `finish` ends it with the counts, as `./test` reads them.
+passed=0 failed=0 skipped=0
+pass() { passed=$((passed + 1)); say "ok    $*"; }
+fail() { failed=$((failed + 1)); say "FAIL  $*"; }
+skip() { skipped=$((skipped + 1)); say "SKIP  $*"; }
+finish() { echo "$passed passed, $failed failed, $skipped skipped"; [ "$failed" = 0 ]; exit; }
+# check NAME COMMAND...: passes when the command succeeds, shows its output when not
+check() {
+  local name=$1
+  shift
+  if "$@" >"$work/check.log" 2>&1; then pass "$name"; else fail "$name"; tail -n 30 "$work/check.log" >&2; fi
+}
+
 PATH=$PATH:/usr/sbin:/sbin # runc, debootstrap and chroot live there, and a plain user's PATH may lack it
 
 # install_tools COMMAND=PACKAGE...: installs the packages whose command is missing. Needs root and apt-get; otherwise it
