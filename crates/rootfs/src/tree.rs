@@ -8,6 +8,7 @@ pub(crate) mod resolve;
 mod sys;
 mod table;
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -95,7 +96,12 @@ pub struct Tree {
     table: Option<Arc<Mutex<Table>>>,
     /// Whether the table has entries: spares the lock where it has none.
     has_entries: Arc<AtomicBool>,
+    /// By inode: the change time that [`Tree::moved_back`] left a file with, and the one that counts instead.
+    returned: Arc<Mutex<HashMap<u64, (Time, Time)>>>,
 }
+
+/// Seconds and nanoseconds since the epoch.
+type Time = (i64, u32);
 
 impl Tree {
     /// Opens an existing directory. With `table`, metadata that the kernel refuses to set is kept in that file.
@@ -116,6 +122,7 @@ impl Tree {
             gives_files_away: sys::may_give_files_away(),
             has_entries: Arc::new(AtomicBool::new(table.as_ref().is_some_and(|table| !table.is_empty()))),
             table: table.map(|table| Arc::new(Mutex::new(table))),
+            returned: Arc::default(),
         })
     }
 
@@ -123,8 +130,8 @@ impl Tree {
     pub fn share(&self) -> Result<Tree, RootfsError> {
         let root =
             self.root.try_clone().map_err(|error| io_error("could not open the directory", &self.path, error))?;
-        let (table, has_entries) = (self.table.clone(), self.has_entries.clone());
-        Ok(Tree { root, path: self.path.clone(), table, has_entries, ..*self })
+        let (table, has_entries, returned) = (self.table.clone(), self.has_entries.clone(), self.returned.clone());
+        Ok(Tree { root, path: self.path.clone(), table, has_entries, returned, ..*self })
     }
 
     /// Makes an empty directory (0755) and opens it.
@@ -159,6 +166,27 @@ impl Tree {
                 .map_err(|error| inside_error("could not read the metadata of", path, error)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(error) => Err(inside_error("could not read the metadata of", path, error.into())),
+        }
+    }
+
+    /// Says that a file was moved away and is back, which is no change though it has set the change time: `before` is what
+    /// [`Tree::stat`] said of it before. A file that differs in anything else is not the one that was moved, and counts.
+    pub fn moved_back(&self, path: &Path, before: &Metadata) -> Result<(), RootfsError> {
+        let Some(now) = self.stat(path)? else { return Ok(()) };
+        if (Metadata { changed: before.changed, ..now.clone() }) != *before {
+            return Ok(());
+        }
+        let was = self.counted_change(before);
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner).insert(now.inode, (now.changed, was));
+        Ok(())
+    }
+
+    /// The change time of a file by which a commit judges.
+    pub(crate) fn counted_change(&self, metadata: &Metadata) -> Time {
+        let returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        match returned.get(&metadata.inode) {
+            Some((left, was)) if *left == metadata.changed => *was,
+            _ => metadata.changed,
         }
     }
 

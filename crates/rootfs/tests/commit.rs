@@ -245,6 +245,40 @@ fn ignored_paths_are_neither_new_nor_gone() {
 }
 
 #[test]
+fn a_file_that_is_moved_away_and_back_is_no_change_but_what_happens_to_it_is() {
+    let stage = Stage::new();
+    let before = stage.snapshot();
+    let path = Path::new("f");
+    let aside = |change: &dyn Fn(&Path)| {
+        let looks = stage.tree.stat(path).unwrap().unwrap();
+        let away = stage.record("away");
+        fs::rename(stage.at("f"), &away).unwrap();
+        change(&away);
+        fs::rename(&away, stage.at("f")).unwrap();
+        stage.tree.moved_back(path, &looks).unwrap();
+    };
+    let layer = |name: &str, before: &Snapshot| {
+        let mut layer = Vec::new();
+        let options = CommitOptions::default();
+        let (after, _) = commit(&stage.tree, Some(before), &stage.record(name), &options, &mut layer).unwrap();
+        (list(&layer), after)
+    };
+    aside(&|_| ());
+    let (first, after) = layer("one", &before);
+    // Again, and twice before the next layer.
+    aside(&|_| ());
+    aside(&|_| ());
+    let (second, after) = layer("two", &after);
+    assert_eq!((first, second), (String::new(), String::new()));
+    aside(&|away| fs::write(away, "other").unwrap());
+    let (written, after) = layer("three", &after);
+    aside(&|_| ());
+    fs::write(stage.at("f"), "after").unwrap();
+    let (written_later, _) = layer("four", &after);
+    assert_eq!((written, written_later), ("f".to_owned(), "f".to_owned()));
+}
+
+#[test]
 fn times_are_whole_seconds_and_clamped() {
     let stage = Stage::new();
     let before = stage.snapshot();

@@ -15,7 +15,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use rootfs::Tree;
+use rootfs::{Metadata, Tree};
 use rustix::fs::FlockOperation;
 
 use crate::helper::{Helper, Place, Spec};
@@ -145,16 +145,33 @@ impl Sandbox for InPlace {
         for name in ["dev", "proc", "sys"] {
             make_mount_point(rootfs, name)?;
         }
-        let mounted = Mounted::put(rootfs, &self.state.path, &with_network_files(process, mounts))?;
+        let mounts = with_network_files(process, mounts);
+        let covered = covered_files(rootfs, &mounts)?;
+        let mounted = Mounted::put(rootfs, &self.state.path, &mounts)?;
         let swap = Swap::put_in(rootfs, &stage, &self.state.path, &self.keep, mounted)?;
         let log = self.log(rootfs, process)?;
         let spec = Spec { process: process.clone(), place: Place::Here { logged: log.is_some() } };
         let result = helper.run(&spec, log.as_ref().map(|log| log as &dyn Supervisor), output, cancelled);
         let lost = swap.left_in_mounts();
         swap.take_out()?;
+        for (path, before) in &covered {
+            rootfs.moved_back(path, before)?;
+        }
         let exit = result?;
         lost.map_or(Ok(exit), Err)
     }
+}
+
+/// The stage's own files where something is mounted. They are moved out of its way, which a layer is not to show.
+fn covered_files(rootfs: &Tree, mounts: &[Mount]) -> Result<Vec<(PathBuf, Metadata)>, SandboxError> {
+    let mut covered = Vec::new();
+    for mount in mounts {
+        let path = rootfs.resolve(&mount.target, true)?;
+        if let Some(before) = rootfs.stat(&path)? {
+            covered.push((path, before));
+        }
+    }
+    Ok(covered)
 }
 
 /// A directory that a container runtime would make to mount on, and leave.

@@ -135,8 +135,8 @@ impl<'a> Walk<'a> {
         let Some(found) = found.filter(|found| found.metadata.kind != FileKind::Socket) else {
             return before.map_or(Ok(()), |before| self.remove(before));
         };
-        let state = State::of(&found);
-        self.newest = self.newest.max(state.changed);
+        self.newest = self.newest.max(found.metadata.changed);
+        let state = State { changed: self.tree.counted_change(&found.metadata), ..State::of(&found) };
         self.write_record(name.as_bytes(), &state)?;
         if state.kind == FileKind::Directory {
             return self.enter(name, state, before);
