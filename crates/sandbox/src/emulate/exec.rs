@@ -12,6 +12,7 @@ mod stack;
 #[cfg(test)]
 mod tests;
 mod tracee;
+mod turn;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -25,6 +26,7 @@ use crate::notify::{Call, Listener};
 use layout::Room;
 use stack::{New, Vectors};
 use tracee::{Gone, Outcome, Tracee};
+use turn::Turn;
 
 /// One execve that has been allowed.
 pub struct Request<'a> {
@@ -76,6 +78,7 @@ pub fn execute(
         return Err(Errno::NOEXEC);
     }
     let empty = tracee::end_of_text(call.thread, request.path)?;
+    let _turn = Turn::of(call.thread);
     let mut tracee = Tracee::seize(call.thread)?;
     if listener.waits(call) {
         let change = Change { call, listener, pass, request, loader, program, interpreter, empty };
@@ -119,31 +122,35 @@ struct Given {
 
 impl Change<'_> {
     fn run(&self, tracee: &mut Tracee, at_exec: &mut dyn FnMut()) -> Result<(), Gone> {
+        let Call { instruction, number, arguments, .. } = *self.call;
         let mut given = Given::default();
-        let complete = self.give(&mut given);
+        let loader = self.give(&mut given);
+        // A signal has ended the wait: only before Linux 5.19.
+        let again = loader.is_err() && !self.listener.waits(self.call);
         tracee.interrupt()?;
-        // The answer does not matter: it is replaced. Where the interruption has ended the wait there is none any more.
+        // The answer does not matter, it is replaced. Where the interruption has ended the wait there is none any more.
         self.listener.refuse(self.call, Errno::NOSYS)?;
         let saved = tracee.stopped()?;
-        let error = match complete {
+        let outcome = match loader {
             Ok(loader) => {
-                let arguments =
-                    [loader as u64, self.empty, self.request.argv, self.request.envp, EMPTY_PATH, self.pass];
-                match tracee.call(&saved, self.call.instruction, libc::SYS_execveat, arguments)? {
-                    Outcome::Executed => {
-                        self.check(tracee, &given)?;
-                        at_exec();
-                        return self.start(tracee, &given, saved.signals);
-                    }
-                    Outcome::Returned(result) => result,
-                }
+                let Request { argv, envp, .. } = *self.request;
+                let arguments = [loader as u64, self.empty, argv, envp, EMPTY_PATH, self.pass];
+                tracee.call(&saved, instruction, libc::SYS_execveat, arguments)?
             }
-            Err(error) => -i64::from(error.raw_os_error()),
+            Err(error) => Outcome::Returned(-i64::from(error.raw_os_error())),
+        };
+        let Outcome::Returned(result) = outcome else {
+            self.check(tracee, &given)?;
+            at_exec();
+            return self.start(tracee, &given, saved.signals);
         };
         for number in [given.loader, given.program, given.interpreter].into_iter().flatten() {
-            tracee.call(&saved, self.call.instruction, libc::SYS_close, [number as u64, 0, 0, 0, 0, 0])?;
+            tracee.call(&saved, instruction, libc::SYS_close, [number as u64, 0, 0, 0, 0, 0])?;
         }
-        tracee.return_from_call(&saved, self.call.instruction, error)
+        match again {
+            true => tracee.repeat(&saved, instruction, number, arguments),
+            false => tracee.return_from_call(&saved, instruction, result),
+        }
     }
 
     /// Gives the caller what it needs; what has been given is known also when the rest could not be.

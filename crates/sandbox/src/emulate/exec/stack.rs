@@ -45,9 +45,12 @@ pub struct New<'a> {
     pub values: &'a [(u64, u64)],
 }
 
+/// Reads memory from an address on; less than asked for where it ends.
+pub type Read<'r> = &'r mut dyn FnMut(u64, &mut [u8]) -> Result<usize, Gone>;
+
 impl Vectors {
     /// Reads them from the lowest address of a stack on.
-    pub fn read(read: &mut dyn FnMut(u64, &mut [u8]) -> Result<usize, Gone>, stack: u64) -> Result<Vectors, Gone> {
+    pub fn read(read: Read<'_>, stack: u64) -> Result<Vectors, Gone> {
         let mut words = Words { read, next: stack, buffer: Vec::new(), taken: 0 };
         let count = words.next()?;
         let arguments = words.until_null()?;
@@ -105,7 +108,7 @@ impl Vectors {
 
 /// The words of a stack, read a piece at a time.
 struct Words<'r> {
-    read: &'r mut dyn FnMut(u64, &mut [u8]) -> Result<usize, Gone>,
+    read: Read<'r>,
     next: u64,
     buffer: Vec<u8>,
     taken: usize,

@@ -214,3 +214,80 @@ fn programs_do_what_they_do_natively() {
         assert_eq!(ending, wanted, "{case:?}");
     }
 }
+
+/// The program above with every kind of linking that there is here.
+struct Built {
+    directory: tempfile::TempDir,
+    names: Vec<&'static str>,
+}
+
+fn build() -> Built {
+    let kinds: [(&str, &str, &[&str]); 9] = [
+        ("pie", "gcc", &["-pie", "-fPIE"]),
+        ("fixed", "gcc", &["-no-pie"]),
+        ("static", "gcc", &["-static", "-no-pie"]),
+        ("static-pie", "gcc", &["-static-pie", "-fPIE"]),
+        ("aligned", "gcc", &["-pie", "-fPIE", "-Wl,-z,max-page-size=0x200000"]),
+        ("one-segment", "gcc", &["-pie", "-fPIE", "-Wl,-z,noseparate-code", "-Wl,-z,norelro"]),
+        ("executable-stack", "gcc", &["-pie", "-fPIE", "-Wl,-z,execstack"]),
+        ("musl", "musl-gcc", &["-pie", "-fPIE"]),
+        ("musl-static", "musl-gcc", &["-static"]),
+    ];
+    let directory = tempfile::tempdir().expect("a directory");
+    let source = directory.path().join("facts.c");
+    std::fs::write(&source, include_str!("programs/facts.c")).expect("written");
+    let mut names = Vec::new();
+    for (name, compiler, options) in kinds {
+        let mut command = Command::new(compiler);
+        command.arg("-O2").args(options).arg("-o").arg(directory.path().join(name)).arg(&source).arg("-lpthread");
+        match command.output() {
+            Ok(output) if output.status.success() => names.push(name),
+            Ok(output) if name == "pie" => panic!("{}", String::from_utf8_lossy(&output.stderr)),
+            Ok(output) => eprintln!("skipped {name}: {}", String::from_utf8_lossy(&output.stderr)),
+            Err(error) => eprintln!("skipped {name}: no `{compiler}` here: {error}"),
+        }
+    }
+    Built { directory, names }
+}
+
+const WAYS: [&str; 14] = [
+    "facts", "thread", "leader", "race", "spawn", "vfork", "empty", "nothing", "many", "long", "fail", "signals",
+    "storm", "stop",
+];
+
+fn assert_same(built: &Built, names: &[&str], flags: libc::c_uint) {
+    for name in names {
+        for way in WAYS {
+            let program = built.directory.path().join(name);
+            let wanted = native(Command::new(&program).arg(way)).expect("a run");
+            let ending = emulated_with(Command::new(&program).arg(way), flags).expect("a run");
+            assert_eq!(ending, wanted, "{name} {way}");
+        }
+    }
+}
+
+#[test]
+fn programs_find_what_they_find_natively() {
+    let built = build();
+    assert_same(&built, &built.names, crate::filter::NEW_LISTENER | crate::filter::WAIT_KILLABLE);
+}
+
+/// As on Linux before 5.19: signals end the wait for an answer.
+#[test]
+fn programs_are_executed_where_signals_end_the_wait() {
+    let built = build();
+    assert_same(&built, &built.names[..built.names.len().min(1)], crate::filter::NEW_LISTENER);
+}
+
+/// Two or three are needed for a moment, which is the one thing that a program can notice.
+#[test]
+fn a_caller_without_descriptors_keeps_all_and_gets_an_error() {
+    let built = build();
+    for (name, rows) in [("pie", "-1 24, 0\n-1 24, 1\n"), ("static", "-1 24, 0\n-1 24, 1\n")] {
+        if !built.names.contains(&name) {
+            continue;
+        }
+        let ending = emulated(Command::new(built.directory.path().join(name)).arg("limit")).expect("a run");
+        assert_eq!((ending.code, ending.output), (Some(3), format!("{rows}destructed\n")), "{name}");
+    }
+}

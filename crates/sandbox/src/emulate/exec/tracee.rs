@@ -31,8 +31,6 @@ pub struct Saved {
     registers: Registers,
     /// Those that are blocked.
     pub signals: u64,
-    /// What it was about to get when it stopped.
-    pending: i32,
 }
 
 enum Stop {
@@ -43,15 +41,29 @@ enum Stop {
     Other(i32),
 }
 
+/// What is asked of the kernel (`linux/ptrace.h`); the same numbers everywhere.
+mod request {
+    pub const POKE: u32 = 5;
+    pub const CONTINUE: u32 = 7;
+    pub const DETACH: u32 = 17;
+    pub const TO_NEXT_CALL: u32 = 24;
+    pub const GET_REGISTERS: u32 = 0x4204;
+    pub const SET_REGISTERS: u32 = 0x4205;
+    pub const SEIZE: u32 = 0x4206;
+    pub const INTERRUPT: u32 = 0x4207;
+    pub const GET_SIGNALS: u32 = 0x420a;
+    pub const SET_SIGNALS: u32 = 0x420b;
+}
+
 const EVENT_EXEC: i32 = libc::PTRACE_EVENT_EXEC;
 const OPTIONS: libc::c_int = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_EXITKILL;
 const ALL_SIGNALS: u64 = u64::MAX;
 
 pub struct Tracee {
     thread: i32,
-    /// Its number stays what it is when it executes: it is that of the process.
-    leads: bool,
     traced: bool,
+    /// A signal that it was about to get when it stopped.
+    pending: i32,
 }
 
 impl Drop for Tracee {
@@ -61,7 +73,7 @@ impl Drop for Tracee {
             // SAFETY: takes numbers only; as long as we trace it the number is nobody else's.
             unsafe { libc::kill(self.thread, libc::SIGKILL) };
             while let Ok(stop) = self.wait() {
-                let _ = self.resume(libc::PTRACE_CONT, if let Stop::Other(signal) = stop { signal } else { 0 });
+                let _ = self.resume(request::CONTINUE, if let Stop::Other(signal) = stop { signal } else { 0 });
             }
         }
     }
@@ -71,40 +83,41 @@ impl Tracee {
     /// Begins to trace a thread, which runs on.
     pub fn seize(thread: u32) -> Result<Tracee, Errno> {
         let thread = i32::try_from(thread).map_err(|_| Errno::SRCH)?;
-        // SAFETY: takes numbers only; signal 0 is none.
-        let leads = unsafe { libc::syscall(libc::SYS_tgkill, thread, thread, 0) } == 0;
         // SAFETY: PTRACE_SEIZE takes the options as a number and no address.
-        let done = unsafe { libc::ptrace(libc::PTRACE_SEIZE as _, thread, 0usize, OPTIONS as usize) };
-        if done == 0 { Ok(Tracee { thread, leads, traced: true }) } else { Err(last_error()) }
+        let done = unsafe { libc::ptrace(request::SEIZE as _, thread, 0usize, OPTIONS as usize) };
+        if done == 0 { Ok(Tracee { thread, traced: true, pending: 0 }) } else { Err(last_error()) }
     }
 
     /// Has it stop before it goes on in its program.
     pub fn interrupt(&mut self) -> Result<(), Gone> {
-        self.request(libc::PTRACE_INTERRUPT as _, 0, 0)
+        self.request(request::INTERRUPT, 0, 0)
     }
 
     /// Stops tracing a thread that nothing has been done to.
     pub fn let_go(&mut self) -> Result<(), Gone> {
         self.interrupt()?;
-        let signal = self.first_stop()?;
-        self.detach(signal)
+        self.first_stop()?;
+        self.detach()
     }
 
     /// Waits until it is about to go on in its program, and keeps what it was.
     pub fn stopped(&mut self) -> Result<Saved, Gone> {
-        let pending = self.first_stop()?;
+        self.first_stop()?;
         let registers = self.registers()?;
         let mut signals = 0u64;
-        self.request(libc::PTRACE_GETSIGMASK as _, size_of::<u64>(), &raw mut signals as usize)?;
+        self.request(request::GET_SIGNALS, size_of::<u64>(), &raw mut signals as usize)?;
         self.set_signals(ALL_SIGNALS)?;
-        Ok(Saved { registers, signals, pending })
+        Ok(Saved { registers, signals })
     }
 
-    fn first_stop(&mut self) -> Result<i32, Gone> {
+    fn first_stop(&mut self) -> Result<(), Gone> {
         loop {
             match self.wait()? {
-                Stop::Other(signal) => return Ok(signal),
-                Stop::Call | Stop::Executed => self.resume(libc::PTRACE_CONT, 0)?,
+                Stop::Other(signal) => {
+                    self.pending = signal;
+                    return Ok(());
+                }
+                Stop::Call | Stop::Executed => self.resume(request::CONTINUE, 0)?,
             }
         }
     }
@@ -118,7 +131,8 @@ impl Tracee {
         arguments: [u64; 6],
     ) -> Result<Outcome, Gone> {
         self.set_registers(&saved.registers.calling(behind, number as u64, arguments))?;
-        self.resume(libc::PTRACE_SYSCALL, saved.pending)?;
+        let pending = std::mem::take(&mut self.pending);
+        self.resume(request::TO_NEXT_CALL, pending)?;
         let mut entered = false;
         loop {
             let signal = match self.wait()? {
@@ -130,7 +144,7 @@ impl Tracee {
                 }
                 Stop::Other(signal) => signal,
             };
-            self.resume(libc::PTRACE_SYSCALL, signal)?;
+            self.resume(request::TO_NEXT_CALL, signal)?;
         }
     }
 
@@ -140,34 +154,40 @@ impl Tracee {
         self.go_on(saved.signals)
     }
 
+    /// Lets it make its own call again.
+    pub fn repeat(&mut self, saved: &Saved, behind: u64, number: i32, arguments: [u64; 6]) -> Result<(), Gone> {
+        self.set_registers(&saved.registers.calling(behind, number as u64, arguments))?;
+        self.go_on(saved.signals)
+    }
+
     /// Stops tracing; the signals that are not in the set may come.
     pub fn go_on(&mut self, signals: u64) -> Result<(), Gone> {
         self.set_signals(signals)?;
-        self.detach(0)
+        self.detach()
     }
 
     fn set_signals(&self, mut signals: u64) -> Result<(), Gone> {
-        self.request(libc::PTRACE_SETSIGMASK as _, size_of::<u64>(), &raw mut signals as usize)
+        self.request(request::SET_SIGNALS, size_of::<u64>(), &raw mut signals as usize)
     }
 
-    fn detach(&mut self, signal: i32) -> Result<(), Gone> {
-        self.request(libc::PTRACE_DETACH as _, 0, signal as usize)?;
+    fn detach(&mut self) -> Result<(), Gone> {
+        self.request(request::DETACH, 0, self.pending as usize)?;
         self.traced = false;
         Ok(())
     }
 
-    fn resume(&self, how: libc::c_uint, signal: i32) -> Result<(), Gone> {
-        self.request(how as _, 0, signal as usize)
+    fn resume(&self, how: u32, signal: i32) -> Result<(), Gone> {
+        self.request(how, 0, signal as usize)
     }
 
     pub fn registers(&self) -> Result<Registers, Gone> {
         let mut registers = Registers::default();
-        self.register_set(libc::PTRACE_GETREGSET as _, &mut registers)?;
+        self.register_set(request::GET_REGISTERS, &mut registers)?;
         Ok(registers)
     }
 
     pub fn set_registers(&self, registers: &Registers) -> Result<(), Gone> {
-        self.register_set(libc::PTRACE_SETREGSET as _, &mut registers.clone())
+        self.register_set(request::SET_REGISTERS, &mut registers.clone())
     }
 
     fn register_set(&self, request: u32, registers: &mut Registers) -> Result<(), Gone> {
@@ -183,12 +203,11 @@ impl Tracee {
     }
 
     fn wait(&mut self) -> Result<Stop, Gone> {
-        // A thread that does not lead its process takes the process's number when it executes. A wait for either number
-        // alone would sleep on.
-        let which = if self.leads { self.thread } else { -1 };
+        // Not for its number: when a thread that does not lead its process executes, it takes the number of the one that
+        // does, and whoever waits for either number sleeps on (Linux `fs/exec.c`, de_thread).
         let mut status = 0;
         // SAFETY: the status is a live integer.
-        let found = unsafe { libc::waitpid(which, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
+        let found = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
         match found {
             -1 if last_error() == Errno::INTR => self.wait(),
             found if found >= 0 && libc::WIFSTOPPED(status) => Ok(self.stop(found, status)),
@@ -202,7 +221,7 @@ impl Tracee {
     fn stop(&mut self, found: i32, status: i32) -> Stop {
         let (event, signal) = (status >> 16, libc::WSTOPSIG(status));
         if event == EVENT_EXEC {
-            (self.thread, self.leads) = (found, true);
+            self.thread = found;
             return Stop::Executed;
         }
         match signal {
@@ -221,7 +240,7 @@ impl Tracee {
     pub fn write(&self, at: u64, bytes: &[u8]) -> Result<(), Gone> {
         if write(self.thread, at, bytes) != Ok(bytes.len()) {
             // This way of writing makes a stack grow, the other one does not.
-            self.request(libc::PTRACE_POKEDATA as _, at as usize, 0)?;
+            self.request(request::POKE, at as usize, 0)?;
             if write(self.thread, at, bytes) != Ok(bytes.len()) {
                 return Err(Gone);
             }
