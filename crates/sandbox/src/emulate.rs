@@ -39,12 +39,14 @@ mod procfs;
 mod program;
 mod stub;
 mod tasks;
+mod works;
 
 use caller::{Caller, Reply};
 use calls::Forms;
 use ids::Ids;
 use place::{Node, Places, lock, own_path};
 use tasks::{State, Tasks};
+pub use works::works;
 
 /// The back-end. [`crate::probe::enter`] makes it.
 #[derive(Debug)]
@@ -103,9 +105,10 @@ impl Sandbox for Emulate {
         }
         let scratch = self.scratch()?;
         let world = World::new(rootfs, process, &scratch.0)?;
-        let stubs = mounts::arrange(&world, rootfs, process, mounts, &scratch.0)?;
+        let stubs = mounts::stubs(rootfs, mounts)?;
         let spec = Spec { process: process.clone(), place: Place::Emulated { pass: world.pass } };
-        let result = Helper::start().and_then(|helper| helper.run(&spec, Some(&world), output, cancelled));
+        let result = mounts::arrange(&world, rootfs, process, mounts, &scratch.0)
+            .and_then(|()| Helper::start()?.run(&spec, Some(&world), output, cancelled));
         drop(world);
         let removed = crate::stubs::remove(rootfs.path(), &stubs);
         let exit = result?;

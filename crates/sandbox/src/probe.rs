@@ -192,13 +192,20 @@ fn try_emulate(wanted: &Wanted<'_>) -> Candidate {
     }
 }
 
-/// Runs nothing at all in an empty rootfs, and looks at how far that comes: everything but the program has been emulated then.
-fn attempt_emulate(_work: &Path, attempt: &mut Attempt) {
-    match sys::landlock_version() {
-        Ok(version) => attempt.tried.push(format!("Landlock (version {version}): ok")),
-        Err(error) => attempt.tried.push(format!("Landlock, the second wall: {}: ok", sys::plain(&error))),
+/// Does what every step needs, once.
+fn attempt_emulate(work: &Path, attempt: &mut Attempt) {
+    for (what, outcome) in emulate::works(work) {
+        match outcome {
+            Ok(()) => attempt.tried.push(format!("{what}: ok")),
+            Err(error) => return attempt.tried.push(because(what, &error)),
+        }
     }
     attempt.works = true;
+    // Without it the filter is the only wall.
+    attempt.tried.push(match sys::landlock_version() {
+        Ok(version) => format!("Landlock, the second wall, version {version}: ok"),
+        Err(error) => format!("no Landlock ({}), so that the filter is the only wall: ok", sys::plain(&error)),
+    });
 }
 
 // -------------------------------------------------------------------------------------------------------------- namespace

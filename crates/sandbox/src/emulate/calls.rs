@@ -195,6 +195,10 @@ impl Forms {
         Forms(forms)
     }
 
+    pub fn is_open(&self, number: i32) -> bool {
+        self.of(number, &[0; 6]).is_some_and(|(operation, _)| matches!(operation, Operation::Open))
+    }
+
     /// The operation and its arguments.
     pub fn of(&self, number: i32, arguments: &[u64; 6]) -> Option<(Operation, [u64; 6])> {
         let (_, operation, from) = (*self.0.get(usize::try_from(number).ok()?)?)?;
@@ -207,6 +211,11 @@ impl Forms {
         }
         Some((*operation, formed))
     }
+}
+
+/// Which argument of a call that opens is the path.
+pub fn path_of_open(number: i32) -> usize {
+    usize::from(libc::c_long::from(number) == libc::SYS_openat)
 }
 
 pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {

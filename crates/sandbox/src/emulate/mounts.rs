@@ -33,16 +33,20 @@ enum Kind {
     File,
 }
 
-/// Maps everything and gives the mount points that had to be made in the rootfs.
+/// Mount points that will have to be made in the rootfs.
+pub fn stubs(rootfs: &Tree, mounts: &[Mount]) -> Result<Vec<PathBuf>, SandboxError> {
+    let targets = mounts.iter().map(|mount| mount.target.as_path());
+    stubs::missing(rootfs, targets.chain(files::TARGETS.iter().map(Path::new)))
+}
+
+/// Maps everything.
 pub fn arrange(
     world: &World,
     rootfs: &Tree,
     process: &Process,
     mounts: &[Mount],
     scratch: &Path,
-) -> Result<Vec<PathBuf>, SandboxError> {
-    let targets = mounts.iter().map(|mount| mount.target.as_path());
-    let stubs = stubs::missing(rootfs, targets.chain(files::TARGETS.iter().map(Path::new)))?;
+) -> Result<(), SandboxError> {
     let arranging = Arranging { world, scratch, view: view(world) };
     for name in ["dev", "proc", "sys"] {
         if rootfs.stat(Path::new(name))?.is_none() {
@@ -58,7 +62,7 @@ pub fn arrange(
         }
         arranging.one(index, mount).map_err(|error| failed(target, &error))?;
     }
-    Ok(stubs)
+    Ok(())
 }
 
 fn failed(target: &Path, error: &io::Error) -> SandboxError {
@@ -135,10 +139,10 @@ impl Arranging<'_> {
             }
             MountSource::Tmpfs { .. } => {
                 let path = self.scratch.join(format!("mount-{index}"));
-                fs::DirBuilder::new().create(&path)?;
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o1777))?;
+                fs::DirBuilder::new().mode(0o700).create(&path)?;
                 let table = self.scratch.join(format!("mount-{index}.table"));
                 let tree = Tree::open(&path, Some(&table)).map_err(io::Error::other)?;
+                self.look_like_covered(&mount.target, &tree)?;
                 self.directory(&mount.target, &path, "tmpfs", false, Some(Arc::new(tree)))
             }
             MountSource::File { content, mode, uid, gid } => {
@@ -146,6 +150,16 @@ impl Arranging<'_> {
                 self.mapped(&mount.target, file, true, Some((*mode, *uid, *gid)))
             }
         }
+    }
+
+    /// Gives a new directory the mode and owner of the one that it will cover, as runc does.
+    fn look_like_covered(&self, target: &Path, tree: &Tree) -> io::Result<()> {
+        let (above, name) = self.point(target, Kind::Directory, 40)?;
+        let Some(covered) = self.world.places.seen_at(&above, &name)? else { return Ok(()) };
+        let root = Path::new("");
+        tree.set_owner(root, covered.stx_uid, covered.stx_gid)
+            .and_then(|()| tree.set_mode(root, u32::from(covered.stx_mode) & 0o7777))
+            .map_err(io::Error::other)
     }
 
     /// Maps a directory of the host.

@@ -564,6 +564,15 @@ impl Places {
     }
 }
 
+impl Drop for Places {
+    /// A mounted directory knows what is above it, and that what is mounted: without this they would never go.
+    fn drop(&mut self) {
+        for dir in lock(&self.mount_points).drain(..) {
+            lock(&dir.mounted).clear();
+        }
+    }
+}
+
 /// What a component leads to.
 pub enum Step {
     Go(Node),

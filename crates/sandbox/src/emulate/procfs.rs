@@ -158,6 +158,11 @@ impl View {
             b"self" => link(process.to_string()),
             b"thread-self" => link(format!("{process}/task/{thread}")),
             name if HIDDEN.contains(&name) => Err(Errno::NOENT),
+            // In a container the first process is number 1, and scripts look at it.
+            b"1" => {
+                let first = self.tasks.first().ok_or(Errno::NOENT)?;
+                Ok(Below::Plain(Proc::root().join(first.to_string().as_bytes())))
+            }
             name => match number(name) {
                 Some(number) => {
                     self.tasks.known(number).ok_or(Errno::NOENT)?;

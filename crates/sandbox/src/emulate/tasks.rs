@@ -56,7 +56,8 @@ impl Process {
 pub struct Tasks {
     /// By the number of each thread that has called.
     threads: Mutex<HashMap<u32, Arc<Process>>>,
-    first: OnceLock<(u32, State)>,
+    first: OnceLock<State>,
+    first_process: OnceLock<u32>,
     /// Who takes the step's orphans.
     reaper: OnceLock<u32>,
     made: AtomicUsize,
@@ -65,7 +66,7 @@ pub struct Tasks {
 impl Tasks {
     /// What the first process is, before anything calls.
     pub fn begin(&self, state: State) {
-        let _ = self.first.set((0, state));
+        let _ = self.first.set(state);
     }
 
     /// The process that a thread belongs to.
@@ -80,12 +81,18 @@ impl Tasks {
             return Ok(self.add(thread, process));
         }
         let state = self.inherited(parent)?;
+        self.first_process.get_or_init(|| thread);
         Ok(self.add(thread, made(thread, state)))
+    }
+
+    /// Number of the first process, while there is one.
+    pub fn first(&self) -> Option<u32> {
+        self.first_process.get().copied().filter(|first| family(*first).is_some())
     }
 
     /// What a new process has from its parent.
     fn inherited(&self, parent: u32) -> Result<State, Errno> {
-        let (_, first) = self.first.get().ok_or(Errno::SRCH)?;
+        let first = self.first.get().ok_or(Errno::SRCH)?;
         let reaper = *self.reaper.get_or_init(|| parent);
         // An orphan whose parent died of a signal: nobody knows more about it.
         if parent == reaper || parent == 0 {
