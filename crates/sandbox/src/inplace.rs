@@ -142,6 +142,7 @@ impl Sandbox for InPlace {
             action: format!("could not find the stage's directory `{}`", rootfs.path().display()),
             source,
         })?;
+        check_targets(rootfs, mounts)?;
         for name in ["dev", "proc", "sys"] {
             make_mount_point(rootfs, name)?;
         }
@@ -160,6 +161,19 @@ impl Sandbox for InPlace {
         let exit = result?;
         lost.map_or(Ok(exit), Err)
     }
+}
+
+/// A file that is mounted in the container stays there, and the step would have it instead of what was asked for.
+fn check_targets(rootfs: &Tree, mounts: &[Mount]) -> Result<(), SandboxError> {
+    let container = swap::container_mounts()?;
+    for mount in mounts {
+        let place = Path::new("/").join(rootfs.resolve(&mount.target, true)?);
+        if container.contains(&place) && !place.is_dir() {
+            let reason = "a file of the container is mounted there, and stays there when a step runs in place".into();
+            return Err(SandboxError::Mount { target: mount.target.clone(), reason });
+        }
+    }
+    Ok(())
 }
 
 /// The stage's own files where something is mounted. They are moved out of its way, which a layer is not to show.

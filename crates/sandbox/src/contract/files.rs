@@ -5,9 +5,10 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use rootfs::FileKind;
+use rootfs::commit::{CommitOptions, Snapshot, commit, snapshot};
 
 use super::Check;
-use super::suite::{Suite, same, shell, text};
+use super::suite::{Place, Suite, same, secret, shell, text};
 
 pub const CHECKS: &[(&str, Check)] = &[
     ("devices", devices),
@@ -46,17 +47,46 @@ fn image_files(suite: &Suite<'_>) -> Result<(), String> {
     let place = suite.place()?;
     let etc = place.path().join("etc");
     fs::create_dir(&etc).map_err(text)?;
-    for name in ["hosts", "resolv.conf", "hostname"] {
+    for name in ["hosts", "resolv.conf", "hostname", "own.conf"] {
         fs::write(etc.join(name), format!("the image's {name}\n")).map_err(text)?;
     }
     let before = place.listing()?;
+    let layers = Layers::begin(&place)?;
     let seen = place.script("cat /etc/hosts", &[])?;
     same("localhost in hosts", seen.contains("localhost"), true)?;
     place.only_new(&before, &[])?;
+    // Neither does a step that covers them again, nor one that covers another file.
+    let secret = [secret("/etc/own.conf", "covered", 0o400, 0, 0)];
+    for _ in 0..2 {
+        same("covered", place.script("cat /etc/own.conf", &secret)?.as_str(), "covered")?;
+    }
+    // The directories that runtimes leave are the only entries.
+    same("in a layer", layers.entries(&["proc", "sys", "dev"])?, 0)?;
     place.script("echo y > /etc/y", &[])?;
     let mut changed = before.clone();
     changed.extend(place.listing()?.remove_entry(Path::new("etc")));
     place.only_new(&changed, &["etc/y"])
+}
+
+/// What a step adds to an image.
+struct Layers<'a> {
+    place: &'a Place<'a>,
+    before: Snapshot,
+}
+
+impl Layers<'_> {
+    fn begin<'a>(place: &'a Place<'a>) -> Result<Layers<'a>, String> {
+        let before = snapshot(&place.tree, &place.path().with_extension("record")).map_err(text)?;
+        Ok(Layers { place, before })
+    }
+
+    /// Number of entries of a layer of all that happened since, but for these paths.
+    fn entries(&self, but: &[&str]) -> Result<u64, String> {
+        let options = CommitOptions { ignore: but.iter().map(PathBuf::from).collect(), ..CommitOptions::default() };
+        let record = self.place.path().with_extension("record-after");
+        let done = commit(&self.place.tree, Some(&self.before), &record, &options, &mut std::io::sink());
+        done.map(|(_, committed)| committed.entries).map_err(text)
+    }
 }
 
 fn self_destruction(suite: &Suite<'_>) -> Result<(), String> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 
 use super::Check;
-use super::suite::{Suite, bind, memory, process, same, secret, shell, text};
+use super::suite::{Suite, bind, full, memory, process, same, secret, shell, text};
 use crate::{Exit, SandboxError};
 
 pub const CHECKS: &[(&str, Check)] = &[
@@ -19,6 +19,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("mount points through symbolic links", linked_targets),
     ("a program mounted in /dev", scripts),
     ("impossible mounts", impossible_mounts),
+    ("mounts where the container has its own", container_mounts),
 ];
 
 fn binds(suite: &Suite<'_>) -> Result<(), String> {
@@ -199,6 +200,19 @@ fn impossible_mounts(suite: &Suite<'_>) -> Result<(), String> {
             Err(SandboxError::Mount { target, .. }) => same("target", target, mount.target)?,
             other => return Err(format!("{mount:?} gave {other:?}")),
         }
+    }
+    place.only_new(&before, &[])
+}
+
+/// What was asked for is there, or it is an error; never the container's file instead.
+fn container_mounts(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let before = place.listing()?;
+    let wanted = secret("/etc/hosts", "asked for\n", 0o644, 0, 0);
+    match place.try_with(&shell("cat /etc/hosts"), std::slice::from_ref(&wanted), &|| false) {
+        Ok(ran) => same("content", ran.stdout.as_str(), "asked for\n")?,
+        Err(SandboxError::Mount { target, .. }) => same("target", target, wanted.target)?,
+        Err(error) => return Err(full(error)),
     }
     place.only_new(&before, &[])
 }

@@ -120,13 +120,11 @@ impl<'t> Swap<'t> {
     }
 
     fn of(tree: Option<&'t Tree>, record: Record, state: &Path) -> Result<Swap<'t>, SandboxError> {
-        let mounts =
-            fs::read_to_string("/proc/self/mountinfo").map_err(setup("could not read", "/proc/self/mountinfo"))?;
         Ok(Swap {
             tree,
             record,
             state: state.to_owned(),
-            mounts: mount_points(&mounts),
+            mounts: container_mounts()?,
             lent: RefCell::default(),
             seen: Vec::new(),
             in_root: false,
@@ -370,6 +368,12 @@ fn dress(directory: &Path, looks: &Metadata) -> Result<(), SandboxError> {
         .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(looks.mode() & 0o7777)))
         .and_then(|()| Ok(rustix::fs::utimensat(CWD, directory, &times, AtFlags::SYMLINK_NOFOLLOW)?))
         .map_err(setup("could not set owner, mode and times of", directory))
+}
+
+/// Where something is mounted in the container, except `/`.
+pub fn container_mounts() -> Result<BTreeSet<PathBuf>, SandboxError> {
+    let file = "/proc/self/mountinfo";
+    fs::read_to_string(file).map(|text| mount_points(&text)).map_err(setup("could not read", file))
 }
 
 /// Where something is mounted (proc_pid_mountinfo(5): the fifth field, with octal escapes), except `/`.
