@@ -200,6 +200,8 @@ impl Supervisor for World {
 /// Gives up every capability of this process: with some of them the kernel would keep owners and modes that without the
 /// others have to be pretended, and a step is to have none.
 pub fn give_up_rights() -> io::Result<()> {
+    // Otherwise programs that root executes would get them all back (capabilities(7)), and we could not look into them.
+    rustix::thread::set_no_new_privs(true)?;
     let none = rustix::thread::CapabilitySet::empty();
     let _ = rustix::thread::clear_ambient_capability_set();
     let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
