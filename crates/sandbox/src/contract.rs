@@ -96,15 +96,40 @@ pub fn check_all(
     report: &mut dyn FnMut(&'static str, Result<(), String>),
 ) {
     let suite = Suite { sandbox, settings: *settings, made: AtomicUsize::new(0) };
-    let themes = [process::CHECKS, mounts::CHECKS, files::CHECKS, root::CHECKS, walls::CHECKS, hostile::CHECKS];
-    for (name, check) in themes.into_iter().flatten().filter(|(name, _)| name.contains(settings.part)) {
+    for (name, check) in THEMES.iter().copied().flatten().filter(|(name, _)| name.contains(settings.part)) {
         report(name, check(&suite));
     }
 }
 
 type Check = fn(&Suite<'_>) -> Result<(), String>;
 
+const THEMES: &[&[(&str, Check)]] =
+    &[process::CHECKS, mounts::CHECKS, files::CHECKS, root::CHECKS, walls::CHECKS, hostile::CHECKS];
+
 /// Whether the kernel can keep signals and abstract sockets in (Landlock version 6, Linux 6.12).
 fn kernel_has_scopes() -> bool {
     sys::landlock_version().is_ok_and(|version| version >= sys::SCOPES)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// What docs/isolation.md says of hostile steps is what is checked: the last column of its tables names checks.
+    #[test]
+    fn every_wall_is_described_and_every_description_checked() {
+        let text = include_str!("../../../docs/isolation.md");
+        let start = text.find("## What a malicious step can reach").expect("a section");
+        let section = &text[start..text.find("## What to keep in mind").expect("a section after it")];
+        let cells = section.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit_once('|'));
+        let named: BTreeSet<&str> = cells.flat_map(|(_, cell)| cell.split('`').skip(1).step_by(2)).collect();
+        let all: BTreeSet<&str> = THEMES.iter().copied().flatten().map(|(name, _)| *name).collect();
+        let unknown: Vec<_> = named.difference(&all).collect();
+        assert!(unknown.is_empty(), "no such checks: {unknown:?}");
+        let walls = [walls::CHECKS, hostile::CHECKS].into_iter().flatten();
+        let silent: Vec<_> = walls.map(|(name, _)| *name).filter(|name| !named.contains(name)).collect();
+        assert!(silent.is_empty(), "not described: {silent:?}");
+    }
 }

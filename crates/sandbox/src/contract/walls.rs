@@ -19,6 +19,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("the machine's own devices", host_devices),
     ("memory, environment and open files of other processes", processes_hidden),
     ("the builder's environment is not the step's", environment_scrubbed),
+    ("the builder's command line", command_line),
     ("signals to the builder", signals_out),
     ("limits and priority of the builder", limits),
     ("sockets of the builder", sockets),
@@ -173,6 +174,16 @@ fn environment_scrubbed(suite: &Suite<'_>) -> Result<(), String> {
     let got = suite.place()?.script(script, &[])?;
     let strange = got.lines().find(|name| !["PATH", "PWD", "SHLVL", "OLDPWD"].contains(name));
     same("a variable that was not given", strange, None)
+}
+
+/// It is in sight where `/proc` is shared, which in place is always so.
+fn command_line(suite: &Suite<'_>) -> Result<(), String> {
+    let seen = sees_builder(&suite.place()?)?;
+    match suite.sandbox.name() {
+        // Where no proc of its own can be mounted it has the container's.
+        "namespace" => Ok(()),
+        name => same("seen", seen, name == "inplace"),
+    }
 }
 
 /// The builder is this process. With `kill -1` a step signals all that it may.
