@@ -4,8 +4,10 @@
 //! (ptrace), executes the stub instead, and the new stack is made what the kernel would have made it for the program.
 //!
 //! What the caller could change meanwhile (the text of the path, its descriptors) is looked at again when the old program is
-//! gone, and nobody but the builder can change it any more. The thread that calls [`execute`] has to have no children: it
-//! waits for what it traces.
+//! gone, and nobody but the builder can change it any more.
+//!
+//! The thread that calls [`execute`] has to have no children, since it waits for what it traces. And no caller may be a child
+//! of this process: a wait for a child takes what was meant for the thread that traces it, and the other way round.
 
 mod layout;
 mod stack;
@@ -184,7 +186,7 @@ impl Change<'_> {
         }
         steps.extend([given.program, given.interpreter].into_iter().flatten().map(layout::close));
         if self.program.executable_stack {
-            steps.push(layout::executable_stack(stack, room.page));
+            steps.push(layout::executable_stack(stack, &old, room.page));
         }
         let entry = match (&self.interpreter, interpreter) {
             (Some(image), Some(bias)) => image.entry.wrapping_add(bias),

@@ -117,9 +117,12 @@ pub fn close(number: i32) -> Step {
 }
 
 /// What a program wants that has code on its stack. A security module may refuse it; the program may never need it.
-pub fn executable_stack(stack: u64, page: u64) -> Step {
+pub fn executable_stack(stack: u64, vectors: &Vectors, page: u64) -> Step {
     let protection = READ | WRITE | EXECUTE | libc::PROT_GROWSDOWN as u64;
-    Step::Try(libc::SYS_mprotect as u64, [stack & !(page - 1), page, protection, 0, 0, 0])
+    let start = stack & !(page - 1);
+    // The name under which the loader was executed is in the last page.
+    let end = up(vectors.value(stack::PATH).unwrap_or(stack).max(stack) + 1, page);
+    Step::Try(libc::SYS_mprotect as u64, [start, end - start, protection, 0, 0, 0])
 }
 
 /// The loader's table, with the stack pointer in the last step: its address, below the stack, and all from there to the end
@@ -138,4 +141,112 @@ pub fn table(mut steps: Vec<Step>, name: &CStr, jump: Step, content: Vec<u8>) ->
     bytes.resize((stack - start) as usize, 0);
     bytes.extend(content);
     (start, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: u64 = 4096;
+    const NUMBER: i32 = 5;
+
+    fn image(fixed: bool, alignment: u64, segments: &[(u64, u64, u64, u64, bool)]) -> Image {
+        let segment = |&(address, offset, file_size, memory_size, write): &(u64, u64, u64, u64, bool)| Segment {
+            address,
+            offset,
+            file_size,
+            memory_size,
+            read: true,
+            write,
+            execute: !write,
+        };
+        let segments = segments.iter().map(segment).collect();
+        let interpreter = None;
+        let (entry, headers, header_count, executable_stack) = (0x40, None, 2, false);
+        Image { fixed, entry, headers, header_count, segments, interpreter, executable_stack, alignment }
+    }
+
+    /// Address, length, whether it may lie over another, and the offset in the file.
+    fn mapped(steps: &[Step]) -> Vec<(u64, u64, bool, Option<u64>)> {
+        let one = |step: &Step| match *step {
+            Step::Call(_, [at, length, _, flags, number, offset]) => {
+                let over = flags & libc::MAP_FIXED_NOREPLACE as u64 != libc::MAP_FIXED_NOREPLACE as u64;
+                Some((at, length, over, (number == NUMBER as u64).then_some(offset)))
+            }
+            _ => None,
+        };
+        steps.iter().filter_map(one).collect()
+    }
+
+    #[test]
+    fn segments_are_mapped_as_the_kernel_maps_them() {
+        let cases: [(&str, &[(u64, u64, u64, u64, bool)], &[_], &[_]); 5] = [
+            ("code", &[(0x1000, 0, 0x1234, 0x1234, false)], &[(0x1000, 0x1234, false, Some(0))], &[]),
+            (
+                "data with zeroes behind",
+                &[(0x3df0, 0x2df0, 0x300, 0x5000, true)],
+                &[(0x3000, 0x10f0, false, Some(0x2000)), (0x5000, 0x4000, false, None)],
+                &[(0x40f0, 0xf10)],
+            ),
+            (
+                "zeroes in the last page only",
+                &[(0x3000, 0, 0x300, 0x400, true)],
+                &[(0x3000, 0x300, false, Some(0))],
+                &[(0x3300, 0xd00)],
+            ),
+            ("nothing of the file", &[(0x3800, 0, 0, 0x1000, true)], &[(0x3000, 0x2000, false, None)], &[]),
+            (
+                "a page in common",
+                &[(0, 0, 0x1800, 0x1800, false), (0x1900, 0x1900, 0x100, 0x100, true)],
+                &[(0, 0x1800, false, Some(0)), (0x1000, 0xa00, true, Some(0x1000))],
+                &[],
+            ),
+        ];
+        for (what, segments, wanted, zeroed) in cases {
+            let steps = map(&image(true, PAGE, segments), 0, NUMBER, PAGE);
+            assert_eq!(mapped(&steps), wanted, "{what}");
+            let zero = |step: &Step| match *step {
+                Step::Zero { address, length } => Some((address, length)),
+                _ => None,
+            };
+            assert_eq!(steps.iter().filter_map(zero).collect::<Vec<_>>(), zeroed, "{what}");
+        }
+    }
+
+    #[test]
+    fn programs_are_put_where_nothing_else_is() {
+        let room = Room { end: 1 << 47, lowest: 0x7fff_0000_0000, page: PAGE };
+        // Where the kernel puts the heap of a loader.
+        let heap = (1u64 << 47) / 3 * 2;
+        for alignment in [PAGE, 2 << 20, 1 << 30] {
+            for (start, size) in [(0, 0x1000), (0x3000, 1 << 38), (0x30_0000_3000, 0x1000)] {
+                let image = image(false, alignment, &[(start, 0, 0, size, true)]);
+                for random in [0, 1, 0x1234_5678, u64::MAX] {
+                    let bias = room.program(&image, random);
+                    let at = start.wrapping_add(bias);
+                    assert_eq!(bias % alignment, 0);
+                    assert!(at > 0x5000_0000_0000 && at + size < heap - (1 << 37), "{at:x} {alignment:x}");
+                }
+                let at = start.wrapping_add(room.interpreter(&image));
+                assert!(at + size < room.lowest && at > 0x7f00_0000_0000, "{at:x} {alignment:x}");
+            }
+        }
+        let fixed = image(true, PAGE, &[(0x40_0000, 0, 1, 1, false)]);
+        assert_eq!((room.program(&fixed, 7), room.interpreter(&fixed)), (0, 0));
+    }
+
+    #[test]
+    fn tables_end_below_the_stack() {
+        const STACK: u64 = 0x7ffc_0000_1230;
+        let jump = Step::Jump { stack: STACK, entry: 0x42 };
+        let (start, bytes) = table(vec![close(3)], c"a-name-that-is-too-long", jump, b"content".to_vec());
+        assert_eq!(start % 16, 0);
+        let word = |at: usize| u64::from_le_bytes(bytes[at * 8..][..8].try_into().expect("eight"));
+        assert_eq!((word(0), word(1), word(2)), (0, libc::SYS_close as u64, 3));
+        assert_eq!(word(9), libc::SYS_prctl as u64);
+        let name = (word(11) - start) as usize;
+        assert_eq!(bytes[name..name + 16], *b"a-name-that-is-\0");
+        assert_eq!((word(16), word(17), word(18)), (3, STACK, 0x42));
+        assert_eq!(bytes[(STACK - start) as usize..], *b"content");
+    }
 }
