@@ -14,6 +14,8 @@ pub struct Room {
     end: u64,
     /// The lowest of what the kernel has put where mappings go.
     lowest: u64,
+    /// Nothing in it is where it is by chance: the caller wants its addresses to be the same every time (`setarch -R`).
+    settled: bool,
     pub page: u64,
 }
 
@@ -21,7 +23,10 @@ impl Room {
     pub fn of(stack: u64, vectors: &Vectors, page: u64) -> Room {
         let known = [stack::ENTRY, stack::KERNEL_CODE].map(|key| vectors.value(key).unwrap_or(stack));
         let lowest = known.into_iter().min().unwrap_or(stack).min(stack);
-        Room { end: stack.checked_next_power_of_two().unwrap_or(1 << 63), lowest: lowest & !(page - 1), page }
+        let end = stack.checked_next_power_of_two().unwrap_or(1 << 63);
+        // A stack ends with the last page of the address space, or the one before, else.
+        let settled = end.saturating_sub(stack_end(stack, vectors, page)) <= page;
+        Room { end, lowest: lowest & !(page - 1), settled, page }
     }
 
     /// How far a program is moved from the addresses in its file.
@@ -33,8 +38,10 @@ impl Room {
             return 0;
         }
         let (start, end) = image.span();
-        let highest = self.end / 3 * 2 - self.end / 512 - (end - start);
-        let wanted = highest - random % (self.end / 128);
+        let highest = self.end / 3 * 2 - self.end / 512;
+        let below = if self.settled { 0 } else { random % (self.end / 128) };
+        // No room is address 0, where nothing can be mapped.
+        let wanted = highest.saturating_sub(end - start).saturating_sub(below);
         wanted.wrapping_sub(start) & !(image.alignment - 1)
     }
 
@@ -120,9 +127,15 @@ pub fn close(number: i32) -> Step {
 pub fn executable_stack(stack: u64, vectors: &Vectors, page: u64) -> Step {
     let protection = READ | WRITE | EXECUTE | libc::PROT_GROWSDOWN as u64;
     let start = stack & !(page - 1);
-    // The name under which the loader was executed is in the last page.
-    let end = up(vectors.value(stack::PATH).unwrap_or(stack).max(stack) + 1, page);
-    Step::Try(libc::SYS_mprotect as u64, [start, end - start, protection, 0, 0, 0])
+    let length = stack_end(stack, vectors, page) - start;
+    Step::Try(libc::SYS_mprotect as u64, [start, length, protection, 0, 0, 0])
+}
+
+/// The name under which the loader was executed is in the last page of a stack. Another process may have written there.
+fn stack_end(stack: u64, vectors: &Vectors, page: u64) -> u64 {
+    /// Ten times what the kernel takes for arguments.
+    const MOST: u64 = 64 << 20;
+    up(vectors.value(stack::PATH).unwrap_or(stack).clamp(stack, stack + MOST) + 1, page)
 }
 
 /// The loader's table, with the stack pointer in the last step: its address, below the stack, and all from there to the end
@@ -150,8 +163,15 @@ mod tests {
     const PAGE: u64 = 4096;
     const NUMBER: i32 = 5;
 
-    fn image(fixed: bool, alignment: u64, segments: &[(u64, u64, u64, u64, bool)]) -> Image {
-        let segment = |&(address, offset, file_size, memory_size, write): &(u64, u64, u64, u64, bool)| Segment {
+    /// Address, offset, size in the file and in memory, and whether it can be written.
+    type Line = (u64, u64, u64, u64, bool);
+    /// Address, length, whether it may lie over another, and the offset in the file.
+    type Mapped = (u64, u64, bool, Option<u64>);
+    /// With what is mapped and what is zeroed.
+    type Case<'a> = (&'a str, &'a [Line], &'a [Mapped], &'a [(u64, u64)]);
+
+    fn image(fixed: bool, alignment: u64, segments: &[Line]) -> Image {
+        let segment = |&(address, offset, file_size, memory_size, write): &Line| Segment {
             address,
             offset,
             file_size,
@@ -166,8 +186,7 @@ mod tests {
         Image { fixed, entry, headers, header_count, segments, interpreter, executable_stack, alignment }
     }
 
-    /// Address, length, whether it may lie over another, and the offset in the file.
-    fn mapped(steps: &[Step]) -> Vec<(u64, u64, bool, Option<u64>)> {
+    fn mapped(steps: &[Step]) -> Vec<Mapped> {
         let one = |step: &Step| match *step {
             Step::Call(_, [at, length, _, flags, number, offset]) => {
                 let over = flags & libc::MAP_FIXED_NOREPLACE as u64 != libc::MAP_FIXED_NOREPLACE as u64;
@@ -180,7 +199,7 @@ mod tests {
 
     #[test]
     fn segments_are_mapped_as_the_kernel_maps_them() {
-        let cases: [(&str, &[(u64, u64, u64, u64, bool)], &[_], &[_]); 5] = [
+        let cases: [Case<'_>; 5] = [
             ("code", &[(0x1000, 0, 0x1234, 0x1234, false)], &[(0x1000, 0x1234, false, Some(0))], &[]),
             (
                 "data with zeroes behind",
@@ -215,7 +234,7 @@ mod tests {
 
     #[test]
     fn programs_are_put_where_nothing_else_is() {
-        let room = Room { end: 1 << 47, lowest: 0x7fff_0000_0000, page: PAGE };
+        let room = Room { end: 1 << 47, lowest: 0x7fff_0000_0000, settled: false, page: PAGE };
         // Where the kernel puts the heap of a loader.
         let heap = (1u64 << 47) / 3 * 2;
         for alignment in [PAGE, 2 << 20, 1 << 30] {

@@ -439,6 +439,21 @@ fn what_is_no_program_is_refused_before_anything_happens() {
     }
 }
 
+/// Where the caller has asked for it. By chance they would be the same once in 2^28 times.
+#[test]
+fn addresses_are_the_same_every_time_or_never() {
+    for (prefix, same) in [("setarch -R", true), ("", false)] {
+        let script = format!("{prefix} grep -m 1 /grep /proc/self/maps");
+        let run = || emulated(Command::new("sh").args(["-c", &script])).expect("a run");
+        let (one, other) = (run(), run());
+        if one.code != Some(0) {
+            eprintln!("skipped: `{prefix}`: {}", one.errors);
+            continue;
+        }
+        assert_eq!(one == other, same, "{one:?} {other:?}");
+    }
+}
+
 /// Prints what an execve costs; for people to run: `cargo test --release -- --ignored --nocapture execve_costs`.
 #[test]
 #[ignore = "measures and finds no fault"]
