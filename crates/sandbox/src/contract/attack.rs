@@ -40,6 +40,7 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("deep", hostile::deep),
     ("descriptors", hostile::descriptors),
     ("forks", hostile::forks),
+    ("comets", hostile::comets),
     ("names", hostile::names),
     ("race", hostile::race),
 ];

@@ -17,6 +17,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("a step that kills what watches over it", kills_keepers),
     ("a step that stops what watches over it", stops_keepers),
     ("a step that forks a thousand times and leaves them", forks),
+    ("a step that leaves processes which live too short to be killed", comets),
     ("a hundred thousand descriptors", descriptors),
     ("a step that unmounts what it can", unmounts),
     ("directories 4,096 deep", deep),
@@ -76,6 +77,14 @@ fn forks(suite: &Suite<'_>) -> Result<(), String> {
     same("done", place.attack("forks", &["1000", "mark-of-the-forks"])?.reached(), vec!["forked"])?;
     same("in time", started.elapsed() < Duration::from_secs(60), true)?;
     nothing_left("mark-of-the-forks")
+}
+
+fn comets(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place_for_attacks()?;
+    let started = Instant::now();
+    same("done", place.attack("comets", &["20", "mark-of-the-comets"])?.reached(), vec!["flying"])?;
+    same("in time", started.elapsed() < Duration::from_secs(10), true)?;
+    nothing_left("mark-of-the-comets")
 }
 
 fn descriptors(suite: &Suite<'_>) -> Result<(), String> {

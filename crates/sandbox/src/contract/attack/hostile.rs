@@ -74,6 +74,26 @@ pub fn forks(outcomes: &mut Outcomes, arguments: &[String]) -> io::Result<()> {
     Ok(())
 }
 
+/// `SECONDS MARK`: leaves processes that live only until each has started the next, in a session of its own.
+pub fn comets(outcomes: &mut Outcomes, arguments: &[String]) -> io::Result<()> {
+    let end = Instant::now() + Duration::from_secs(number(arguments)? as u64);
+    for _ in 0..4 {
+        if matches!(sys::fork()?, Forked::Parent(_)) {
+            continue;
+        }
+        while Instant::now() < end {
+            if !matches!(sys::fork(), Ok(Forked::Child)) {
+                break;
+            }
+            let _ = rustix::process::setsid();
+        }
+        sys::exit_now(0)
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    outcomes.note("flying", Ok(()));
+    Ok(())
+}
+
 /// File names that are no text.
 pub const NAMES: &[&[u8]] =
     &[b"new\nline", b"\xff\xfe not UTF-8", b" ", b"\x01\x7f", b"-rf", b"*", b"\xe2\x80\xae", b"..."];
