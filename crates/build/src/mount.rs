@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dockerfile::Sharing;
@@ -43,7 +44,7 @@ impl Mounts {
         };
         let directory = write().map_err(io)?;
         let source = MountSource::Bind { path: directory.path().join("script"), read_only: true };
-        self.mounts.push(Mount { target: Path::new("/dev/pipes").join(name), source });
+        self.mounts.push(Mount { target: Path::new("/dev/pipes").join(name), source, tree: None });
         self.copies.push(directory);
         Ok(())
     }
@@ -65,19 +66,22 @@ pub fn lower(
         let source = match &mount.kind {
             MountKind::Bind { from, source, read_only } => {
                 let taken = take(from)?;
-                let path = bind(request, step, &taken, source, *read_only, &mut lowered)?;
-                Some(MountSource::Bind { path, read_only: *read_only })
+                let (path, tree) = bind(request, step, &taken, source, *read_only, &mut lowered)?;
+                Some((MountSource::Bind { path, read_only: *read_only }, tree))
             }
             MountKind::Cache { .. } => Some(cache(request, step, &mount.kind, take)?),
-            MountKind::Tmpfs { size_bytes } => Some(MountSource::Tmpfs { size_bytes: *size_bytes }),
-            MountKind::Secret { .. } => secret(request, step, &mount.kind, &mut lowered)?,
+            MountKind::Tmpfs { size_bytes } => Some((MountSource::Tmpfs { size_bytes: *size_bytes }, None)),
+            MountKind::Secret { .. } => secret(request, step, &mount.kind, &mut lowered)?.map(|source| (source, None)),
         };
-        if let Some(source) = source {
-            lowered.mounts.push(Mount { target: PathBuf::from(&mount.target), source });
+        if let Some((source, tree)) = source {
+            lowered.mounts.push(Mount { target: PathBuf::from(&mount.target), source, tree });
         }
     }
     Ok(lowered)
 }
+
+/// What is bound: its path on the host, and who knows its owners if they mean something.
+type Bound = (PathBuf, Option<Arc<Tree>>);
 
 /// The host path to bind: the tree itself where that shows no more than it should, else a private copy.
 ///
@@ -89,7 +93,7 @@ fn bind(
     source: &str,
     read_only: bool,
     lowered: &mut Mounts,
-) -> Result<PathBuf, BuildError> {
+) -> Result<Bound, BuildError> {
     let place = || Some(Place { span: step.span.clone() });
     let rootfs = |source| BuildError::Rootfs { action: "could not prepare a mount".to_owned(), place: place(), source };
     let resolved = taken.tree.resolve(Path::new(source), true).map_err(rootfs)?;
@@ -98,11 +102,12 @@ fn bind(
         return Err(BuildError::dockerfile(&step.span, message));
     }
     if read_only && taken.ignore.as_ref().is_none_or(|i| i.patterns.is_empty()) {
-        return host_path(&taken.tree, &resolved);
+        let tree = taken.keep_owner.then(|| taken.tree.clone());
+        return Ok((host_path(&taken.tree, &resolved)?, tree));
     }
-    let (copy, directory) = private_copy(request, step, taken, source)?;
+    let (copy, directory, tree) = private_copy(request, step, taken, source)?;
     lowered.copies.push(copy);
-    Ok(directory)
+    Ok((directory, Some(Arc::new(tree))))
 }
 
 /// The path on the host of what is `resolved` in a tree, without symbolic links. Only the way to the tree is looked at: what
@@ -119,7 +124,7 @@ fn private_copy(
     step: &Step,
     taken: &Taken,
     source: &str,
-) -> Result<(tempfile::TempDir, PathBuf), BuildError> {
+) -> Result<(tempfile::TempDir, PathBuf, Tree), BuildError> {
     let io = |source| BuildError::Io { action: "could not make a directory for a mount".to_owned(), source };
     let copy = tempfile::Builder::new().prefix("mount").tempdir_in(&request.work).map_err(io)?;
     // Only the builder may look in, whatever the copy holds; the mount itself goes by its own path.
@@ -130,7 +135,7 @@ fn private_copy(
         source,
     };
     let root = copy.path().join("tree");
-    let to = Tree::create(&root, Some(&copy.path().join("metadata"))).map_err(failed)?;
+    let to = Tree::create(&root, Some(&copy.path().join(METADATA))).map_err(failed)?;
     let sources = [source.to_owned()];
     rootfs::copy::copy(
         &taken.tree,
@@ -141,7 +146,7 @@ fn private_copy(
         &crate::execute::copy_options(None, taken.keep_owner),
     )
     .map_err(|e| crate::execute::copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
-    Ok((copy, root.join("source")))
+    Ok((copy, root.join("source"), to))
 }
 
 /// A cache directory on the host, named by a hash of its id, source and owner; made and filled from its source the first time.
@@ -150,34 +155,35 @@ fn cache(
     step: &Step,
     kind: &MountKind,
     take: &dyn Fn(&plan::Source) -> Result<Taken, BuildError>,
-) -> Result<MountSource, BuildError> {
+) -> Result<(MountSource, Option<Arc<Tree>>), BuildError> {
     let MountKind::Cache { id, from, source, sharing: _, mode, uid, gid, read_only } = kind else {
         return Err(BuildError::dockerfile(&step.span, "not a cache mount"));
     };
     let root = cache_root(request, id, from, Access { mode: *mode, uid: *uid, gid: *gid });
     let content = root.join("content");
-    {
-        // One at a time makes a cache, in whatever step and builder; nobody holds this for long.
-        let _making = lock(&root.with_extension("making"), true, &|| false)?;
-        if !content.exists() {
-            make_cache(request, step, from, &root, take)?;
-            give(&root.join(PARTIAL), Access { mode: *mode, uid: *uid, gid: *gid })
-                .and_then(|()| std::fs::rename(root.join(PARTIAL), &content))
-                .map_err(BuildError::io(format!("could not make cache directory `{}`", root.display())))?;
-        }
-    }
     let rootfs = |source| BuildError::Rootfs {
         action: format!("could not open cache `{id}`"),
         place: Some(Place { span: step.span.clone() }),
         source,
     };
-    let tree = Tree::open(&content, None).map_err(rootfs)?;
+    {
+        // One at a time makes a cache, in whatever step and builder; nobody holds this for long.
+        let _making = lock(&root.with_extension("making"), true, &|| false)?;
+        if !content.exists() {
+            make_cache(request, step, from, &root, take)?;
+            give(&root, Access { mode: *mode, uid: *uid, gid: *gid }).map_err(rootfs)?;
+            std::fs::rename(root.join(PARTIAL), &content)
+                .map_err(BuildError::io(format!("could not make cache directory `{}`", root.display())))?;
+        }
+    }
+    let tree = Tree::open(&content, Some(&root.join(METADATA))).map_err(rootfs)?;
     let below = tree.resolve(Path::new(source), true).map_err(rootfs)?;
     let found = tree.stat(&below).map_err(rootfs)?;
     if found.is_none() {
         return Err(BuildError::dockerfile(&step.span, format!("cache `{id}` has no `{source}`: no such directory")));
     }
-    Ok(MountSource::Bind { path: host_path(&tree, &below)?, read_only: *read_only })
+    let source = MountSource::Bind { path: host_path(&tree, &below)?, read_only: *read_only };
+    Ok((source, Some(Arc::new(tree))))
 }
 
 /// Whose a cache is made. As in BuildKit, the same id with another owner or mode is another cache (`setCacheUIDGID`).
@@ -191,9 +197,13 @@ struct Access {
 /// A cache that is not whole yet; what a killed builder left of one is made anew.
 const PARTIAL: &str = "content.partial";
 
-fn give(directory: &Path, access: Access) -> std::io::Result<()> {
-    std::os::unix::fs::chown(directory, Some(access.uid), Some(access.gid))?;
-    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(access.mode))
+/// Beside a cache or a private copy: owners and modes of its files that the kernel was not let keep.
+const METADATA: &str = "metadata";
+
+fn give(cache: &Path, access: Access) -> Result<(), rootfs::RootfsError> {
+    let tree = Tree::open(&cache.join(PARTIAL), Some(&cache.join(METADATA)))?;
+    tree.set_owner(Path::new(""), access.uid, access.gid)?;
+    tree.set_mode(Path::new(""), access.mode)
 }
 
 fn cache_root(request: &Request, id: &str, from: &plan::Source, access: Access) -> PathBuf {
@@ -230,8 +240,10 @@ fn make_cache(
         return std::fs::create_dir(&partial).map_err(io);
     }
     let taken = take(from)?;
-    let (copy, path) = private_copy(request, step, &taken, "/")?;
+    let (copy, path, _) = private_copy(request, step, &taken, "/")?;
     let moved = std::fs::rename(&path, &partial);
+    // Its owners go along: entries are those of the files, wherever they are.
+    let _ = std::fs::rename(copy.path().join(METADATA), root.join(METADATA));
     drop(copy);
     moved.map_err(io)
 }

@@ -201,6 +201,7 @@ fn with_network_files(process: &Process, mounts: &[Mount]) -> Vec<Mount> {
     let file = |target: &str, content| Mount {
         target: PathBuf::from(target),
         source: MountSource::File { content, mode: 0o644, uid: 0, gid: 0 },
+        tree: None,
     };
     let mut all = vec![
         file("/etc/resolv.conf", files::resolv_conf()),

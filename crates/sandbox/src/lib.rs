@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rootfs::{RootfsError, Tree};
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,10 @@ pub struct Mount {
     #[serde(with = "wire")]
     pub target: PathBuf,
     pub source: MountSource,
+    /// Who knows the owners and modes of what is bound, where the kernel was not let keep them. Only for back-ends that answer
+    /// for the kernel.
+    #[serde(skip)]
+    pub tree: Option<Arc<Tree>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

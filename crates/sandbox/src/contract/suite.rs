@@ -70,16 +70,16 @@ pub fn shell(script: &str) -> Process {
 }
 
 pub fn bind(path: &Path, target: &str, read_only: bool) -> Mount {
-    Mount { target: PathBuf::from(target), source: MountSource::Bind { path: path.to_owned(), read_only } }
+    Mount { target: PathBuf::from(target), source: MountSource::Bind { path: path.to_owned(), read_only }, tree: None }
 }
 
 pub fn memory(target: &str, size_bytes: Option<u64>) -> Mount {
-    Mount { target: PathBuf::from(target), source: MountSource::Tmpfs { size_bytes } }
+    Mount { target: PathBuf::from(target), source: MountSource::Tmpfs { size_bytes }, tree: None }
 }
 
 pub fn secret(target: &str, content: &str, mode: u32, uid: u32, gid: u32) -> Mount {
     let source = MountSource::File { content: content.as_bytes().to_vec(), mode, uid, gid };
-    Mount { target: PathBuf::from(target), source }
+    Mount { target: PathBuf::from(target), source, tree: None }
 }
 
 impl Suite<'_> {

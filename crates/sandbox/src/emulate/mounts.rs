@@ -131,11 +131,9 @@ impl Arranging<'_> {
                     return Err(io::Error::other("the source is a symbolic link"));
                 }
                 if !rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() {
-                    return self.file(&mount.target, path, *read_only, None);
+                    return self.file(&mount.target, path, *read_only, mount.tree.clone());
                 }
-                let table = self.scratch.join(format!("mount-{index}.table"));
-                let tree = Tree::open(path, Some(&table)).map_err(io::Error::other)?;
-                self.directory(&mount.target, path, "bind", *read_only, Some(Arc::new(tree)))
+                self.directory(&mount.target, path, "bind", *read_only, mount.tree.clone())
             }
             MountSource::Tmpfs { .. } => {
                 let path = self.scratch.join(format!("mount-{index}"));
@@ -147,7 +145,9 @@ impl Arranging<'_> {
             }
             MountSource::File { content, mode, uid, gid } => {
                 let file = in_memory(content)?;
-                self.mapped(&mount.target, file, true, Some((*mode, *uid, *gid)))
+                let id = id_of(&look(file.as_fd())?);
+                let looks = Some((*mode, *uid, *gid));
+                self.mapped(&mount.target, |shown| Ok(Mapped { file, shown, read_only: true, looks, tree: None, id }))
             }
         }
     }
@@ -179,15 +179,15 @@ impl Arranging<'_> {
         })
     }
 
-    fn file(&self, target: &Path, host: &Path, read_only: bool, looks: Option<(u32, u32, u32)>) -> io::Result<()> {
+    fn file(&self, target: &Path, host: &Path, read_only: bool, tree: Option<Arc<Tree>>) -> io::Result<()> {
         let file = rustix::fs::open(host, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        self.mapped(target, file, read_only, looks)
+        let id = id_of(&look(file.as_fd())?);
+        self.mapped(target, |shown| Ok(Mapped { file, shown, read_only, looks: None, tree, id }))
     }
 
-    fn mapped(&self, target: &Path, file: OwnedFd, read_only: bool, looks: Option<(u32, u32, u32)>) -> io::Result<()> {
+    fn mapped(&self, target: &Path, make: impl FnOnce(Vec<u8>) -> rustix::io::Result<Mapped>) -> io::Result<()> {
         self.mount(target, Kind::File, "bind", |_, shown| {
-            let id = id_of(&look(file.as_fd())?);
-            let mapped = Arc::new(Mapped { file, shown, read_only, looks, tree: None, id });
+            let mapped = Arc::new(make(shown)?);
             self.world.places.add_file(mapped.clone());
             Ok(Mounted::File(mapped))
         })

@@ -185,7 +185,8 @@ impl Places {
     ) -> rustix::io::Result<Arc<Dir>> {
         let fd = open_path(CWD, host.as_os_str().as_bytes(), OFlags::DIRECTORY)?;
         let id = id_of(&look(fd.as_fd())?);
-        let host = host.as_os_str().as_bytes().to_vec();
+        // As links of /proc have it.
+        let host = read_link(CWD, own_path(fd.as_fd()).as_bytes())?;
         let area = Arc::new(Area { shown, host, read_only, shared, tree, root: id, above });
         lock(&self.areas).push(area.clone());
         Ok(self.intern(fd, id, &area))
