@@ -75,6 +75,15 @@ build_binary() {
   zuwai=$state/$target/$profile/zuwai
 }
 
+# build_contract PROFILE: builds the contract suite of the isolation back-ends as a program; sets `contract` to it
+build_contract() {
+  local profile=$1 target
+  target=$(rust_target)
+  say "building the contract suite for $target"
+  cargo build --locked --quiet --profile "$profile" --target "$target" -p zuwai-sandbox --example contract >&2
+  contract=$state/$target/$profile/examples/contract
+}
+
 # make_workdir: sets `work` to a new directory that any user may enter, and removes it (and the registry) at the end.
 make_workdir() {
   work=$(mktemp -d "${TMPDIR:-/tmp}/zuwai-XXXXXX")

@@ -48,9 +48,7 @@ if ! install_tools runc=runc debootstrap=debootstrap busybox=busybox-static pyth
   skip "step: a tool is missing"
   finish
 fi
-target=$(rust_target)
-cargo build --locked --quiet --release --target "$target" -p zuwai-sandbox --example contract >&2
-program=$state/$target/release/examples/contract
+build_contract ci
 make_workdir
 make_debian || { skip "step: no Debian base"; finish; }
 tar -C "$debian_rootfs" --numeric-owner --sort=name -cf "$work/debian.tar" .
@@ -60,7 +58,7 @@ for cage in "${cages[@]}"; do
   backend=${cage#*=} cage=${cage%%=*}
   [ "$backend" != "$cage" ] || backend=auto
   case $cage in *restricted*) at=/workspace/work ;; *) at=/var/lib/work ;; esac
-  cages/cage "$cage" --ro-bind "$program:/contract" --ro-bind "$work/debian.tar:/debian.tar" -- \
+  cages/cage "$cage" --ro-bind "$contract:/contract" --ro-bind "$work/debian.tar:/debian.tar" -- \
     /contract run "$backend" "$at" /debian.tar /bin/sh -c "$step" >"$work/$cage.log" 2>&1 </dev/null || true
   while IFS= read -r line; do
     case $line in

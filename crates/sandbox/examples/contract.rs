@@ -18,7 +18,8 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rootfs::{RootfsError, Tree};
 use zuwai_sandbox::contract::{Abilities, SHORT_RACE, Settings, attack, check_all};
@@ -99,6 +100,24 @@ fn open(work: &Path, rootfs: &Path) -> Result<Tree, RootfsError> {
     Ok(tree)
 }
 
+/// Ends the program when a check takes longer than `patience`. Gives what is to be told when one has ended.
+fn watch(patience: Duration) -> Arc<Mutex<(Instant, &'static str)>> {
+    let last = Arc::new(Mutex::new((Instant::now(), "the beginning")));
+    let watched = last.clone();
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            let (since, name) = *watched.lock().unwrap_or_else(PoisonError::into_inner);
+            if since.elapsed() > patience {
+                println!("WRONG the check after `{name}`: not ended after {patience:?}");
+                #[expect(clippy::exit, reason = "the thread that hangs cannot be asked to end")]
+                std::process::exit(1);
+            }
+        }
+    });
+    last
+}
+
 fn suite(backend: &str, busybox: &Path, work: &Path, part: &str, race: Duration) -> ExitCode {
     let sandbox = match probe::enter(backend, work) {
         Ok(sandbox) => sandbox,
@@ -108,10 +127,12 @@ fn suite(backend: &str, busybox: &Path, work: &Path, part: &str, race: Duration)
         }
     };
     println!("back-end: {}", sandbox.name());
+    let last = watch(Duration::from_secs(120) + race);
     let (mut all, mut wrong) = (0, 0);
     let settings = Settings { abilities: Abilities::of(sandbox.name()), busybox, work, part, race };
     check_all(&*sandbox, &settings, &mut |name, outcome| {
         all += 1;
+        *last.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), name);
         match outcome {
             Ok(()) => println!("ok    {name}"),
             Err(reason) => {

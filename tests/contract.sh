@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# shellcheck disable=SC2154 # variables of lib.sh
+# Runs the contract suite of the isolation back-ends (crates/sandbox/src/contract.rs) in the cages.
+#
+#     tests/contract.sh [--race SECONDS] [CAGE[=BACKEND]...]
+#
+# --race: how long a step tries to get out by a race; 600 before a release. Needs root, runc and busybox. The last line reads
+# `N passed, N failed, N skipped`.
+set -euo pipefail
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# Every back-end as root with all rights and with few, and as nobody with none.
+cages=(docker-default=inplace k8s-default=namespace root-nocaps=inplace crio-default=inplace podman-default=namespace
+  k8s-userns-unmasked=namespace k8s-restricted=emulate openshift-restricted-v2=emulate docker-default=emulate)
+race=3
+# Longer than the whole suite takes; a step that hangs must not hang this.
+patience=300
+if [ "${1:-}" = --race ]; then race=$2 patience=$((patience + race)) && shift 2; fi
+[ $# = 0 ] || cages=("$@")
+
+if ! is_root; then skip "contract: need root"; finish; fi
+if ! install_tools runc=runc busybox=busybox-static python3=python3; then
+  skip "contract: a tool is missing"
+  finish
+fi
+build_contract ci
+make_workdir
+
+for cage in "${cages[@]}"; do
+  backend=${cage#*=} cage=${cage%%=*}
+  [ "$backend" != "$cage" ] || backend=auto
+  case $cage in *restricted*) at=/workspace/work ;; *) at=/var/lib/work ;; esac
+  log=$work/$cage-$backend.log
+  timeout --kill-after=10 "$patience" cages/cage "$cage" --ro-bind "$contract:/contract" -- \
+    /contract "$backend" /bin/busybox "$at" '' "$race" >"$log" 2>&1 </dev/null || true
+  while IFS= read -r line; do
+    case $line in
+      'ok  '*) passed=$((passed + 1)) ;;
+      'WRONG '*) fail "$cage, $backend: ${line#WRONG }" ;;
+    esac
+  done <"$log"
+  if last=$(grep -E '^[0-9]+ of [0-9]+ right$' "$log"); then
+    say "$cage, $backend: $last"
+  elif grep -q '^could not enter' "$log"; then
+    fail "$cage, $backend: the back-end does not work here: $(tail -n 1 "$log")"
+  else
+    fail "$cage, $backend: did not come to its end; the last check was: $(tail -n 1 "$log")"
+  fi
+done
+finish
