@@ -4,6 +4,7 @@
 //! alone where the back-end runs one process at a time). A stage nobody looks into has no rootfs at all.
 
 mod copy;
+mod files;
 
 pub use copy::{copy_error, copy_options};
 
@@ -16,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use context::Ignore;
-use rootfs::commit::{CommitOptions, Snapshot, commit, snapshot};
+use rootfs::commit::{CommitOptions, Committed, commit, commit_upper, snapshot};
 use rootfs::copy::{Everything, Filter};
 use rootfs::unpack::{Limits, unpack};
 use rootfs::{RootfsError, Tree};
@@ -27,6 +28,7 @@ use crate::layers::{Handle, Pool};
 use crate::plan::{Action, Base, Plan, Run, Source, Stage, StageId, Step};
 use crate::request::NamedContext;
 use crate::{BuildError, Event, Place, Request, StepId, mount, user};
+use files::{Files, Work};
 
 /// What processes see as their host's name (BuildKit's default).
 const HOSTNAME: &str = "buildkitsandbox";
@@ -50,12 +52,6 @@ struct Outcome {
     layers: Vec<Handle>,
     /// None: never unpacked, or taken over by the only stage that stands on it.
     files: Option<Arc<Files>>,
-}
-
-/// A stage's rootfs and what it was like after the last commit.
-struct Files {
-    tree: Arc<Tree>,
-    snapshot: Mutex<Option<Snapshot>>,
 }
 
 /// A tree to take files from.
@@ -84,7 +80,7 @@ impl Stages {
 
     pub fn target_tree(&self) -> Result<Arc<Tree>, BuildError> {
         let files = self.outcomes[self.target.0].files.as_ref();
-        files.map(|f| f.tree.clone()).ok_or(BuildError::Stopped)
+        files.map(|files| files.tree()).ok_or(BuildError::Stopped)
     }
 }
 
@@ -270,24 +266,33 @@ impl<'a> Execution<'a> {
             let outcome = self.wait(parent)?;
             let below = self.plan.stage(parent);
             if let (Some(files), 1, 0) = (&outcome.files, below.children, below.readers) {
-                return self.with_permit(|| self.record(files.clone(), stage));
+                return Ok(files.clone());
             }
         }
         self.request.observer.event(&Event::StageStarted { stage: id.0, name: &stage.name });
         self.with_permit(|| {
             let directory = self.request.work.join("stages").join(id.0.to_string());
-            let tree = self.make_tree(&directory)?;
-            self.fill(&tree, stage)?;
-            let files = Arc::new(Files { tree: Arc::new(tree), snapshot: Mutex::new(None) });
-            self.record(files, stage)
+            if let Base::Stage(parent) = stage.base
+                && let Some(files) = self.stand_on(parent, &directory)?
+            {
+                return Ok(Arc::new(files));
+            }
+            let files = Files::create(&directory, self.request.sandbox.overlay()).map_err(not_made)?;
+            self.fill(&files.tree(), stage)?;
+            Ok(Arc::new(files))
         })
+    }
+
+    /// The files of a stage on those of its finished parent, where they can be shared.
+    fn stand_on(&self, parent: StageId, directory: &Path) -> Result<Option<Files>, BuildError> {
+        let Some(files) = self.wait(parent)?.files else { return Ok(None) };
+        Files::stand_on(&files, directory).map_err(not_made)
     }
 
     fn make_tree(&self, directory: &Path) -> Result<Tree, BuildError> {
         std::fs::create_dir_all(directory)
             .map_err(BuildError::io(format!("could not make `{}`", directory.display())))?;
-        Tree::create(&directory.join("rootfs"), Some(&directory.join("metadata")))
-            .map_err(|source| BuildError::Rootfs { action: "could not make a rootfs".to_owned(), place: None, source })
+        Tree::create(&directory.join("rootfs"), Some(&directory.join("metadata"))).map_err(not_made)
     }
 
     fn fill(&self, tree: &Tree, stage: &Stage) -> Result<(), BuildError> {
@@ -300,7 +305,7 @@ impl<'a> Execution<'a> {
             Base::Stage(parent) => {
                 let outcome = self.wait(*parent)?;
                 let Some(files) = &outcome.files else { return Ok(()) };
-                rootfs::commit::clone_tree(&files.tree, tree).map_err(|source| BuildError::Rootfs {
+                rootfs::commit::clone_tree(&files.tree(), tree).map_err(|source| BuildError::Rootfs {
                     action: format!("could not copy the files of stage `{}`", self.plan.stage(*parent).name),
                     place: None,
                     source,
@@ -355,22 +360,6 @@ impl<'a> Execution<'a> {
         })
     }
 
-    /// Notes what the tree is like before the first step, where changes will be asked for.
-    fn record(&self, files: Arc<Files>, stage: &Stage) -> Result<Arc<Files>, BuildError> {
-        if stage.layered && !stage.steps.is_empty() {
-            let mut slot = files.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-            if slot.is_none() {
-                *slot = Some(snapshot(&files.tree, &self.new_file("record")).map_err(|source| BuildError::Rootfs {
-                    action: "could not record the rootfs".to_owned(),
-                    place: None,
-                    source,
-                })?);
-            }
-            drop(slot);
-        }
-        Ok(files)
-    }
-
     fn new_file(&self, kind: &str) -> PathBuf {
         self.request.work.join(format!("{kind}-{}", self.next_file.fetch_add(1, Ordering::Relaxed)))
     }
@@ -387,42 +376,102 @@ impl<'a> Execution<'a> {
     }
 
     fn change(&self, id: StepId, stage: &Stage, step: &Step, files: &Files) -> Result<Option<Handle>, BuildError> {
-        match &step.action {
-            Action::Run(run) => self.run(id, step, run, files)?,
-            Action::Workdir { path, user } => self.workdir(step, path, user, files)?,
-            Action::Copy(copy) if copy.link => return self.copy_link(stage, step, copy, files),
-            Action::Copy(copy) => self.copy_plain(step, copy, files)?,
+        let failed = |source| self.rootfs_error("could not prepare the rootfs for the step", step, source);
+        let work = files.begin().map_err(failed)?;
+        if let (Work::Plain(tree), true) = (&work, stage.layered) {
+            self.record(step, files, tree)?;
         }
+        let layer = self.act(id, step, work.tree())?;
+        match work {
+            Work::Plain(tree) => self.commit_plain(stage, step, files, &tree, layer),
+            Work::Over(over) => {
+                let failed = |source| self.rootfs_error("could not take over what the step wrote", step, source);
+                let upper = files.written(&over).map_err(failed)?;
+                let layer = match layer {
+                    None if stage.layered => Some(self.spool(step, |options, writer| {
+                        commit_upper(&upper, &over.before, over.marks(), options, writer)
+                    })?),
+                    made => made,
+                };
+                files.take_over(*over, &upper).map_err(failed)?;
+                Ok(layer.filter(|_| stage.layered).map(|spool| self.layers.submit(spool)))
+            }
+        }
+    }
+
+    /// Does what the step says in `tree`; the spooled layer where the step makes one itself.
+    fn act(&self, id: StepId, step: &Step, tree: &Tree) -> Result<Option<PathBuf>, BuildError> {
+        match &step.action {
+            Action::Run(run) => self.run(id, step, run, tree)?,
+            Action::Workdir { path, user } => self.workdir(step, path, user, tree)?,
+            Action::Copy(copy) if copy.link => return self.copy_link(step, copy, tree).map(Some),
+            Action::Copy(copy) => self.copy_plain(step, copy, tree)?,
+        }
+        Ok(None)
+    }
+
+    /// Notes what the tree is like before the first step whose changes a scan finds.
+    fn record(&self, step: &Step, files: &Files, tree: &Tree) -> Result<(), BuildError> {
+        let mut slot = files.snapshot();
+        if slot.get().is_none() {
+            let recorded = snapshot(tree, &self.new_file("record"));
+            *slot.get() = Some(recorded.map_err(|e| self.rootfs_error("could not record the rootfs", step, e))?);
+        }
+        Ok(())
+    }
+
+    /// What changed in a stage's own directory since the last commit, as a layer on its way. `made` is a layer that has it
+    /// already.
+    fn commit_plain(
+        &self,
+        stage: &Stage,
+        step: &Step,
+        files: &Files,
+        tree: &Tree,
+        made: Option<PathBuf>,
+    ) -> Result<Option<Handle>, BuildError> {
         if !stage.layered {
             return Ok(None);
         }
-        self.commit(step, files).map(Some)
+        let mut slot = files.snapshot();
+        let spool = match made {
+            Some(spool) => {
+                *slot.get() = None;
+                drop(slot);
+                self.record(step, files, tree)?;
+                spool
+            }
+            None => {
+                let mut after = None;
+                let spool = self.spool(step, |options, writer| {
+                    let (state, committed) =
+                        commit(tree, slot.get().as_ref(), &self.new_file("record"), options, writer)?;
+                    after = Some(state);
+                    Ok(committed)
+                })?;
+                *slot.get() = after;
+                spool
+            }
+        };
+        Ok(Some(self.layers.submit(spool)))
     }
 
-    /// What changed since the last commit, as a layer on its way.
-    fn commit(&self, step: &Step, files: &Files) -> Result<Handle, BuildError> {
-        let mut slot = files.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        let (spool, after) = self.commit_to_spool(step, &files.tree, slot.as_ref())?;
-        *slot = Some(after);
-        Ok(self.layers.submit(spool))
-    }
-
-    fn commit_to_spool(
+    /// Writes a layer to a new file.
+    fn spool(
         &self,
         step: &Step,
-        tree: &Tree,
-        before: Option<&Snapshot>,
-    ) -> Result<(PathBuf, Snapshot), BuildError> {
+        write: impl FnOnce(&CommitOptions, &mut dyn Write) -> Result<Committed, RootfsError>,
+    ) -> Result<PathBuf, BuildError> {
         let spool = self.layers.spool();
         let failed = |source| self.rootfs_error("could not make a layer of the changes", step, source);
-        let write = |source| failed(RootfsError::Write(source));
-        let file = Polled { inner: File::create(&spool).map_err(write)?, stopped: &|| self.stopped() };
+        let broken = |source| failed(RootfsError::Write(source));
+        let file = Polled { inner: File::create(&spool).map_err(broken)?, stopped: &|| self.stopped() };
         let mut writer = BufWriter::with_capacity(1 << 20, file);
         let clamp = self.request.clamp_modified.then_some(self.request.source_date_epoch).flatten();
         let options = CommitOptions { clamp_modified: clamp, ignore: self.request.ignore_paths.clone() };
-        let (after, _) = commit(tree, before, &self.new_file("record"), &options, &mut writer).map_err(failed)?;
-        writer.flush().map_err(write)?;
-        Ok((spool, after))
+        write(&options, &mut writer).map_err(failed)?;
+        writer.flush().map_err(broken)?;
+        Ok(spool)
     }
 
     fn rootfs_error(&self, action: &str, step: &Step, source: RootfsError) -> BuildError {
@@ -434,23 +483,22 @@ impl<'a> Execution<'a> {
         }
     }
 
-    fn workdir(&self, step: &Step, path: &str, user: &str, files: &Files) -> Result<(), BuildError> {
+    fn workdir(&self, step: &Step, path: &str, user: &str, tree: &Tree) -> Result<(), BuildError> {
         let owner = match user {
             "" => (0, 0),
             user => {
-                let user = user::resolve_owner(&files.tree, user)
-                    .map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?;
+                let user =
+                    user::resolve_owner(tree, user).map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?;
                 (user.0, user.1)
             }
         };
         let made = self.request.source_date_epoch;
-        rootfs::copy::make_dirs_at(&files.tree, Path::new(path), owner, made)
+        rootfs::copy::make_dirs_at(tree, Path::new(path), owner, made)
             .map_err(|e| BuildError::dockerfile(&step.span, format!("could not make working directory `{path}`: {e}")))
     }
 
-    fn run(&self, id: StepId, step: &Step, run: &Run, files: &Files) -> Result<(), BuildError> {
-        let user =
-            user::resolve(&files.tree, &run.user).map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?;
+    fn run(&self, id: StepId, step: &Step, run: &Run, tree: &Tree) -> Result<(), BuildError> {
+        let user = user::resolve(tree, &run.user).map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?;
         let take = |source: &Source| self.take(source);
         let stopped = || self.stopped();
         let mounts = mount::lower(self.request, step, run, &take, &stopped)?;
@@ -476,7 +524,7 @@ impl<'a> Execution<'a> {
         let mut output = |stream, bytes: &[u8]| {
             self.request.observer.event(&Event::Output { id, stream, bytes });
         };
-        let exit = self.request.sandbox.run(&files.tree, &process, &mounts.mounts, &mut output, &stopped);
+        let exit = self.request.sandbox.run(tree, &process, &mounts.mounts, &mut output, &stopped);
         match exit {
             Ok(Exit::Code(0)) => Ok(()),
             Ok(exit) => Err(run_failed(step, exit)),
@@ -507,7 +555,7 @@ impl<'a> Execution<'a> {
             Source::Stage(id) => {
                 let name = format!("stage `{}`", self.plan.stage(*id).name);
                 match self.wait(*id)?.files {
-                    Some(files) => Ok(Taken { tree: files.tree.clone(), name, ignore: None, keep_owner: true }),
+                    Some(files) => Ok(Taken { tree: files.tree(), name, ignore: None, keep_owner: true }),
                     None => Err(BuildError::Stopped),
                 }
             }
@@ -517,6 +565,10 @@ impl<'a> Execution<'a> {
             }
         }
     }
+}
+
+fn not_made(source: RootfsError) -> BuildError {
+    BuildError::Rootfs { action: "could not make a rootfs".to_owned(), place: None, source }
 }
 
 /// A stream that ends with an error once the build is stopped, so that no gigabyte is in the way of Ctrl-C.

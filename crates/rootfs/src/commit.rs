@@ -1,10 +1,15 @@
 //! Changes out of a tree: exact detection and the deterministic layer.
 
 mod record;
+mod upper;
 mod walk;
 
+pub use upper::commit_upper;
+
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +39,13 @@ pub struct CommitOptions {
     /// Paths (relative) that are left out with everything below. What an earlier record has of them stays recorded, so that
     /// leaving them out is no deletion.
     pub ignore: Vec<PathBuf>,
+}
+
+impl CommitOptions {
+    fn ignores(&self, path: &[u8]) -> bool {
+        let path = Path::new(OsStr::from_bytes(path));
+        self.ignore.iter().any(|ignored| ignored.strip_prefix("/").unwrap_or(ignored) == path)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -105,7 +117,7 @@ pub fn clone_tree(from: &Tree, to: &Tree) -> Result<(), RootfsError> {
 }
 
 /// The root directory's own metadata, which are no part of a layer.
-fn clone_root(from: &Tree, to: &Tree) -> Result<(), RootfsError> {
+pub(crate) fn clone_root(from: &Tree, to: &Tree) -> Result<(), RootfsError> {
     let root = Path::new("");
     let Some(metadata) = from.stat(root)? else { return Ok(()) };
     to.set_owner(root, metadata.uid, metadata.gid)?;

@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod commit;
 pub mod copy;
+pub mod overlay;
 mod tar;
 mod tree;
 pub mod unpack;

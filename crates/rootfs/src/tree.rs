@@ -22,7 +22,7 @@ use rustix::io::Errno;
 
 pub(crate) use descent::Descent;
 pub use pretend::Wanted;
-pub(crate) use sys::{Found, Key, Xattrs};
+pub(crate) use sys::{Found, Key, Xattrs, raw_xattrs, remove_raw_xattr, set_raw_xattr};
 use table::Table;
 
 use crate::RootfsError;
@@ -98,6 +98,8 @@ pub struct Tree {
     has_entries: Arc<AtomicBool>,
     /// By inode: the change time that [`Tree::moved_back`] left a file with, and the one that counts instead.
     returned: Arc<Mutex<HashMap<u64, (Time, Time)>>>,
+    /// It is a mounted overlay: a file is to be in the upper directory before the table has anything of it.
+    is_overlay: bool,
 }
 
 /// Seconds and nanoseconds since the epoch.
@@ -123,7 +125,14 @@ impl Tree {
             has_entries: Arc::new(AtomicBool::new(table.as_ref().is_some_and(|table| !table.is_empty()))),
             table: table.map(|table| Arc::new(Mutex::new(table))),
             returned: Arc::default(),
+            is_overlay: false,
         })
+    }
+
+    /// Opens an overlay that is mounted at `path`. What is pretended of a file of a lower directory is pretended of its copy
+    /// in the upper one, where [`crate::overlay::follow_entries`] finds it.
+    pub fn open_overlay(path: &Path, table: &Path) -> Result<Tree, RootfsError> {
+        Ok(Tree { is_overlay: true, ..Tree::open(path, Some(table))? })
     }
 
     /// The same tree, with the same table, for somebody else.
@@ -327,9 +336,14 @@ impl Tree {
             .map_err(|error| inside_error(action, path, error))
     }
 
+    /// Whether the table knows anything: metadata that the kernel does not have.
+    pub fn has_entries(&self) -> bool {
+        self.has_entries.load(Ordering::Acquire)
+    }
+
     /// The table, where there is one that has entries.
     fn entries(&self) -> Option<MutexGuard<'_, Table>> {
-        if !self.has_entries.load(Ordering::Acquire) {
+        if !self.has_entries() {
             return None;
         }
         self.locked_table()
@@ -338,6 +352,19 @@ impl Tree {
     fn locked_table(&self) -> Option<MutexGuard<'_, Table>> {
         // A panic elsewhere leaves the table as it was: each change is one call.
         self.table.as_ref().map(|table| table.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Moves what the table has of the file `path` as `shown` has it to the file as this tree has it; gives its kind.
+    pub(crate) fn follow(&self, shown: &Tree, path: &Path) -> Result<Option<FileKind>, RootfsError> {
+        let of = |tree: &Tree| tree.at(path, "could not read the metadata of", |dir, name| sys::stat(dir, name));
+        let (Some(shown), Some(own)) = (of(shown)?, of(self)?) else { return Ok(None) };
+        let entry = self.entries().and_then(|table| table.get(shown.key).cloned());
+        if let Some(entry) = entry.filter(|_| shown.key != own.key) {
+            self.pretend(shown.key, |old| *old = table::Entry::default())
+                .and_then(|()| self.pretend(own.key, |new| *new = entry))
+                .map_err(|error| inside_error("could not keep the metadata of", path, error))?;
+        }
+        Ok(Some(own.metadata.kind))
     }
 
     /// Changes what is pretended of a file. Only where there is a table.

@@ -3,6 +3,8 @@
 //! [`Sandbox::run`] is the seam; back-ends differ in how they keep the process in its rootfs. Which one works here is found by
 //! doing ([`probe`]). The crate does not know Dockerfiles: users are numbers, mounts are files on the host.
 
+pub use overlay::Overlay;
+
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
@@ -20,6 +22,7 @@ pub mod inplace;
 mod log;
 pub mod namespace;
 mod notify;
+mod overlay;
 pub mod probe;
 mod start;
 mod stubs;
@@ -107,6 +110,12 @@ pub trait Sandbox: Send + Sync {
 
     /// Whether several runs may go on at a time.
     fn parallel(&self) -> bool;
+
+    /// How directories can be laid over one another in this process, where they can: what a step writes is then in a directory
+    /// of its own. Steps run as well in trees that are not mounted.
+    fn overlay(&self) -> Option<Overlay> {
+        None
+    }
 
     /// Runs `process` with `rootfs` as its `/` and waits until it and all it left behind are gone.
     ///

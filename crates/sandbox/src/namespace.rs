@@ -10,7 +10,9 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::helper::{Helper, Place, Report, Spec};
-use crate::{Exit, Mount, MountSource, Network, Process, Sandbox, SandboxError, Stream, files, stubs, sys, wire};
+use crate::{
+    Exit, Mount, MountSource, Network, Overlay, Process, Sandbox, SandboxError, Stream, files, stubs, sys, wire,
+};
 
 mod arrange;
 pub mod user;
@@ -22,6 +24,8 @@ pub use arrange::arrange;
 pub struct Namespace {
     /// Whether a fresh proc can be mounted. Without one there is no pid namespace, for `/proc/self` would be the outer process.
     pub fresh_proc: bool,
+    /// How overlays are mounted on the work directory; without, a stage is a plain directory.
+    pub overlay: Option<Overlay>,
 }
 
 /// What init needs to know beside the process.
@@ -41,6 +45,10 @@ impl Sandbox for Namespace {
 
     fn parallel(&self) -> bool {
         true
+    }
+
+    fn overlay(&self) -> Option<Overlay> {
+        self.overlay
     }
 
     fn run(

@@ -16,7 +16,7 @@ use crate::inplace::{self, InPlace, host};
 use crate::namespace::user::{self, Way};
 use crate::namespace::{self, Inside, Namespace};
 use crate::sys::{self, Forked};
-use crate::{Network, Process, Sandbox, SandboxError};
+use crate::{Network, Overlay, Process, Sandbox, SandboxError};
 
 mod facts;
 
@@ -123,7 +123,7 @@ struct Candidate {
 }
 
 enum Chosen {
-    Namespace { way: Way, fresh_proc: bool },
+    Namespace { way: Way, fresh_proc: bool, overlay: Option<Overlay> },
     InPlace(Lacks),
     Emulate,
 }
@@ -148,9 +148,11 @@ fn candidates<'a>(wanted: &'a Wanted<'a>) -> impl Iterator<Item = Candidate> {
 fn become_fit_for(chosen: Chosen, wanted: &Wanted<'_>) -> Result<Box<dyn Sandbox>, SandboxError> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let sandbox: Box<dyn Sandbox> = match chosen {
-        Chosen::Namespace { way, fresh_proc } => {
+        Chosen::Namespace { way, fresh_proc, overlay } => {
             user::enter(&way, wanted.work).map_err(|(action, source)| SandboxError::Setup { action, source })?;
-            Box::new(Namespace { fresh_proc })
+            // Nobody else is to see the overlays.
+            let overlay = overlay.filter(|_| keep_mounts_inside().is_ok());
+            Box::new(Namespace { fresh_proc, overlay })
         }
         Chosen::InPlace(lacks) => Box::new(InPlace::new(wanted.work, wanted.keep, lacks)?),
         Chosen::Emulate => {
@@ -215,6 +217,7 @@ fn attempt_emulate(work: &Path, attempt: &mut Attempt) {
 struct Attempt {
     works: bool,
     fresh_proc: bool,
+    overlay: Option<Overlay>,
     tried: Vec<String>,
 }
 
@@ -225,7 +228,7 @@ fn try_namespace(wanted: &Wanted<'_>) -> Candidate {
         let attempt = in_child(|attempt| attempt_namespace(&way, wanted.work, attempt));
         tried.extend(attempt.tried);
         if attempt.works {
-            chosen = Some(Chosen::Namespace { way, fresh_proc: attempt.fresh_proc });
+            chosen = Some(Chosen::Namespace { way, fresh_proc: attempt.fresh_proc, overlay: attempt.overlay });
             break;
         }
     }
@@ -281,6 +284,12 @@ fn attempt_namespace(way: &Way, work: &Path, attempt: &mut Attempt) {
         true => "pid namespace with a fresh proc: ok".into(),
         false => "no pid namespace, because parts of /proc are masked and no fresh one can be mounted: ok".into(),
     });
+    let overlay = keep_mounts_inside().and_then(|()| Overlay::find(work));
+    attempt.tried.push(match &overlay {
+        Ok(_) => "overlays on the work directory: ok".into(),
+        Err(error) => format!("no overlays ({}), stages are plain directories: ok", sys::plain(error)),
+    });
+    attempt.overlay = overlay.ok();
     match arranges(work) {
         Ok(()) => {
             attempt.tried.push("mounts and a root of their own: ok".into());

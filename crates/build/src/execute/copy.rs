@@ -1,25 +1,23 @@
 //! COPY and ADD carried out: from contexts, stages, here-documents and addresses into a stage's rootfs.
 
 use std::fs::File;
-use std::path::Path;
-use std::sync::PoisonError;
+use std::path::{Path, PathBuf};
 
 use context::Ignore;
-use rootfs::commit::snapshot;
+use rootfs::commit::{commit, snapshot};
 use rootfs::copy::{Archives, Copied, CopyError, CopyOptions};
 use rootfs::unpack::{Limits, unpack};
 use rootfs::{RootfsError, Tree};
 
-use super::{Execution, Files};
-use crate::layers::Handle;
-use crate::plan::{Copy, CopySource, Stage, Step};
+use super::Execution;
+use crate::plan::{Copy, CopySource, Step};
 use crate::{BuildError, Event, Place, user};
 
 impl Execution<'_> {
     /// COPY and ADD without --link: straight into the stage's rootfs.
-    pub(super) fn copy_plain(&self, step: &Step, copy: &Copy, files: &Files) -> Result<(), BuildError> {
-        let owner = self.owner(&files.tree, step, copy)?;
-        self.copy(step, copy, owner, &files.tree)
+    pub(super) fn copy_plain(&self, step: &Step, copy: &Copy, tree: &Tree) -> Result<(), BuildError> {
+        let owner = self.owner(tree, step, copy)?;
+        self.copy(step, copy, owner, tree)
     }
 
     fn owner(&self, tree: &Tree, step: &Step, copy: &Copy) -> Result<Option<(u32, u32)>, BuildError> {
@@ -31,29 +29,20 @@ impl Execution<'_> {
 
     /// COPY --link: the files go into a layer of their own that knows nothing of what is below, and that layer is laid over
     /// the rootfs (BuildKit's merge of an independent snapshot).
-    pub(super) fn copy_link(
-        &self,
-        stage: &Stage,
-        step: &Step,
-        copy: &Copy,
-        files: &Files,
-    ) -> Result<Option<Handle>, BuildError> {
+    pub(super) fn copy_link(&self, step: &Step, copy: &Copy, tree: &Tree) -> Result<PathBuf, BuildError> {
         let own = self.make_tree(&self.new_file("link"))?;
         let empty = snapshot(&own, &self.new_file("record"))
             .map_err(|e| self.rootfs_error("could not record an empty rootfs", step, e))?;
-        let owner = self.owner(&files.tree, step, copy)?;
+        let owner = self.owner(tree, step, copy)?;
         self.copy(step, copy, owner, &own)?;
-        let (spool, _) = self.commit_to_spool(step, &own, Some(&empty))?;
+        let spool = self.spool(step, |options, writer| {
+            commit(&own, Some(&empty), &self.new_file("record"), options, writer).map(|(_, committed)| committed)
+        })?;
         let limits = Limits { size_bytes: u64::MAX, entries: u64::MAX };
         let over = |source| self.rootfs_error("could not lay the linked files over the rootfs", step, source);
         let mut tar = std::io::BufReader::new(File::open(&spool).map_err(|e| over(RootfsError::Read(e)))?);
-        unpack(&mut tar, &files.tree, &limits).map_err(over)?;
-        if !stage.layered {
-            return Ok(None);
-        }
-        let mut slot = files.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        *slot = Some(snapshot(&files.tree, &self.new_file("record")).map_err(over)?);
-        Ok(Some(self.layers.submit(spool)))
+        unpack(&mut tar, tree, &limits).map_err(over)?;
+        Ok(spool)
     }
 
     fn copy(&self, step: &Step, copy: &Copy, owner: Option<(u32, u32)>, to: &Tree) -> Result<(), BuildError> {

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::vec::IntoIter;
@@ -16,7 +17,7 @@ use crate::tar::{self, CopyError, Entry, Kind};
 use crate::tree::{Descent, Found, Xattrs, at, inside_error, io_error};
 use crate::{FileKind, RootfsError, Tree};
 
-const WHITEOUT: &[u8] = b".wh.";
+pub const WHITEOUT: &[u8] = b".wh.";
 
 pub struct Walk<'a> {
     tree: &'a Tree,
@@ -58,9 +59,57 @@ impl<'a> Layer<'a> {
         Layer { writer: tar::Writer::new(stream), names: HashMap::new(), is_copy, entries: 0 }
     }
 
-    fn finish(self) -> Result<Committed, RootfsError> {
+    pub fn finish(self) -> Result<Committed, RootfsError> {
         let size_bytes = self.writer.finish().map_err(RootfsError::Write)?;
         Ok(Committed { entries: self.entries, size_bytes })
+    }
+
+    /// Adds an entry without content.
+    pub fn header(&mut self, entry: &Entry) -> Result<(), RootfsError> {
+        self.entries += 1;
+        self.writer.header(entry).map_err(RootfsError::Write)
+    }
+
+    /// Adds a file, link or special file and its content: `name` in `directory`, `path` in the layer.
+    #[expect(clippy::too_many_arguments, reason = "what a file is, where it is, and what it is called")]
+    pub fn file(
+        &mut self,
+        tree: &Tree,
+        directory: BorrowedFd<'_>,
+        name: &OsStr,
+        found: &Found,
+        state: &State,
+        path: &[u8],
+        options: &CommitOptions,
+    ) -> Result<(), RootfsError> {
+        let fail = |error| inside_error("could not read", Path::new(OsStr::from_bytes(path)), error);
+        let mut entry = entry_of(state, path, options, self.is_copy);
+        let mut file = None;
+        if state.kind == FileKind::File {
+            let opened = tree.open_known_file_at(directory, name).map_err(fail)?;
+            entry.xattrs = tree.file_xattrs(&opened, found.key).map_err(fail)?;
+            // As BuildKit, which leaves all others out of the layers that it writes.
+            entry.xattrs.retain(|(name, _)| self.is_copy || name == "security.capability");
+            file = Some(opened);
+        }
+        if let Some(first) = self.names.get(&state.inode) {
+            entry.kind = Kind::HardLink;
+            entry.link = first.clone();
+            return self.header(&entry);
+        }
+        if state.links > 1 {
+            self.names.insert(state.inode, path.to_vec());
+        }
+        if state.kind == FileKind::Symlink {
+            entry.link = at::read_link(directory, name).map_err(fail)?.into_os_string().into_encoded_bytes();
+        }
+        let Some(mut file) = file else { return self.header(&entry) };
+        entry.size_bytes = file.metadata().map_err(fail)?.len();
+        self.header(&entry)?;
+        self.writer.content(&mut file, entry.size_bytes).map_err(|error| match error {
+            CopyError::Read(error) => fail(error),
+            CopyError::Write(error) => RootfsError::Write(error),
+        })
     }
 }
 
@@ -247,8 +296,7 @@ impl<'a> Walk<'a> {
     }
 
     fn is_ignored(&self) -> bool {
-        let path = Path::new(OsStr::from_bytes(&self.path));
-        self.options.ignore.iter().any(|ignored| ignored.strip_prefix("/").unwrap_or(ignored) == path)
+        self.options.ignores(&self.path)
     }
 
     /// A whiteout for the current path, which is gone with everything below.
@@ -258,8 +306,7 @@ impl<'a> Walk<'a> {
         let Some(layer) = &mut self.layer else { return Ok(()) };
         let start = self.path.len() - gone.name.len();
         let path = [&self.path[..start], WHITEOUT, &gone.name].concat();
-        layer.entries += 1;
-        layer.writer.header(&whiteout(path)).map_err(RootfsError::Write)
+        layer.header(&whiteout(path))
     }
 
     /// Writes the directories on the way down that the layer does not have yet.
@@ -275,8 +322,7 @@ impl<'a> Walk<'a> {
             let mut entry = entry_of(&state, &self.path[..length], self.options, layer.is_copy);
             entry.path.push(b'/');
             entry.xattrs = xattrs;
-            layer.entries += 1;
-            layer.writer.header(&entry).map_err(RootfsError::Write)?;
+            layer.header(&entry)?;
         }
         Ok(())
     }
@@ -297,37 +343,8 @@ impl<'a> Walk<'a> {
         }
         check_name(&self.path)?;
         self.write_directories()?;
-        let (tree, path, directory) = (self.tree, &self.path, self.descent.current());
-        let fail = |error| inside_error("could not read", Path::new(OsStr::from_bytes(path)), error);
         let Some(layer) = &mut self.layer else { return Ok(()) };
-        let mut entry = entry_of(state, path, self.options, layer.is_copy);
-        let mut file = None;
-        if state.kind == FileKind::File {
-            let opened = tree.open_known_file_at(directory, name).map_err(fail)?;
-            entry.xattrs = tree.file_xattrs(&opened, found.key).map_err(fail)?;
-            // As BuildKit, which leaves all others out of the layers that it writes.
-            entry.xattrs.retain(|(name, _)| layer.is_copy || name == "security.capability");
-            file = Some(opened);
-        }
-        layer.entries += 1;
-        if let Some(first) = layer.names.get(&state.inode) {
-            entry.kind = Kind::HardLink;
-            entry.link = first.clone();
-            return layer.writer.header(&entry).map_err(RootfsError::Write);
-        }
-        if state.links > 1 {
-            layer.names.insert(state.inode, path.clone());
-        }
-        if state.kind == FileKind::Symlink {
-            entry.link = at::read_link(directory, name).map_err(fail)?.into_os_string().into_encoded_bytes();
-        }
-        let Some(mut file) = file else { return layer.writer.header(&entry).map_err(RootfsError::Write) };
-        entry.size_bytes = file.metadata().map_err(fail)?.len();
-        layer.writer.header(&entry).map_err(RootfsError::Write)?;
-        layer.writer.content(&mut file, entry.size_bytes).map_err(|error| match error {
-            CopyError::Read(error) => fail(error),
-            CopyError::Write(error) => RootfsError::Write(error),
-        })
+        layer.file(self.tree, self.descent.current(), name, found, state, &self.path, self.options)
     }
 
     fn fail(&self, action: &'static str, error: io::Error) -> RootfsError {
@@ -339,7 +356,7 @@ fn record_error(error: io::Error) -> RootfsError {
     io_error("could not record the state of", Path::new("the rootfs"), error)
 }
 
-fn push_name(path: &mut Vec<u8>, name: &[u8]) {
+pub fn push_name(path: &mut Vec<u8>, name: &[u8]) {
     if !path.is_empty() {
         path.push(b'/');
     }
@@ -347,7 +364,7 @@ fn push_name(path: &mut Vec<u8>, name: &[u8]) {
 }
 
 /// A layer cannot have a file whose name begins with `.wh.`: whoever unpacks it would delete another instead.
-fn check_name(path: &[u8]) -> Result<(), RootfsError> {
+pub fn check_name(path: &[u8]) -> Result<(), RootfsError> {
     let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     if name.starts_with(WHITEOUT) {
         return Err(RootfsError::WhiteoutName { path: Path::new(OsStr::from_bytes(path)).to_owned() });
@@ -356,7 +373,7 @@ fn check_name(path: &[u8]) -> Result<(), RootfsError> {
 }
 
 /// Time and owner are fixed, as containerd 2 has them.
-fn whiteout(path: Vec<u8>) -> Entry {
+pub fn whiteout(path: Vec<u8>) -> Entry {
     Entry {
         kind: Kind::File,
         path,
@@ -372,7 +389,7 @@ fn whiteout(path: Vec<u8>) -> Entry {
     }
 }
 
-fn entry_of(state: &State, path: &[u8], options: &CommitOptions, is_copy: bool) -> Entry {
+pub fn entry_of(state: &State, path: &[u8], options: &CommitOptions, is_copy: bool) -> Entry {
     let seconds = options.clamp_modified.map_or(state.modified.0, |latest| state.modified.0.min(latest));
     Entry {
         kind: match state.kind {

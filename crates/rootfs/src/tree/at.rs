@@ -49,9 +49,10 @@ pub fn set_modified(directory: BorrowedFd<'_>, name: &OsStr, (seconds, nanosecon
     Ok(rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// Attributes that images have.
+/// Attributes that images have. Those of overlays are marks of the builder's.
 fn is_ours(attribute: &[u8]) -> bool {
-    attribute == CAPABILITY.as_bytes() || attribute.starts_with(b"user.")
+    let is_users = attribute.starts_with(b"user.") && !attribute.starts_with(b"user.overlay.");
+    attribute == CAPABILITY.as_bytes() || is_users
 }
 
 /// The kernel says no to whom the process is, or cannot express the value: what the table is for.
@@ -85,6 +86,17 @@ impl Tree {
         if self.pretends_owners() {
             (found.metadata.uid, found.metadata.gid) = (0, 0);
         }
+    }
+
+    /// As [`Tree::existing`], of a file that is about to get an entry in the table.
+    fn pretended(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Found> {
+        let found = self.existing(directory, name)?;
+        if !self.is_overlay {
+            return Ok(found);
+        }
+        // Any change of metadata makes the kernel copy the file up; this one shows nowhere.
+        set_modified(directory, name, found.metadata.modified)?;
+        self.existing(directory, name)
     }
 
     /// Every file is this process's; whose it is in the image only the table knows.
@@ -209,7 +221,7 @@ impl Tree {
 
     /// Writes an owner down, with what the kernel would have done besides.
     fn pretend_owner_at(&self, directory: BorrowedFd<'_>, name: &OsStr, uid: u32, gid: u32) -> io::Result<()> {
-        let real = self.existing(directory, name)?;
+        let real = self.pretended(directory, name)?;
         let owner = (real.metadata.uid, real.metadata.gid);
         self.pretend(real.key, |entry| {
             match self.pretends_owners() {
@@ -259,7 +271,7 @@ impl Tree {
 
     /// Writes a mode down where the kernel has another.
     fn pretend_mode_at(&self, directory: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<()> {
-        let real = self.existing(directory, name)?;
+        let real = self.pretended(directory, name)?;
         if real.metadata.kind == FileKind::Symlink {
             return Ok(());
         }
@@ -280,7 +292,8 @@ impl Tree {
         let may_pretend = self.table.is_some() && attribute.as_bytes().starts_with(b"security.");
         match sys::set_xattr(directory, name, found.metadata.kind, attribute, value) {
             Err(error) if is_refusal(error) && may_pretend => {
-                self.pretend(found.key, |entry| entry.pretend_xattr(attribute, value))
+                let key = self.pretended(directory, name)?.key;
+                self.pretend(key, |entry| entry.pretend_xattr(attribute, value))
             }
             Err(error) => Err(error.into()),
             Ok(()) if self.entries().is_none() => Ok(()),

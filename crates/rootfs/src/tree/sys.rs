@@ -317,3 +317,16 @@ pub fn remove_xattr(dir: BorrowedFd<'_>, name: &OsStr, kind: FileKind, attribute
         Attributed::Named(path) => rustix::fs::lremovexattr(path.as_c_str(), attribute),
     }
 }
+
+/// Attributes of an open directory that `wanted` takes.
+pub fn raw_xattrs(directory: BorrowedFd<'_>, wanted: impl Fn(&[u8]) -> bool) -> io::Result<Xattrs> {
+    Attributed::Borrowed(directory).read(wanted)
+}
+
+pub fn set_raw_xattr(directory: BorrowedFd<'_>, attribute: &OsStr, value: &[u8]) -> rustix::io::Result<()> {
+    rustix::fs::fsetxattr(directory, attribute, value, rustix::fs::XattrFlags::empty())
+}
+
+pub fn remove_raw_xattr(directory: BorrowedFd<'_>, attribute: &OsStr) -> rustix::io::Result<()> {
+    rustix::fs::fremovexattr(directory, attribute)
+}

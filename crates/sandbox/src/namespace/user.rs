@@ -129,13 +129,14 @@ fn own_and(own: u32, granted: &[(u32, u32)]) -> Map {
     map
 }
 
-/// Moves this process to a user namespace of its own (and a mount namespace) and becomes root there. `work` must be its own.
+/// Moves this process to a mount namespace of its own, and to a user namespace where it becomes root unless it is root enough. `work` must be its own.
 ///
 /// # Errors
 /// The call that failed, as text for `doctor`, with its error. The process is not to be used for anything else then.
 pub fn enter(way: &Way, work: &Path) -> Result<(), (String, io::Error)> {
     if *way == Way::Admin {
-        return Ok(());
+        // Overlays of the builder are mounted here and end with it.
+        return sys::unshare(UnshareFlags::NEWNS).map_err(at("unshare(CLONE_NEWNS)"));
     }
     let maps = maps(way).map_err(at("read of /proc/self/uid_map"))?;
     if let Way::Range { first, .. } = way {

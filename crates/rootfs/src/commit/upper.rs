@@ -1,0 +1,258 @@
+//! Changes out of the upper directory of an overlay: the kernel has already sorted out what a step wrote.
+//!
+//! Only what is in the upper directory is looked at, never the whole tree. A file that was copied up and is as it was (opened
+//! to be written and not written, given the owner it had) is no change: the contents are compared, as BuildKit does.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::vec::IntoIter;
+
+use super::record::State;
+use super::walk::{Layer, WHITEOUT, check_name, entry_of, push_name, whiteout};
+use super::{CommitOptions, Committed};
+use crate::overlay::{Marks, is_whiteout};
+use crate::tree::{Descent, Found, at, inside_error};
+use crate::{FileKind, RootfsError, Tree};
+
+/// Writes what the upper directory `upper` changes in the tree `before` as an uncompressed layer tar to `layer`.
+///
+/// Order, names and metadata of the entries are those of [`super::commit`]. Memory is that of the directories on the way down.
+///
+/// # Errors
+/// As [`super::commit`].
+pub fn commit_upper(
+    upper: &Tree,
+    before: &Tree,
+    marks: Marks,
+    options: &CommitOptions,
+    layer: &mut dyn Write,
+) -> Result<Committed, RootfsError> {
+    let fail = |error| inside_error("could not read the directory", Path::new(""), error);
+    let root = upper.open_dir_at(upper.root(), OsStr::new(".")).map_err(fail)?;
+    let descent = Descent::new(root).map_err(fail)?;
+    let layer = Layer::new(layer, false);
+    let walk = Walk { upper, before, marks, options, layer, descent, levels: Vec::new(), path: Vec::new() };
+    walk.run()
+}
+
+struct Walk<'a> {
+    upper: &'a Tree,
+    before: &'a Tree,
+    marks: Marks,
+    options: &'a CommitOptions,
+    layer: Layer<'a>,
+    descent: Descent,
+    levels: Vec<Level>,
+    /// Of the current file, without a leading `/`.
+    path: Vec<u8>,
+}
+
+/// A directory on the way down.
+struct Level {
+    /// Sorted. Names that only `before` has are there where the directory replaced the earlier one.
+    names: IntoIter<OsString>,
+    before: Before,
+    path_length: usize,
+    state: State,
+    is_written: bool,
+}
+
+/// The directory's counterpart in the tree before the step.
+enum Before {
+    Nothing,
+    /// Open while its names are visited; opened again after a way down, so that few are open.
+    Directory(Option<OwnedFd>),
+}
+
+impl Walk<'_> {
+    fn run(mut self) -> Result<Committed, RootfsError> {
+        let root = self.upper.stat_at(self.upper.root(), OsStr::new("."));
+        let Some(root) = root.map_err(|error| self.fail("could not read", error))? else {
+            return self.layer.finish();
+        };
+        self.push_level(State::of(&root), true, true)?;
+        while let Some(level) = self.levels.last_mut() {
+            self.path.truncate(level.path_length);
+            match level.names.next() {
+                Some(name) => self.visit(&name)?,
+                None => {
+                    self.levels.pop();
+                    self.descent.leave().map_err(|error| self.fail("could not read the directory", error))?;
+                }
+            }
+        }
+        self.layer.finish()
+    }
+
+    /// Lists the current directory of the descent.
+    fn push_level(&mut self, state: State, was_there: bool, is_written: bool) -> Result<(), RootfsError> {
+        let names = self.names(was_there).map_err(|error| self.fail("could not read the directory", error))?;
+        let before = if was_there { Before::Directory(None) } else { Before::Nothing };
+        let path_length = self.path.len();
+        self.levels.push(Level { names: names.into_iter(), before, path_length, state, is_written });
+        Ok(())
+    }
+
+    /// What is in the current directory, and where it hides all that was there before, what that was.
+    fn names(&self, was_there: bool) -> io::Result<Vec<OsString>> {
+        let current = self.descent.current();
+        let mut names = at::names(current)?;
+        if was_there && !self.levels.is_empty() && self.marks.is_opaque(current)? {
+            let before = self.open_before()?;
+            names.extend(at::names(self.before.open_dir_at(before.as_fd(), OsStr::new("."))?.as_fd())?);
+        }
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// The directory `self.path` in the tree before. Every directory on the way is one there, too, so no link is in the way.
+    fn open_before(&self) -> io::Result<OwnedFd> {
+        let path = Path::new(OsStr::from_bytes(&self.path));
+        Ok(self.before.open_directory_below(self.before.root(), path)?)
+    }
+
+    /// What was at `name` of the current directory; sockets do not count, no layer has them.
+    fn look_before(&mut self, name: &OsStr) -> io::Result<Option<Found>> {
+        let Some(Level { before: Before::Directory(open), .. }) = self.levels.last() else { return Ok(None) };
+        if open.is_none() {
+            let opened = self.open_before()?;
+            if let Some(level) = self.levels.last_mut() {
+                level.before = Before::Directory(Some(opened));
+            }
+        }
+        let found = match self.before_directory() {
+            Some(directory) => self.before.stat_at(directory, name)?,
+            None => None,
+        };
+        Ok(found.filter(|found| found.metadata.kind != FileKind::Socket && !is_whiteout(&found.metadata)))
+    }
+
+    fn before_directory(&self) -> Option<BorrowedFd<'_>> {
+        match self.levels.last().map(|level| &level.before) {
+            Some(Before::Directory(Some(open))) => Some(open.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// One name of the current directory.
+    fn visit(&mut self, name: &OsStr) -> Result<(), RootfsError> {
+        // Before the name is in the path, which is the directory's then.
+        let before = self.look_before(name).map_err(|error| self.fail("could not read", error))?;
+        push_name(&mut self.path, name.as_bytes());
+        if self.options.ignores(&self.path) {
+            return Ok(());
+        }
+        let found = self.upper.stat_at(self.descent.current(), name);
+        let found = found.map_err(|error| self.fail("could not read", error))?;
+        let is_there = |found: &Found| found.metadata.kind != FileKind::Socket && !is_whiteout(&found.metadata);
+        match (found.filter(is_there), before) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => self.remove(name.as_bytes()),
+            (Some(found), before) if found.metadata.kind == FileKind::Directory => {
+                self.enter(name, &State::of(&found), before)
+            }
+            (Some(found), before) => {
+                let is_same = match before {
+                    Some(before) => self.is_same(name, &found, &before),
+                    None => Ok(false),
+                };
+                if is_same.map_err(|error| self.fail("could not read", error))? {
+                    return Ok(());
+                }
+                self.write_file(name, &found)
+            }
+        }
+    }
+
+    fn enter(&mut self, name: &OsStr, state: &State, before: Option<Found>) -> Result<(), RootfsError> {
+        let before = before.filter(|before| before.metadata.kind == FileKind::Directory);
+        let is_changed = before.as_ref().is_none_or(|before| state.differs_as_directory(&State::of(before)));
+        if let Some(Level { before: Before::Directory(open), .. }) = self.levels.last_mut() {
+            *open = None;
+        }
+        let opened = self.upper.open_dir_at(self.descent.current(), name);
+        opened
+            .and_then(|directory| self.descent.enter(directory, name.to_owned()))
+            .map_err(|error| self.fail("could not read the directory", error))?;
+        self.push_level(*state, before.is_some(), false)?;
+        if is_changed { self.write_directories() } else { Ok(()) }
+    }
+
+    /// Whether a file is all that it was before as far as a layer can tell.
+    fn is_same(&self, name: &OsStr, found: &Found, before: &Found) -> io::Result<bool> {
+        let visible = |found: &Found| {
+            let metadata = &found.metadata;
+            let owner = (metadata.uid, metadata.gid);
+            (metadata.kind, metadata.mode, owner, metadata.device, metadata.size_bytes, metadata.modified)
+        };
+        let Some(directory) = self.before_directory().filter(|_| visible(found) == visible(before)) else {
+            return Ok(false);
+        };
+        match found.metadata.kind {
+            FileKind::Symlink => {
+                Ok(at::read_link(self.descent.current(), name)? == at::read_link(directory, name)?)
+            }
+            FileKind::File => {
+                let now = self.upper.open_known_file_at(self.descent.current(), name)?;
+                let then = self.before.open_known_file_at(directory, name)?;
+                let capability = |tree: &Tree, file: &File, found: &Found| -> io::Result<Option<Vec<u8>>> {
+                    let xattrs = tree.file_xattrs(file, found.key)?;
+                    Ok(xattrs.into_iter().find(|(name, _)| name == "security.capability").map(|(_, value)| value))
+                };
+                let is_equal = capability(self.upper, &now, found)? == capability(self.before, &then, before)?;
+                Ok(is_equal && same_content(now, then)?)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// A whiteout for the current path.
+    fn remove(&mut self, name: &[u8]) -> Result<(), RootfsError> {
+        self.write_directories()?;
+        let start = self.path.len() - name.len();
+        self.layer.header(&whiteout([&self.path[..start], WHITEOUT, name].concat()))
+    }
+
+    /// Writes the directories on the way down that the layer does not have yet.
+    fn write_directories(&mut self) -> Result<(), RootfsError> {
+        for level in self.levels.iter_mut().filter(|level| !level.is_written) {
+            level.is_written = true;
+            let path = &self.path[..level.path_length];
+            check_name(path)?;
+            let mut entry = entry_of(&level.state, path, self.options, false);
+            entry.path.push(b'/');
+            self.layer.header(&entry)?;
+        }
+        Ok(())
+    }
+
+    fn write_file(&mut self, name: &OsStr, found: &Found) -> Result<(), RootfsError> {
+        check_name(&self.path)?;
+        self.write_directories()?;
+        let (directory, state) = (self.descent.current(), State::of(found));
+        self.layer.file(self.upper, directory, name, found, &state, &self.path, self.options)
+    }
+
+    fn fail(&self, action: &'static str, error: io::Error) -> RootfsError {
+        inside_error(action, Path::new(OsStr::from_bytes(&self.path)), error)
+    }
+}
+
+fn same_content(a: File, b: File) -> io::Result<bool> {
+    const PIECE: usize = 64 * 1024;
+    let (mut of_a, mut of_b) = (Vec::with_capacity(PIECE), Vec::with_capacity(PIECE));
+    loop {
+        of_a.clear();
+        of_b.clear();
+        (&a).take(PIECE as u64).read_to_end(&mut of_a)?;
+        (&b).take(PIECE as u64).read_to_end(&mut of_b)?;
+        if of_a != of_b || of_a.is_empty() {
+            return Ok(of_a == of_b);
+        }
+    }
+}
