@@ -95,7 +95,7 @@ impl Merge<'_> {
     fn run(&mut self) -> io::Result<()> {
         let top = |tree: &Tree| Descent::new(tree.open_dir_at(tree.root(), OsStr::new("."))?);
         let mut pair = Pair { upper: top(self.upper)?, onto: top(self.onto)? };
-        let mut levels = vec![enter(&pair)?];
+        let mut levels = vec![self.enter(&pair)?];
         while let Some(level) = levels.last_mut() {
             let Some(name) = level.names.pop() else {
                 // Renames into it changed its time.
@@ -112,12 +112,22 @@ impl Merge<'_> {
                 let below = (self.upper.open_dir_at(upper, &name)?, self.onto.open_dir_at(onto, &name)?);
                 pair.upper.enter(below.0, name.clone())?;
                 pair.onto.enter(below.1, name)?;
-                levels.push(enter(&pair)?);
+                levels.push(self.enter(&pair)?);
             } else {
                 self.path.pop();
             }
         }
         Ok(())
+    }
+
+    /// Begins with the current directory of both.
+    fn enter(&self, pair: &Pair) -> io::Result<Level> {
+        take_metadata(pair)?;
+        let itself = |tree: &Tree, descent: &Descent| tree.stat_at(descent.current(), OsStr::new("."));
+        let (upper, onto) = (itself(self.upper, &pair.upper)?, itself(self.onto, &pair.onto)?);
+        let (Some(upper), Some(onto)) = (upper, onto) else { return Err(Errno::NOENT.into()) };
+        self.upper.move_entry(upper.key, onto.key)?;
+        Ok(Level { names: at::names(pair.upper.current())?, modified: upper.metadata.modified })
     }
 
     /// Takes one name over. True for a directory that exists in both: then what is in it remains to be done.
@@ -156,13 +166,6 @@ struct Level {
     modified: (i64, u32),
 }
 
-/// Begins with the current directory of both.
-fn enter(pair: &Pair) -> io::Result<Level> {
-    let stat = rustix::fs::fstat(pair.upper.current())?;
-    let modified = (stat.st_mtime as i64, stat.st_mtime_nsec as u32);
-    take_metadata(pair)?;
-    Ok(Level { names: at::names(pair.upper.current())?, modified })
-}
 
 /// Owner, mode and attributes of a directory of the upper tree for its counterpart. The time is put back at the end.
 fn take_metadata(pair: &Pair) -> io::Result<()> {

@@ -358,13 +358,17 @@ impl Tree {
     pub(crate) fn follow(&self, shown: &Tree, path: &Path) -> Result<Option<FileKind>, RootfsError> {
         let of = |tree: &Tree| tree.at(path, "could not read the metadata of", |dir, name| sys::stat(dir, name));
         let (Some(shown), Some(own)) = (of(shown)?, of(self)?) else { return Ok(None) };
-        let entry = self.entries().and_then(|table| table.get(shown.key).cloned());
-        if let Some(entry) = entry.filter(|_| shown.key != own.key) {
-            self.pretend(shown.key, |old| *old = table::Entry::default())
-                .and_then(|()| self.pretend(own.key, |new| *new = entry))
-                .map_err(|error| inside_error("could not keep the metadata of", path, error))?;
-        }
+        self.move_entry(shown.key, own.key)
+            .map_err(|error| inside_error("could not keep the metadata of", path, error))?;
         Ok(Some(own.metadata.kind))
+    }
+
+    /// Gives what the table has of one file to another.
+    pub(crate) fn move_entry(&self, from: Key, to: Key) -> io::Result<()> {
+        let entry = self.entries().and_then(|table| table.get(from).cloned());
+        let Some(entry) = entry.filter(|_| from != to) else { return Ok(()) };
+        self.pretend(from, |old| *old = table::Entry::default())?;
+        self.pretend(to, |new| *new = entry)
     }
 
     /// Changes what is pretended of a file. Only where there is a table.

@@ -8,7 +8,8 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use zuwai_rootfs::commit::{CommitOptions, clone_tree, commit};
+use zuwai_rootfs::commit::{CommitOptions, clone_tree, commit, commit_upper};
+use zuwai_rootfs::overlay::{Marks, follow_entries, make_upper, merge_down};
 use zuwai_rootfs::unpack::{Limits, unpack};
 use zuwai_rootfs::{FileKind, Tree};
 
@@ -172,12 +173,122 @@ fn layers_bring_the_other_tree_along(rounds: &[Vec<Edit>]) {
     assert_same_links(&copy, &source);
 }
 
+/// A mounted overlay.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+fn mount(lowers: &str, upper: Option<&Path>, at: PathBuf, marks: Marks) -> std::io::Result<Mounted> {
+    let mut options = format!("lowerdir={lowers},index=off");
+    options += if marks == Marks::User { ",userxattr" } else { ",redirect_dir=off,metacopy=off" };
+    if let Some(upper) = upper {
+        let work = upper.with_extension("work");
+        std::fs::create_dir(&work).unwrap();
+        options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
+    }
+    std::fs::create_dir(&at).unwrap();
+    let options = std::ffi::CString::new(options).unwrap();
+    rustix::mount::mount("overlay", &at, "overlay", rustix::mount::MountFlags::empty(), options.as_c_str())?;
+    Ok(Mounted(at))
+}
+
+/// What edits through an overlay leave is what the overlay showed: in the layer, and in the directories below. With `split`
+/// the rounds from that one on belong to another stage, which has a directory of its own on the first one's.
+fn overlays_say_what_was_written(rounds: &[Vec<Edit>], split: usize, marks: Marks) {
+    let outer = tempfile::tempdir().unwrap();
+    let at = |name: &str| outer.path().join(name);
+    let table = at("table");
+    let target = Tree::create(&at("target"), Some(&at("target-table"))).unwrap();
+    let first = Tree::create(&at("first"), Some(&table)).unwrap();
+    let mut own = first.path().to_owned();
+    let mut lowers = own.display().to_string();
+    let mut view = None;
+    for (round, edits) in rounds.iter().enumerate() {
+        let before = view.as_ref().map_or(own.clone(), |view: &Mounted| view.0.clone());
+        let before = Tree::open(&before, Some(&table)).unwrap();
+        if before.has_entries() {
+            // Such a stage is no overlay any more.
+            return;
+        }
+        if round == split {
+            own = at("second");
+            make_upper(&own, &before).unwrap();
+            lowers = format!("{}:{lowers}", own.display());
+        }
+        let upper = at(&format!("upper{round}"));
+        make_upper(&upper, &before).unwrap();
+        let mounted = mount(&lowers, Some(&upper), at(&format!("merged{round}")), marks).unwrap();
+        let merged = Tree::open_overlay(&mounted.0, &table).unwrap();
+        edits.iter().for_each(|edit| apply(&merged, edit));
+
+        let upper = Tree::open(&upper, Some(&table)).unwrap();
+        let mut shown = describe(&merged);
+        follow_entries(&mounted.0, &upper).unwrap();
+        if upper.has_entries() {
+            // What is copied up after it got an entry has lost it for this mount, but not for the layer.
+            shown = BTreeMap::new();
+        }
+        let mut layer = Vec::new();
+        commit_upper(&upper, &before, marks, &CommitOptions::default(), &mut layer).unwrap();
+        unpack(&mut layer.as_slice(), &target, &Limits::NONE).unwrap();
+        if !shown.is_empty() {
+            assert_eq!(describe(&target), shown, "the layer of round {round}");
+        }
+        drop((merged, mounted, before));
+        view = None;
+        let stacked = round >= split;
+        merge_down(&upper, &Tree::open(&own, None).unwrap(), marks, stacked).unwrap();
+        if stacked {
+            view = Some(mount(&lowers, None, at(&format!("view{round}")), marks).unwrap());
+        }
+        let after = view.as_ref().map_or(own.clone(), |view| view.0.clone());
+        let after = Tree::open(&after, Some(&table)).unwrap();
+        assert_eq!(describe(&after), describe(&target), "the files after round {round}");
+    }
+}
+
+fn run_overlay_property(marks: Marks) {
+    let probe = tempfile::tempdir().unwrap();
+    std::fs::create_dir(probe.path().join("upper")).unwrap();
+    let lower = probe.path().display().to_string();
+    if let Err(error) = mount(&lower, None, probe.path().join("at"), marks).map(drop)
+        && error.raw_os_error() == Some(libc::EPERM)
+    {
+        common::skipped("no overlays here");
+        return;
+    }
+    let rounds = prop::collection::vec(prop::collection::vec(edit(), 0..40), 1..5);
+    run_cases(60, (rounds, 0..4usize), |(rounds, split)| overlays_say_what_was_written(&rounds, split, marks));
+}
+
+#[test]
+fn random_edits_through_an_overlay() {
+    if !common::is_root() {
+        return common::skipped("needs root");
+    }
+    common::with_own_mounts(false, "random_edits_through_an_overlay", || run_overlay_property(Marks::Trusted));
+}
+
+#[test]
+fn random_edits_through_an_overlay_of_a_namespace() {
+    let name = "random_edits_through_an_overlay_of_a_namespace";
+    common::with_own_mounts(true, name, || run_overlay_property(Marks::User));
+}
+
 fn run_property(cases: u32) {
     let rounds = prop::collection::vec(prop::collection::vec(edit(), 0..40), 1..4);
+    run_cases(cases, rounds, |rounds| layers_bring_the_other_tree_along(&rounds));
+}
+
+fn run_cases<S: Strategy>(cases: u32, strategy: S, property: impl Fn(S::Value)) {
     let config =
         ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 2000, ..ProptestConfig::default() };
-    let result = proptest::test_runner::TestRunner::new(config).run(&rounds, |rounds| {
-        layers_bring_the_other_tree_along(&rounds);
+    let result = proptest::test_runner::TestRunner::new(config).run(&strategy, |value| {
+        property(value);
         Ok(())
     });
     result.unwrap_or_else(|failure| panic!("{failure}"));

@@ -72,8 +72,25 @@ pub fn as_root_of_a_namespace(name: &str, body: impl FnOnce()) {
     });
 }
 
+/// The same as root in a mount namespace of its own, and in a user namespace that has only id 0 when `user`.
+pub fn with_own_mounts(user: bool, name: &str, body: impl FnOnce()) {
+    if std::env::var_os(CHILD).is_some() {
+        return body();
+    }
+    let flags = if user { "-Urm" } else { "-m" };
+    if !Command::new("unshare").args([flags, "true"]).status().is_ok_and(|status| status.success()) {
+        skipped("no namespaces here");
+        return;
+    }
+    again(name, |program| {
+        let mut command = Command::new("unshare");
+        command.arg(flags).arg(program);
+        command
+    });
+}
+
 #[expect(clippy::print_stderr, reason = "a skip is said aloud")]
-fn skipped(reason: &str) {
+pub fn skipped(reason: &str) {
     eprintln!("skipped: {reason}");
 }
 
