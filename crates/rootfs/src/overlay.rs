@@ -166,7 +166,6 @@ struct Level {
     modified: (i64, u32),
 }
 
-
 /// Owner, mode and attributes of a directory of the upper tree for its counterpart. The time is put back at the end.
 fn take_metadata(pair: &Pair) -> io::Result<()> {
     let (from, to) = (pair.upper.current(), pair.onto.current());

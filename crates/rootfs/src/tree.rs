@@ -356,7 +356,7 @@ impl Tree {
 
     /// Moves what the table has of the file `path` as `shown` has it to the file as this tree has it; gives its kind.
     pub(crate) fn follow(&self, shown: &Tree, path: &Path) -> Result<Option<FileKind>, RootfsError> {
-        let of = |tree: &Tree| tree.at(path, "could not read the metadata of", |dir, name| sys::stat(dir, name));
+        let of = |tree: &Tree| tree.at(path, "could not read the metadata of", sys::stat);
         let (Some(shown), Some(own)) = (of(shown)?, of(self)?) else { return Ok(None) };
         self.move_entry(shown.key, own.key)
             .map_err(|error| inside_error("could not keep the metadata of", path, error))?;

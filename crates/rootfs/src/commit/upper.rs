@@ -194,9 +194,7 @@ impl Walk<'_> {
             return Ok(false);
         };
         match found.metadata.kind {
-            FileKind::Symlink => {
-                Ok(at::read_link(self.descent.current(), name)? == at::read_link(directory, name)?)
-            }
+            FileKind::Symlink => Ok(at::read_link(self.descent.current(), name)? == at::read_link(directory, name)?),
             FileKind::File => {
                 let now = self.upper.open_known_file_at(self.descent.current(), name)?;
                 let then = self.before.open_known_file_at(directory, name)?;
