@@ -8,6 +8,8 @@ use std::os::unix::fs::{chown, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
+
 use super::Outcomes;
 use super::call::{at, c, call};
 use crate::sys::{self, Forked};
@@ -193,7 +195,9 @@ fn reach(_: &str) -> bool {
     let _ = fs::remove_dir("/r/made");
     let _ = symlink("/", "/r/directory/made");
     let _ = fs::remove_file("/r/directory/made");
-    let _ = fs::OpenOptions::new().append(true).create(true).open("/r/directory/made");
+    // A pipe that was made before the directory was exchanged must not be waited for.
+    let options = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let _ = rustix::fs::open("/r/directory/made", options, Mode::from_raw_mode(0o600));
     let _ = fs::remove_file("/r/directory/made");
     let _ = fs::remove_file("/r/hard");
     let linked = fs::hard_link(canary, "/r/hard").is_ok() && is_outside(fs::metadata("/r/hard"));
