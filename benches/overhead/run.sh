@@ -40,7 +40,7 @@ mapfile -t proxy < <(proxy_arguments)
 
 # The image with the tools and packages, and the same as a directory for runc; both are kept for the next time.
 prepared=$state/overhead image=$registry/overhead:prepared
-stamp=$(cat "$state/debian/stamp" benches/overhead/Dockerfile benches/overhead/workload | sha256sum)
+stamp=$(cat "$state/debian/stamp" benches/overhead/Dockerfile | sha256sum)
 if [ "$(cat "$prepared/stamp" 2>/dev/null)" != "$stamp" ]; then
   say "preparing the image (kept in $prepared)"
   rm -rf --one-file-system "$prepared"
@@ -54,7 +54,8 @@ if [ "$(cat "$prepared/stamp" 2>/dev/null)" != "$stamp" ]; then
 fi
 skopeo copy --quiet --dest-tls-verify=false "oci:$prepared/layout" "docker://$image"
 mkdir -p "$work/context"
-printf 'FROM %s\nRUN /opt/overhead/workload %s\n' "$image" "${workloads[*]}" >"$work/context/Dockerfile"
+cp benches/overhead/workload "$work/context/"
+printf 'FROM %s\nCOPY workload /workload\nRUN /workload %s\n' "$image" "${workloads[*]}" >"$work/context/Dockerfile"
 chmod -R go+rX "$work/context"
 
 # measured NAME COMMAND...: runs it, and adds its times and the whole to $work/times
@@ -87,7 +88,8 @@ done
 for place in "${usable[@]}"; do echo "$place $(served_by "$place")"; done >"$work/places"
 for ((run = 1; run <= runs; run++)); do
   say "run $run of $runs"
-  CAGE_TMP=$work measured container cages/cage docker-default --rootfs "$prepared/bundle/rootfs" -- /opt/overhead/workload "${workloads[@]}"
+  CAGE_TMP=$work measured container cages/cage docker-default --rootfs "$prepared/bundle/rootfs" \
+    --ro-bind "$work/context/workload:/workload" -- /workload "${workloads[@]}"
   for place in "${usable[@]}"; do measured "$place" build "$place"; done
 done
 
