@@ -106,6 +106,7 @@ impl<'scope> Serving<'scope> {
         listener: Listener,
         supervisor: &'env dyn Supervisor,
     ) -> Serving<'scope> {
+        listener.wake_here();
         let listener = Arc::new(listener);
         let mut serving = Serving { threads: Vec::new(), numbers: Arc::default(), ended: Arc::default() };
         for _ in 0..supervisor.threads() {
@@ -200,6 +201,14 @@ impl Listener {
         let new_flags = if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 };
         let mut add = AddDescriptor { id: call.id, flags, source: file.as_raw_fd(), new: 0, new_flags };
         self.number(ADD_DESCRIPTOR, (&raw mut add).cast())
+    }
+
+    /// Caller and supervisor take turns: each wakes the other on its own processor (Linux 6.6; nothing before).
+    fn wake_here(&self) {
+        const SET_FLAGS: u32 = 0x4008_2104;
+        const SYNC_WAKE_UP: u64 = 1;
+        // SAFETY: the command takes its flags by value.
+        unsafe { libc::ioctl(self.0.as_raw_fd(), SET_FLAGS as _, SYNC_WAKE_UP) };
     }
 
     fn is_abandoned(&self) -> bool {

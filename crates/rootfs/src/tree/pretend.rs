@@ -40,6 +40,11 @@ impl Tree {
         }
     }
 
+    /// Whether something is pretended of a file.
+    pub fn knows(&self, real: &Statx) -> bool {
+        self.entries().is_some_and(|table| table.get(sys::from_statx(real).key).is_some())
+    }
+
     /// Writes down a file that has just been made. Nothing of an older file with the same key is left.
     pub fn pretend_new(&self, real: &Statx, wanted: Wanted) -> io::Result<()> {
         let found = sys::from_statx(real);

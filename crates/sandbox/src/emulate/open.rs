@@ -82,6 +82,11 @@ fn open_target(caller: &Caller<'_>, target: &Target, flags: OFlags, slash: bool)
         (Spot::Entry(dir, name), FileType::Fifo) if !flags.contains(OFlags::NONBLOCK) => {
             return fifo(caller, dir, name, passed, flags);
         }
+        // Known from now on: whoever opens a directory is about to look at what is in it.
+        (Spot::Entry(dir, name), FileType::Directory) => {
+            let dir = caller.world.places.walk_into(dir, name.to_bytes())?.ok_or(Errno::NOTDIR)?;
+            open_at(dir.fd.as_fd(), c".", passed)?
+        }
         (Spot::Entry(dir, name), _) => open_at(dir.fd.as_fd(), name, passed)?,
     };
     give(caller, file.as_fd(), flags)

@@ -239,6 +239,14 @@ impl Places {
         }
     }
 
+    /// As [`Places::present`], of a file that may be in any area: no two trees know the same one, and what none knows looks
+    /// the same in all.
+    fn present_open(&self, found: &mut Statx) {
+        let areas = lock(&self.areas);
+        let knowing = areas.iter().filter_map(|area| area.tree.as_deref()).find(|tree| tree.knows(found));
+        self.present(knowing, found);
+    }
+
     pub fn seen(&self, dir: &Dir) -> Result<Statx, Errno> {
         let mut found = look(dir.fd.as_fd())?;
         self.present(dir.area.tree.as_deref(), &mut found);
@@ -468,11 +476,7 @@ impl Places {
             let node = self.directory_of(&path, id)?;
             return self.at_node(node);
         }
-        if let Some(area) = self.area_of_descriptor(&path) {
-            self.present(area.tree.as_deref(), &mut found);
-        } else {
-            self.present(None, &mut found);
-        }
+        self.present_open(&mut found);
         Ok(Target { spot: Spot::Open(path), found: Some(found) })
     }
 
