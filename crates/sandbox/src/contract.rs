@@ -44,6 +44,8 @@ pub struct Abilities {
     /// The calls that Docker's seccomp profile refuses are refused by the back-end itself. Otherwise the container's own
     /// filter decides.
     pub filtered: bool,
+    /// Number 1 in /proc is the step's first process, whatever its number is to the kernel.
+    pub own_first: bool,
     /// Owners and modes in the rootfs directory are those of the image, and mounted files have theirs.
     pub real_owners: bool,
     /// A program with a set-user-ID bit runs with the rights of its owner.
@@ -64,6 +66,7 @@ impl Abilities {
             devices: !namespace,
             hidden_files: !inplace,
             filtered: !inplace,
+            own_first: emulate,
             real_owners: !emulate,
             set_id: emulate || !no_new_privs,
         }
