@@ -6,8 +6,8 @@
 #     benches/overhead/run.sh [--binary FILE] [--runs N] [--in PLACE]... [WORKLOAD...]
 #
 # A PLACE is a cage of cages/README.md, CAGE:BACKEND, or `host`. A run is the container, then one build in each place, and so on
-# N (3) times, so that a slow minute of the machine meets all of them; each number is the median. Needs root. Ends with a table
-# in markdown: seconds in the container, and how many times as long each place takes.
+# N (3) times, so that a slow minute of the machine meets all of them; each number is the median. A TMPDIR on a tmpfs (of 8 GB)
+# keeps the disk out of it. Needs root. Ends with a table in markdown: seconds in the container, and how many times as long each place takes.
 set -euo pipefail
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/../../tests/lib.sh"
@@ -53,6 +53,7 @@ if [ "$(cat "$prepared/stamp" 2>/dev/null)" != "$stamp" ]; then
   printf '%s\n' "$stamp" >"$prepared/stamp"
 fi
 skopeo copy --quiet --dest-tls-verify=false "oci:$prepared/layout" "docker://$image"
+cp -a "$prepared/bundle/rootfs" "$work/rootfs" # on the file system that the builds have
 mkdir -p "$work/context"
 cp benches/overhead/workload "$work/context/"
 printf 'FROM %s\nCOPY workload /workload\nRUN /workload %s\n' "$image" "${workloads[*]}" >"$work/context/Dockerfile"
@@ -88,7 +89,7 @@ done
 for place in "${usable[@]}"; do echo "$place $(served_by "$place")"; done >"$work/places"
 for ((run = 1; run <= runs; run++)); do
   say "run $run of $runs"
-  CAGE_TMP=$work measured container cages/cage docker-default --rootfs "$prepared/bundle/rootfs" \
+  CAGE_TMP=$work measured container cages/cage docker-default --rootfs "$work/rootfs" \
     --ro-bind "$work/context/workload:/workload" -- /workload "${workloads[@]}"
   for place in "${usable[@]}"; do measured "$place" build "$place"; done
 done
