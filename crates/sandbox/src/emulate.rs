@@ -7,6 +7,7 @@
 //!
 //! `calls` is the table of contents; `tasks` knows the processes, `program` and `exec` start programs.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -125,6 +126,8 @@ pub struct World {
     forms: Forms,
     hostname: String,
     pass: exec::Pass,
+    /// Numbers of the terminals that the step has made.
+    terminals: Mutex<BTreeSet<u32>>,
     /// Fifos that somebody waits to be opened.
     waiting: Mutex<Vec<OwnedFd>>,
     /// Lines of /proc/mounts.
@@ -151,6 +154,7 @@ impl World {
             forms: Forms::new(),
             hostname: process.hostname.clone(),
             pass: random().map_err(failed)?,
+            terminals: Mutex::default(),
             waiting: Mutex::default(),
             mount_lines: Mutex::new(vec!["overlay / overlay rw,relatime 0 0\n".to_owned()]),
         })

@@ -114,7 +114,7 @@ fn proc_link(caller: &Caller<'_>, proc: &super::procfs::Proc) -> Result<Vec<u8>,
 
 /// (buffer, size)
 pub fn getcwd(caller: &Caller<'_>) -> Handled {
-    let mut path = caller.world.places.path_of(&caller.view.cwd)?;
+    let mut path = caller.world.places.path_in(&caller.view, &caller.view.cwd)?;
     path.push(0);
     if path.len() as u64 > caller.arguments[1] {
         return Err(Errno::RANGE);

@@ -85,6 +85,7 @@ impl Arranging<'_> {
         let at = |target: &'static str| move |error: io::Error| (PathBuf::from(target), error);
         self.mount(Path::new("/proc"), Kind::Directory, "proc", |_, _| Ok(Mounted::Proc)).map_err(at("/proc"))?;
         self.directory(Path::new("/sys"), Path::new("/sys"), "sysfs", true, None).map_err(at("/sys"))?;
+        self.hide().map_err(at("/sys"))?;
         self.devices().map_err(at("/dev"))?;
         let hosts = files::hosts(process, &process.hostname);
         for (target, content) in [("/etc/resolv.conf", files::resolv_conf()), ("/etc/hosts", hosts)] {
@@ -93,6 +94,18 @@ impl Arranging<'_> {
                 .and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(0o644)))
                 .and_then(|()| self.file(Path::new(target), &file, false, None))
                 .map_err(at(target))?;
+        }
+        Ok(())
+    }
+
+    /// Puts empty directories over what containers hide.
+    fn hide(&self) -> io::Result<()> {
+        let empty = self.scratch.join("empty");
+        fs::DirBuilder::new().mode(0o755).create(&empty)?;
+        for hidden in ["/sys/firmware", "/sys/devices/virtual/powercap"] {
+            if Path::new(hidden).is_dir() {
+                self.directory(Path::new(hidden), &empty, "tmpfs", true, None)?;
+            }
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Opening files: the builder opens, the step gets the descriptor.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{CWD, FileType, MemfdFlags, Mode, OFlags, Statx};
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::caller::{Caller, Handled, Reply, errno};
 use super::ids::{READ, WRITE};
-use super::place::{Dir, Mapped, Node, Spot, Target, id_of, look, open_path, own_path, type_of};
+use super::place::{Dir, Mapped, Node, Spot, Target, id_of, lock, look, open_path, own_path, type_of};
 use crate::notify::Listener;
 
 /// Devices that every container has; whatever file stands for one of them, the builder's own is opened.
@@ -21,6 +21,10 @@ const DEVICES: &[((u32, u32), &CStr)] = &[
     ((1, 9), c"/dev/urandom"),
     ((5, 0), c"/dev/tty"),
 ];
+
+/// /dev/ptmx, and the major number of the other sides of the terminals that it makes (`linux/major.h`).
+const MULTIPLEXER: (u32, u32) = (5, 2);
+const TERMINALS: u32 = 136;
 
 /// As often as a file may be made and removed by others between two looks at it.
 const ATTEMPTS: usize = 16;
@@ -75,7 +79,14 @@ fn open_target(caller: &Caller<'_>, target: &Target, flags: OFlags, slash: bool)
             caller.world.places.procfs.open(proc, passed, &|| caller.world.mounts_text())?
         }
         (Spot::Node(Node::Dir(dir)), _) => open_at(dir.fd.as_fd(), c".", passed)?,
-        (Spot::Mapped(mapped), _) => reopen(&own_path(mapped.file.as_fd()), passed)?,
+        (Spot::Mapped(mapped), _) => mapped_file(caller, mapped, found, passed)?,
+        (Spot::Entry(dir, name), FileType::CharacterDevice) if found.stx_rdev_major == TERMINALS => {
+            // Others of the container belong to other people.
+            if !lock(&caller.world.terminals).contains(&found.stx_rdev_minor) {
+                return Err(Errno::ACCESS);
+            }
+            open_at(dir.fd.as_fd(), name, passed)?
+        }
         (_, FileType::CharacterDevice | FileType::BlockDevice) => device(target, found, passed)?,
         (_, FileType::Socket) => return Err(Errno::NXIO),
         (Spot::Open(path), _) => reopen(path, passed)?,
@@ -103,11 +114,9 @@ fn allowed(caller: &Caller<'_>, target: &Target, found: &Statx, flags: OFlags) -
         _ if flags.contains(OFlags::DIRECTORY) => return Err(Errno::NOTDIR),
         _ => {}
     }
-    if let Spot::Node(Node::Proc(_)) = target.spot {
-        return Ok(());
-    }
     let is_special = !matches!(kind, FileType::RegularFile | FileType::Directory);
-    if writes && !is_special {
+    let is_proc = matches!(target.spot, Spot::Node(Node::Proc(_)));
+    if writes && !is_special && !is_proc {
         caller.may_change(target)?;
     }
     // Pipes and the like that were inherited are not in any tree.
@@ -144,6 +153,19 @@ fn device(target: &Target, found: &Statx, flags: OFlags) -> Result<OwnedFd, Errn
     // As the device rules of a container have it.
     let (_, path) = known.ok_or(Errno::PERM)?;
     reopen(path, flags)
+}
+
+/// Opens a file that is mapped. A terminal that is made this way is the step's.
+fn mapped_file(caller: &Caller<'_>, mapped: &Mapped, found: &Statx, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let file = reopen(&own_path(mapped.file.as_fd()), flags)?;
+    if (found.stx_rdev_major, found.stx_rdev_minor) == MULTIPLEXER {
+        let mut number: libc::c_uint = 0;
+        // SAFETY: TIOCGPTN writes one number.
+        if unsafe { libc::ioctl(file.as_raw_fd(), libc::TIOCGPTN as _, &raw mut number) } == 0 {
+            lock(&caller.world.terminals).insert(number);
+        }
+    }
+    Ok(file)
 }
 
 fn give(caller: &Caller<'_>, file: BorrowedFd<'_>, flags: OFlags) -> Handled {

@@ -20,7 +20,7 @@ use super::procfs::{self, Proc};
 /// As many links as the kernel follows (`linux/namei.h` MAXSYMLINKS).
 const LINKS: u32 = 40;
 const NAME_MAX: usize = 255;
-/// Directories that are held open for the walks to come.
+/// Directories that are held open for the walks to come, at most; less where few files may be open.
 const CACHED: usize = 2000;
 
 /// Device and inode number.
@@ -145,6 +145,7 @@ pub struct Places {
     mount_points: Mutex<Vec<Arc<Dir>>>,
     pub procfs: procfs::View,
     own: (u32, u32),
+    cached: usize,
 }
 
 pub const LOOK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
@@ -168,6 +169,7 @@ impl Places {
             mount_points: Mutex::default(),
             procfs,
             own,
+            cached: cached(),
         };
         let root = places.map(tree.path(), b"/".to_vec(), None, false, false, Some(tree.clone()))?;
         Ok((places, root))
@@ -211,7 +213,7 @@ impl Places {
         if let Some(dir) = known.get(&id).and_then(Weak::upgrade) {
             return dir;
         }
-        if known.len() >= CACHED {
+        if known.len() >= self.cached {
             let all: Vec<Arc<Dir>> = known.values().filter_map(Weak::upgrade).collect();
             let forgotten: Vec<_> = all.iter().map(|dir| std::mem::take(&mut *lock(&dir.children))).collect();
             drop(forgotten);
@@ -539,6 +541,17 @@ impl Places {
         Ok(self.shown(&host))
     }
 
+    /// The path of a directory for somebody with this view, who may have changed its root.
+    pub fn path_in(&self, view: &View, node: &Node) -> Result<Vec<u8>, Errno> {
+        let path = self.path_of(node)?;
+        let root = self.path_of(&Node::Dir(view.root.clone()))?;
+        match below(&path, &root) {
+            Some(b"") => Ok(b"/".to_vec()),
+            Some(rest) => Ok(rest.to_vec()),
+            None => Ok([b"(unreachable)".as_slice(), &path].concat()),
+        }
+    }
+
     fn may_search(&self, view: &View, dir: &Dir) -> Result<(), Errno> {
         if view.ids.is_root() || dir.area.tree.is_none() {
             return Ok(());
@@ -576,6 +589,11 @@ impl Drop for Places {
             lock(&dir.mounted).clear();
         }
     }
+}
+
+fn cached() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(CACHED, |limit| CACHED.min(limit as usize / 4))
 }
 
 /// What a component leads to.
