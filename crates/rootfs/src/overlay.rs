@@ -67,12 +67,12 @@ pub fn make_upper(path: &Path, below: &Tree) -> Result<(), RootfsError> {
 /// Makes the upper directory `upper` part of the directory below it, `onto`, by renames. Both are on one file system, and no
 /// overlay of them may be mounted any more. What is left of `upper` is of no use then.
 ///
-/// With `keep_marks` there is something below `onto` as well: then deletions and opaque directories stay marked in it.
+/// With `below` there is more below `onto`: then deletions of what is there and opaque directories stay marked.
 ///
 /// # Errors
 /// [`RootfsError::Io`] with the path. `onto` is then between its states: discard it.
-pub fn merge_down(upper: &Tree, onto: &Tree, marks: Marks, keep_marks: bool) -> Result<(), RootfsError> {
-    let mut merge = Merge { upper, onto, marks, keep_marks, path: PathBuf::new() };
+pub fn merge_down(upper: &Tree, onto: &Tree, marks: Marks, below: Option<&Tree>) -> Result<(), RootfsError> {
+    let mut merge = Merge { upper, onto, marks, below, path: PathBuf::new() };
     merge.run().map_err(|error| inside_error("could not take over", &merge.path, error))
 }
 
@@ -80,7 +80,7 @@ struct Merge<'a> {
     upper: &'a Tree,
     onto: &'a Tree,
     marks: Marks,
-    keep_marks: bool,
+    below: Option<&'a Tree>,
     /// Of the current file.
     path: PathBuf,
 }
@@ -89,17 +89,25 @@ struct Merge<'a> {
 struct Pair {
     upper: Descent,
     onto: Descent,
+    /// As far as what is below shows through.
+    below: Option<Descent>,
 }
 
 impl Merge<'_> {
     fn run(&mut self) -> io::Result<()> {
         let top = |tree: &Tree| Descent::new(tree.open_dir_at(tree.root(), OsStr::new("."))?);
-        let mut pair = Pair { upper: top(self.upper)?, onto: top(self.onto)? };
-        let mut levels = vec![self.enter(&pair)?];
+        let below = self.below.map(top).transpose()?;
+        let mut pair = Pair { upper: top(self.upper)?, onto: top(self.onto)?, below };
+        let mut levels = vec![self.enter(&pair, self.below.is_some())?];
         while let Some(level) = levels.last_mut() {
             let Some(name) = level.names.pop() else {
                 // Renames into it changed its time.
                 at::set_modified(pair.onto.current(), OsStr::new("."), level.modified)?;
+                if level.has_below
+                    && let Some(below) = &mut pair.below
+                {
+                    below.leave()?;
+                }
                 levels.pop();
                 pair.upper.leave()?;
                 pair.onto.leave()?;
@@ -107,12 +115,14 @@ impl Merge<'_> {
                 continue;
             };
             self.path.push(&name);
-            if self.take(&pair, &name)? {
+            let has_below = level.has_below;
+            if self.take(&pair, &name, has_below)? {
+                let has_below = has_below && self.enter_below(&mut pair, &name)?;
                 let (upper, onto) = (pair.upper.current(), pair.onto.current());
                 let below = (self.upper.open_dir_at(upper, &name)?, self.onto.open_dir_at(onto, &name)?);
                 pair.upper.enter(below.0, name.clone())?;
                 pair.onto.enter(below.1, name)?;
-                levels.push(self.enter(&pair)?);
+                levels.push(self.enter(&pair, has_below)?);
             } else {
                 self.path.pop();
             }
@@ -121,21 +131,45 @@ impl Merge<'_> {
     }
 
     /// Begins with the current directory of both.
-    fn enter(&self, pair: &Pair) -> io::Result<Level> {
+    fn enter(&self, pair: &Pair, has_below: bool) -> io::Result<Level> {
         take_metadata(pair)?;
         let itself = |tree: &Tree, descent: &Descent| tree.stat_at(descent.current(), OsStr::new("."));
         let (upper, onto) = (itself(self.upper, &pair.upper)?, itself(self.onto, &pair.onto)?);
         let (Some(upper), Some(onto)) = (upper, onto) else { return Err(Errno::NOENT.into()) };
         self.upper.move_entry(upper.key, onto.key)?;
-        Ok(Level { names: at::names(pair.upper.current())?, modified: upper.metadata.modified })
+        Ok(Level { names: at::names(pair.upper.current())?, modified: upper.metadata.modified, has_below })
+    }
+
+    /// Goes along below, where the directory `name` is one there, too, and is not hidden.
+    fn enter_below(&self, pair: &mut Pair, name: &OsStr) -> io::Result<bool> {
+        let (Some(tree), Some(descent)) = (self.below, &mut pair.below) else { return Ok(false) };
+        let is_directory = |found: Found| found.metadata.kind == FileKind::Directory;
+        if !tree.stat_at(descent.current(), name)?.is_some_and(is_directory) {
+            return Ok(false);
+        }
+        if self.marks.is_opaque(self.onto.open_dir_at(pair.onto.current(), name)?.as_fd())? {
+            return Ok(false);
+        }
+        let directory = tree.open_dir_at(descent.current(), name)?;
+        descent.enter(directory, name.to_owned())?;
+        Ok(true)
+    }
+
+    /// Whether there is something below for a mark at `name` to hide. The kernel lists a deletion of nothing as a file.
+    fn hides_something(&self, pair: &Pair, name: &OsStr) -> io::Result<bool> {
+        match (self.below, &pair.below) {
+            (Some(tree), Some(descent)) => Ok(tree.stat_at(descent.current(), name)?.is_some()),
+            _ => Ok(false),
+        }
     }
 
     /// Takes one name over. True for a directory that exists in both: then what is in it remains to be done.
-    fn take(&self, pair: &Pair, name: &OsStr) -> io::Result<bool> {
+    fn take(&self, pair: &Pair, name: &OsStr, has_below: bool) -> io::Result<bool> {
         let (from, to) = (pair.upper.current(), pair.onto.current());
         let Some(found) = self.upper.stat_at(from, name)? else { return Ok(false) };
         let existing = self.onto.stat_at(to, name)?;
-        if is_whiteout(&found.metadata) && !self.keep_marks {
+        let keep_marks = has_below && self.hides_something(pair, name)?;
+        if is_whiteout(&found.metadata) && !keep_marks {
             self.onto.remove_at(to, name)?;
             return Ok(false);
         }
@@ -147,7 +181,7 @@ impl Merge<'_> {
             match &existing {
                 Some(existing) if is_directory(existing) && !hides => return Ok(true),
                 // What is replaced hid what is below it.
-                Some(existing) if !is_directory(existing) && !hides && self.keep_marks => {
+                Some(existing) if !is_directory(existing) && !hides && keep_marks => {
                     self.marks.make_opaque(directory.as_fd())?;
                 }
                 _ => {}
@@ -164,6 +198,8 @@ impl Merge<'_> {
 struct Level {
     names: Vec<OsString>,
     modified: (i64, u32),
+    /// What is below shows through this directory.
+    has_below: bool,
 }
 
 /// Owner, mode and attributes of a directory of the upper tree for its counterpart. The time is put back at the end.

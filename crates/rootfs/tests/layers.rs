@@ -241,7 +241,7 @@ fn overlays_say_what_was_written(rounds: &[Vec<Edit>], split: usize, marks: Mark
         drop((merged, mounted, before));
         view = None;
         let stacked = round >= split;
-        merge_down(&upper, &Tree::open(&own, None).unwrap(), marks, stacked).unwrap();
+        merge_down(&upper, &Tree::open(&own, None).unwrap(), marks, stacked.then_some(&first)).unwrap();
         if stacked {
             view = Some(mount(&lowers, None, at(&format!("view{round}")), marks).unwrap());
         }

@@ -179,13 +179,16 @@ impl Files {
         // What is shown would change under its readers, of which there are none while a step runs.
         state.view = None;
         let onto = Tree::open(&state.own, None)?;
-        merge_down(upper, &onto, overlay.marks(), state.below.is_some())?;
+        let below = state.below.as_ref().map(|below| below.tree());
+        merge_down(upper, &onto, overlay.marks(), below.as_deref())?;
         if state.below.is_some() {
             view(&mut state, &self.directory, overlay)?;
         } else {
             state.tree = Arc::new(Tree::open(&state.own, Some(&self.directory.join("metadata")))?);
         }
-        fs::remove_dir_all(&directory).map_err(io_error("could not remove the directory", &directory))
+        // However deep the directories are that it made.
+        let name = directory.file_name().unwrap_or_default();
+        Tree::open(&self.directory, None)?.remove(Path::new(name))
     }
 }
 

@@ -6,7 +6,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::vec::IntoIter;
@@ -32,10 +31,10 @@ pub fn commit_upper(
     layer: &mut dyn Write,
 ) -> Result<Committed, RootfsError> {
     let fail = |error| inside_error("could not read the directory", Path::new(""), error);
-    let root = upper.open_dir_at(upper.root(), OsStr::new(".")).map_err(fail)?;
-    let descent = Descent::new(root).map_err(fail)?;
+    let top = |tree: &Tree| Descent::new(tree.open_dir_at(tree.root(), OsStr::new("."))?);
+    let (descent, earlier) = (top(upper).map_err(fail)?, top(before).map_err(fail)?);
     let layer = Layer::new(layer, false);
-    let walk = Walk { upper, before, marks, options, layer, descent, levels: Vec::new(), path: Vec::new() };
+    let walk = Walk { upper, before, marks, options, layer, descent, earlier, levels: Vec::new(), path: Vec::new() };
     walk.run()
 }
 
@@ -46,6 +45,8 @@ struct Walk<'a> {
     options: &'a CommitOptions,
     layer: Layer<'a>,
     descent: Descent,
+    /// In the tree before; goes along as far as it has the same directories.
+    earlier: Descent,
     levels: Vec<Level>,
     /// Of the current file, without a leading `/`.
     path: Vec<u8>,
@@ -55,17 +56,11 @@ struct Walk<'a> {
 struct Level {
     /// Sorted. Names that only `before` has are there where the directory replaced the earlier one.
     names: IntoIter<OsString>,
-    before: Before,
+    /// The tree before has this directory, and it is the current one of `earlier` while this is.
+    was_there: bool,
     path_length: usize,
     state: State,
     is_written: bool,
-}
-
-/// The directory's counterpart in the tree before the step.
-enum Before {
-    Nothing,
-    /// Open while its names are visited; opened again after a way down, so that few are open.
-    Directory(Option<OwnedFd>),
 }
 
 impl Walk<'_> {
@@ -79,10 +74,7 @@ impl Walk<'_> {
             self.path.truncate(level.path_length);
             match level.names.next() {
                 Some(name) => self.visit(&name)?,
-                None => {
-                    self.levels.pop();
-                    self.descent.leave().map_err(|error| self.fail("could not read the directory", error))?;
-                }
+                None => self.leave().map_err(|error| self.fail("could not read the directory", error))?,
             }
         }
         self.layer.finish()
@@ -91,9 +83,8 @@ impl Walk<'_> {
     /// Lists the current directory of the descent.
     fn push_level(&mut self, state: State, was_there: bool, is_written: bool) -> Result<(), RootfsError> {
         let names = self.names(was_there).map_err(|error| self.fail("could not read the directory", error))?;
-        let before = if was_there { Before::Directory(None) } else { Before::Nothing };
         let path_length = self.path.len();
-        self.levels.push(Level { names: names.into_iter(), before, path_length, state, is_written });
+        self.levels.push(Level { names: names.into_iter(), was_there, path_length, state, is_written });
         Ok(())
     }
 
@@ -102,51 +93,37 @@ impl Walk<'_> {
         let current = self.descent.current();
         let mut names = at::names(current)?;
         if was_there && !self.levels.is_empty() && self.marks.is_opaque(current)? {
-            let before = self.open_before()?;
-            names.extend(at::names(self.before.open_dir_at(before.as_fd(), OsStr::new("."))?.as_fd())?);
+            names.extend(at::names(self.earlier.current())?);
         }
         names.sort_unstable();
         names.dedup();
         Ok(names)
     }
 
-    /// The directory `self.path` in the tree before. Every directory on the way is one there, too, so no link is in the way.
-    fn open_before(&self) -> io::Result<OwnedFd> {
-        let path = Path::new(OsStr::from_bytes(&self.path));
-        Ok(self.before.open_directory_below(self.before.root(), path)?)
-    }
-
     /// What was at `name` of the current directory; sockets do not count, no layer has them.
-    fn look_before(&mut self, name: &OsStr) -> io::Result<Option<Found>> {
-        let Some(Level { before: Before::Directory(open), .. }) = self.levels.last() else { return Ok(None) };
-        if open.is_none() {
-            let opened = self.open_before()?;
-            if let Some(level) = self.levels.last_mut() {
-                level.before = Before::Directory(Some(opened));
-            }
+    fn look_before(&self, name: &OsStr) -> io::Result<Option<Found>> {
+        if !self.levels.last().is_some_and(|level| level.was_there) {
+            return Ok(None);
         }
-        let found = match self.before_directory() {
-            Some(directory) => self.before.stat_at(directory, name)?,
-            None => None,
-        };
+        let found = self.before.stat_at(self.earlier.current(), name)?;
         Ok(found.filter(|found| found.metadata.kind != FileKind::Socket && !is_whiteout(&found.metadata)))
     }
 
-    fn before_directory(&self) -> Option<BorrowedFd<'_>> {
-        match self.levels.last().map(|level| &level.before) {
-            Some(Before::Directory(Some(open))) => Some(open.as_fd()),
-            _ => None,
+    /// The current directory is done.
+    fn leave(&mut self) -> io::Result<()> {
+        if self.levels.pop().is_some_and(|level| level.was_there) {
+            self.earlier.leave()?;
         }
+        self.descent.leave().map(drop)
     }
 
     /// One name of the current directory.
     fn visit(&mut self, name: &OsStr) -> Result<(), RootfsError> {
-        // Before the name is in the path, which is the directory's then.
-        let before = self.look_before(name).map_err(|error| self.fail("could not read", error))?;
         push_name(&mut self.path, name.as_bytes());
         if self.options.ignores(&self.path) {
             return Ok(());
         }
+        let before = self.look_before(name).map_err(|error| self.fail("could not read", error))?;
         let found = self.upper.stat_at(self.descent.current(), name);
         let found = found.map_err(|error| self.fail("could not read", error))?;
         let is_there = |found: &Found| found.metadata.kind != FileKind::Socket && !is_whiteout(&found.metadata);
@@ -172,13 +149,15 @@ impl Walk<'_> {
     fn enter(&mut self, name: &OsStr, state: &State, before: Option<Found>) -> Result<(), RootfsError> {
         let before = before.filter(|before| before.metadata.kind == FileKind::Directory);
         let is_changed = before.as_ref().is_none_or(|before| state.differs_as_directory(&State::of(before)));
-        if let Some(Level { before: Before::Directory(open), .. }) = self.levels.last_mut() {
-            *open = None;
+        let go = |tree: &Tree, descent: &mut Descent| {
+            let directory = tree.open_dir_at(descent.current(), name)?;
+            descent.enter(directory, name.to_owned())
+        };
+        let mut gone = go(self.upper, &mut self.descent);
+        if before.is_some() {
+            gone = gone.and_then(|()| go(self.before, &mut self.earlier));
         }
-        let opened = self.upper.open_dir_at(self.descent.current(), name);
-        opened
-            .and_then(|directory| self.descent.enter(directory, name.to_owned()))
-            .map_err(|error| self.fail("could not read the directory", error))?;
+        gone.map_err(|error| self.fail("could not read the directory", error))?;
         self.push_level(*state, before.is_some(), false)?;
         if is_changed { self.write_directories() } else { Ok(()) }
     }
@@ -190,9 +169,10 @@ impl Walk<'_> {
             let owner = (metadata.uid, metadata.gid);
             (metadata.kind, metadata.mode, owner, metadata.device, metadata.size_bytes, metadata.modified)
         };
-        let Some(directory) = self.before_directory().filter(|_| visible(found) == visible(before)) else {
+        if visible(found) != visible(before) {
             return Ok(false);
-        };
+        }
+        let directory = self.earlier.current();
         match found.metadata.kind {
             FileKind::Symlink => Ok(at::read_link(self.descent.current(), name)? == at::read_link(directory, name)?),
             FileKind::File => {
