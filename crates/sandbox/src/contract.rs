@@ -46,6 +46,8 @@ pub struct Abilities {
     pub filtered: bool,
     /// Number 1 in /proc is the step's first process, whatever its number is to the kernel.
     pub own_first: bool,
+    /// A node that a step makes of a device that every container has, is that device.
+    pub common_devices: bool,
     /// Owners and modes in the rootfs directory are those of the image, and mounted files have theirs.
     pub real_owners: bool,
     /// A program with a set-user-ID bit runs with the rights of its owner.
@@ -59,7 +61,7 @@ impl Abilities {
         let no_new_privs = rustix::thread::no_new_privs().unwrap_or(false);
         Abilities {
             network_none: namespace,
-            hostname: namespace,
+            hostname: !inplace,
             own_hosts: !inplace,
             real_mounts: !inplace,
             tmpfs_sizes: namespace,
@@ -67,6 +69,7 @@ impl Abilities {
             hidden_files: !inplace,
             filtered: !inplace,
             own_first: emulate,
+            common_devices: emulate,
             real_owners: !emulate,
             set_id: emulate || !no_new_privs,
         }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rootfs::Tree;
-use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::World;
@@ -139,11 +139,7 @@ impl Arranging<'_> {
     fn one(&self, index: usize, mount: &Mount) -> io::Result<()> {
         match &mount.source {
             MountSource::Bind { path, read_only } => {
-                let found = rustix::fs::lstat(path)?;
-                if rustix::fs::FileType::from_raw_mode(found.st_mode).is_symlink() {
-                    return Err(io::Error::other("the source is a symbolic link"));
-                }
-                if !rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() {
+                if !type_of(&look(open_source(path)?.as_fd())?).is_dir() {
                     return self.file(&mount.target, path, *read_only, mount.tree.clone());
                 }
                 self.directory(&mount.target, path, "bind", *read_only, mount.tree.clone())
@@ -187,13 +183,14 @@ impl Arranging<'_> {
         // What other builds may change at the same time is not remembered.
         let shared = kind == "bind" || kind == "devpts" || kind == "sysfs";
         self.mount(target, Kind::Directory, kind, |above, shown| {
-            let root = self.world.places.map(host, shown, Some(above.clone()), read_only, shared, tree)?;
+            let root =
+                self.world.places.map(open_source(host)?, shown, Some(above.clone()), read_only, shared, tree)?;
             Ok(Mounted::Dir(root))
         })
     }
 
     fn file(&self, target: &Path, host: &Path, read_only: bool, tree: Option<Arc<Tree>>) -> io::Result<()> {
-        let file = rustix::fs::open(host, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let file = open_source(host)?;
         let id = id_of(&look(file.as_fd())?);
         self.mapped(target, |shown| Ok(Mapped { file, shown, read_only, looks: None, tree, id }))
     }
@@ -284,6 +281,18 @@ impl Arranging<'_> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Opens what is to be mapped. Its path was found by the builder, and another step that shares a cache can have put a link to
+/// other files there since: none is followed any more. Devices of a container may be links.
+fn open_source(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let how = if path.starts_with("/dev") { ResolveFlags::empty() } else { ResolveFlags::NO_SYMLINKS };
+    match rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), how) {
+        // Before Linux 5.6.
+        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::open(path, flags | OFlags::NOFOLLOW, Mode::empty()),
+        result => result,
     }
 }
 

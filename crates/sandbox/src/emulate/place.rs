@@ -55,7 +55,7 @@ pub struct Area {
     above: Option<Arc<Dir>>,
 }
 
-/// One directory that is known. There is one of these for each directory at a time.
+/// One directory that is known. There is one of these at a time for each directory in each area.
 pub struct Dir {
     pub fd: OwnedFd,
     pub id: Id,
@@ -137,7 +137,8 @@ pub struct View {
 
 /// All that a step can see.
 pub struct Places {
-    known: Mutex<HashMap<Id, Weak<Dir>>>,
+    /// One for each area that it is in.
+    known: Mutex<HashMap<Id, Vec<Weak<Dir>>>>,
     areas: Mutex<Vec<Arc<Area>>>,
     /// Files that are mapped, by what a descriptor of them is.
     files: Mutex<HashMap<Id, Arc<Mapped>>>,
@@ -171,21 +172,21 @@ impl Places {
             own,
             cached: cached(),
         };
-        let root = places.map(tree.path(), b"/".to_vec(), None, false, false, Some(tree.clone()))?;
+        let fd = open_path(CWD, tree.path().as_os_str().as_bytes(), OFlags::DIRECTORY)?;
+        let root = places.map(fd, b"/".to_vec(), None, false, false, Some(tree.clone()))?;
         Ok((places, root))
     }
 
     /// Makes a directory of the host known.
     pub fn map(
         &self,
-        host: &Path,
+        fd: OwnedFd,
         shown: Vec<u8>,
         above: Option<Arc<Dir>>,
         read_only: bool,
         shared: bool,
         tree: Option<Arc<Tree>>,
     ) -> rustix::io::Result<Arc<Dir>> {
-        let fd = open_path(CWD, host.as_os_str().as_bytes(), OFlags::DIRECTORY)?;
         let id = id_of(&look(fd.as_fd())?);
         // As links of /proc have it.
         let host = read_link(CWD, own_path(fd.as_fd()).as_bytes())?;
@@ -210,19 +211,21 @@ impl Places {
 
     fn intern(&self, fd: OwnedFd, id: Id, area: &Arc<Area>) -> Arc<Dir> {
         let mut known = lock(&self.known);
-        if let Some(dir) = known.get(&id).and_then(Weak::upgrade) {
+        if let Some(dir) = alive(&known, id).find(|dir| Arc::ptr_eq(&dir.area, area)) {
             return dir;
         }
         if known.len() >= self.cached {
-            let all: Vec<Arc<Dir>> = known.values().filter_map(Weak::upgrade).collect();
+            let all: Vec<Arc<Dir>> = known.values().flatten().filter_map(Weak::upgrade).collect();
             let forgotten: Vec<_> = all.iter().map(|dir| std::mem::take(&mut *lock(&dir.children))).collect();
             drop(forgotten);
             drop(all);
-            known.retain(|_, dir| dir.strong_count() > 0);
+            known.retain(|_, dirs| dirs.iter().any(|dir| dir.strong_count() > 0));
         }
         let dir = Dir { fd, id, area: area.clone(), children: Mutex::default(), mounted: Mutex::default() };
         let dir = Arc::new(dir);
-        known.insert(id, Arc::downgrade(&dir));
+        let dirs = known.entry(id).or_default();
+        dirs.retain(|dir| dir.strong_count() > 0);
+        dirs.push(Arc::downgrade(&dir));
         dir
     }
 
@@ -484,7 +487,9 @@ impl Places {
 
     /// A directory that the step has open.
     fn directory_of(&self, path: &CString, id: Id) -> Result<Node, Errno> {
-        if let Some(dir) = lock(&self.known).get(&id).and_then(Weak::upgrade) {
+        // In several areas: nobody says by which of them it was opened.
+        let known = alive(&lock(&self.known), id).min_by_key(|dir| dir.area.read_only);
+        if let Some(dir) = known {
             return Ok(Node::Dir(dir));
         }
         let host = read_link(CWD, path.as_bytes())?;
@@ -514,7 +519,7 @@ impl Places {
     fn area_of(&self, host: &[u8]) -> Option<Arc<Area>> {
         let areas = lock(&self.areas);
         let holding = areas.iter().filter(|area| below(host, &area.host).is_some());
-        holding.max_by_key(|area| area.host.len()).cloned()
+        holding.max_by_key(|area| (area.host.len(), !area.read_only)).cloned()
     }
 
     /// What the step calls a path of the host.
@@ -589,6 +594,10 @@ impl Drop for Places {
             lock(&dir.mounted).clear();
         }
     }
+}
+
+fn alive(known: &HashMap<Id, Vec<Weak<Dir>>>, id: Id) -> impl Iterator<Item = Arc<Dir>> {
+    known.get(&id).into_iter().flatten().filter_map(Weak::upgrade)
 }
 
 fn cached() -> usize {
