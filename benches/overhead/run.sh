@@ -7,7 +7,8 @@
 #
 # A PLACE is a cage of cages/README.md, CAGE:BACKEND, or `host`. A run is the container, then one build in each place, and so on
 # N (3) times, so that a slow minute of the machine meets all of them; each number is the median. A TMPDIR on a tmpfs (of 8 GB)
-# keeps the disk out of it. Needs root. Ends with a table in markdown: seconds in the container, and how many times as long each place takes.
+# keeps the disk out of it. Needs root. Ends with a table in markdown: seconds in the container, and how many times as long each
+# place takes.
 set -euo pipefail
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/../../tests/lib.sh"
