@@ -32,6 +32,7 @@ mod exec;
 mod files;
 mod identity;
 mod ids;
+mod links;
 mod memory;
 mod mounts;
 mod open;
@@ -126,6 +127,7 @@ pub struct World {
     forms: Forms,
     hostname: String,
     pass: exec::Pass,
+    began: links::Began,
     /// Numbers of the terminals that the step has made.
     terminals: Mutex<BTreeSet<u32>>,
     /// Fifos that somebody waits to be opened.
@@ -154,6 +156,7 @@ impl World {
             forms: Forms::new(),
             hostname: process.hostname.clone(),
             pass: random().map_err(failed)?,
+            began: links::Began::now(),
             terminals: Mutex::default(),
             waiting: Mutex::default(),
             mount_lines: Mutex::new(vec!["overlay / overlay rw,relatime 0 0\n".to_owned()]),

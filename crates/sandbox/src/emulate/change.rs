@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::caller::{AT_FDCWD, Caller, DONE, Entry, Handled, errno, look_by};
 use super::ids::WRITE;
+use super::links;
 use super::memory;
 use super::place::{Node, Spot, Target, open_path, type_of};
 
@@ -96,6 +97,7 @@ pub fn link(caller: &Caller<'_>) -> Handled {
             if !std::sync::Arc::ptr_eq(&dir.area, &entry.dir.area) {
                 return Err(Errno::XDEV);
             }
+            links::detach(caller, &target, &found)?;
             rustix::fs::linkat(&dir.fd, name, &entry.dir.fd, &entry.name, AtFlags::empty())?;
         }
         Spot::Open(path) => {
@@ -143,6 +145,13 @@ pub fn rename(caller: &Caller<'_>) -> Handled {
     if !std::sync::Arc::ptr_eq(&from.dir.area, &to.dir.area) {
         return Err(Errno::XDEV);
     }
+    let found = match links::is_shared(&found) {
+        true => {
+            links::detach_entry(caller, &from, &found)?;
+            caller.world.places.seen_at(&from.dir, from.name.to_bytes())?.ok_or(Errno::NOENT)?
+        }
+        false => found,
+    };
     let (old, new) = (from.name.to_bytes(), to.name.to_bytes());
     caller.world.places.changing(&[(&from.dir, old), (&to.dir, new)], || {
         match rustix::fs::renameat_with(&from.dir.fd, &from.name, &to.dir.fd, &to.name, flags) {
@@ -176,6 +185,7 @@ pub fn chmod(caller: &Caller<'_>) -> Handled {
     }
     // Pipes and other things that are in no tree are nobody's to remember.
     let Some(tree) = caller.tree(&target) else { return DONE };
+    links::detach(caller, &target, &found)?;
     let handle = caller.handle(&target)?;
     let needed = if type_of(&found).is_dir() { 0o700 } else { 0o600 };
     rustix::fs::chmod(handle.path.as_c_str(), Mode::from_raw_mode((mode & 0o1777) | needed))?;
@@ -195,6 +205,7 @@ pub fn chown(caller: &Caller<'_>) -> Handled {
         return Err(Errno::PERM);
     }
     let Some(tree) = caller.tree(&target) else { return DONE };
+    links::detach(caller, &target, &found)?;
     let mut mode = u32::from(found.stx_mode) & 0o7777;
     if type_of(&found) == FileType::RegularFile {
         mode = without_set_ids(mode);
@@ -245,6 +256,7 @@ pub fn times(caller: &Caller<'_>, written: Times) -> Handled {
         }
         caller.view.ids.may(&found, WRITE)?;
     }
+    links::detach(caller, &target, &found)?;
     match &target.spot {
         Spot::Entry(dir, name) => rustix::fs::utimensat(&dir.fd, name, &wanted, AtFlags::SYMLINK_NOFOLLOW)?,
         _ => {
@@ -298,6 +310,7 @@ pub fn truncate(caller: &Caller<'_>) -> Handled {
     }
     caller.may_change(&target)?;
     caller.view.ids.may(&found, WRITE)?;
+    links::detach(caller, &target, &found)?;
     let handle = caller.handle(&target)?;
     let file = rustix::fs::open(handle.path.as_c_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::fs::ftruncate(&file, caller.arguments[1])?;

@@ -259,6 +259,7 @@ fn change_attribute(
     value: Option<(&[u8], u32)>,
 ) -> Handled {
     caller.may_change(target)?;
+    super::links::detach(caller, target, found)?;
     let handle = caller.handle(target)?;
     if !kept {
         caller.view.ids.may(found, WRITE)?;

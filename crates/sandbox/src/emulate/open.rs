@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::caller::{Caller, Handled, Reply, errno};
 use super::ids::{READ, WRITE};
+use super::links;
 use super::place::{Dir, Mapped, Node, Spot, Target, id_of, lock, look, open_path, own_path, type_of};
 use crate::notify::Listener;
 
@@ -73,6 +74,9 @@ fn open_target(caller: &Caller<'_>, target: &Target, flags: OFlags, slash: bool)
         return Err(Errno::EXIST);
     }
     allowed(caller, target, found, flags)?;
+    if writes(flags) {
+        links::detach(caller, target, found)?;
+    }
     let passed = flags.intersection(PASSED);
     let file = match (&target.spot, type_of(found)) {
         (Spot::Node(Node::Proc(proc)), _) => {
@@ -103,10 +107,14 @@ fn open_target(caller: &Caller<'_>, target: &Target, flags: OFlags, slash: bool)
     give(caller, file.as_fd(), flags)
 }
 
+fn writes(flags: OFlags) -> bool {
+    flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC)
+}
+
 /// That the caller may open what is there like this.
 fn allowed(caller: &Caller<'_>, target: &Target, found: &Statx, flags: OFlags) -> Result<(), Errno> {
     let kind = type_of(found);
-    let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
+    let writes = writes(flags);
     match kind {
         FileType::Symlink => return Err(Errno::LOOP),
         FileType::Directory if writes || flags.contains(OFlags::CREATE) => return Err(Errno::ISDIR),

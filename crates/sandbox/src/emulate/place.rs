@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rootfs::Tree;
@@ -53,6 +52,13 @@ pub struct Area {
     root: Id,
     /// The directory that it is mapped in; none for the rootfs.
     above: Option<Arc<Dir>>,
+}
+
+impl Area {
+    /// Whether it is the one in which all others are mapped.
+    pub fn is_rootfs(&self) -> bool {
+        self.above.is_none()
+    }
 }
 
 /// One directory that is known. There is one of these at a time for each directory in each area.
