@@ -84,8 +84,8 @@ fn prepare(process: &Process, filter: Filter<'_>) -> Result<(), Report> {
         let _ = sys::enter_domain();
     }
     let capabilities = match filter {
-        Filter::Refusing => CAPABILITIES,
-        Filter::None | Filter::Asking(_) | Filter::Emulated { .. } => CAPABILITIES.difference(WITHHELD_IN_PLACE),
+        Filter::Refusing | Filter::Emulated { .. } => CAPABILITIES,
+        Filter::None | Filter::Asking(_) => CAPABILITIES.difference(WITHHELD_IN_PLACE),
     };
     drop_rights(process, capabilities).map_err(|error| {
         Report::setup(format!("could not become user {}:{} for the step", process.uid, process.gid), error)

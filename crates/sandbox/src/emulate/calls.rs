@@ -255,7 +255,7 @@ pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {
         O::Groups => identity::groups(caller),
         O::SetGroups => identity::set_groups(caller),
         O::Capabilities => identity::capabilities(caller),
-        O::SetCapabilities => super::caller::DONE,
+        O::SetCapabilities => identity::set_capabilities(caller),
         O::SystemName => identity::system_name(caller),
         O::Execute => program::execute(caller),
         O::Exit => identity::exit(caller),

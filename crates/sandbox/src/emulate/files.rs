@@ -146,7 +146,7 @@ pub fn chroot(caller: &Caller<'_>) -> Handled {
     let path = caller.path(caller.arguments[0])?;
     let target = caller.walk(AT_FDCWD, &path, true)?;
     let Node::Dir(root) = caller.directory(target)? else { return Err(Errno::PERM) };
-    if !caller.view.ids.is_privileged() {
+    if !caller.view.ids.may_change_root() {
         return Err(Errno::PERM);
     }
     caller.world.tasks.changing(&caller.process, |state| state.root = root);

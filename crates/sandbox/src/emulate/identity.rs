@@ -8,6 +8,7 @@ use super::caller::{Caller, DONE, Handled, Reply};
 use super::calls::Which;
 use super::ids::{GROUPS_MAX, Ids, Kind};
 use super::memory;
+use super::tasks::Process;
 
 /// (mask)
 pub fn umask(caller: &Caller<'_>) -> Handled {
@@ -77,7 +78,7 @@ pub fn groups(caller: &Caller<'_>) -> Handled {
 /// (size, list)
 pub fn set_groups(caller: &Caller<'_>) -> Handled {
     let size = caller.number(0) as usize;
-    if !caller.view.ids.is_privileged() {
+    if !caller.view.ids.may_set_groups() {
         return Err(Errno::PERM);
     }
     if size > GROUPS_MAX {
@@ -88,25 +89,71 @@ pub fn set_groups(caller: &Caller<'_>) -> Handled {
     DONE
 }
 
-/// capget(2) (header, data): what a container's root has, or nothing.
-pub fn capabilities(caller: &Caller<'_>) -> Handled {
-    const VERSION_1: u32 = 0x1998_0330;
-    const VERSION_3: u32 = 0x2008_0522;
-    let header = memory::numbers32(caller.call.thread, caller.arguments[0], 2)?;
-    if !matches!(header[0], VERSION_1 | 0x2007_1026 | VERSION_3) {
-        caller.write(caller.arguments[0], &VERSION_3.to_le_bytes())?;
-        return if caller.arguments[1] == 0 { DONE } else { Err(Errno::INVAL) };
+/// Words of each set of a capability header's version; none for an unknown one (`linux/capability.h`).
+fn words(version: u32) -> Option<usize> {
+    match version {
+        0x1998_0330 => Some(1),
+        0x2007_1026 | VERSION_3 => Some(2),
+        _ => None,
     }
+}
+
+const VERSION_3: u32 = 0x2008_0522;
+
+/// The process that a capability header is about, and the words of its version.
+fn header(caller: &Caller<'_>) -> Result<(Arc<Process>, usize), Errno> {
+    let header = memory::numbers32(caller.call.thread, caller.arguments[0], 2)?;
+    let Some(words) = words(header[0]) else {
+        caller.write(caller.arguments[0], &VERSION_3.to_le_bytes())?;
+        return Err(Errno::INVAL);
+    };
     let process = match header[1] {
         0 => caller.process.clone(),
         other => caller.world.tasks.known(other).ok_or(Errno::SRCH)?,
     };
-    let all = if process.ids().is_privileged() { crate::start::CAPABILITIES.bits() } else { 0 };
-    let words: &[u64] = if header[0] == VERSION_1 { &[all] } else { &[all, all >> 32] };
-    // effective, permitted, inheritable
-    let data: Vec<u8> =
-        words.iter().flat_map(|word| [*word as u32, *word as u32, 0]).flat_map(u32::to_le_bytes).collect();
-    caller.write(caller.arguments[1], &data)?;
+    Ok((process, words))
+}
+
+/// capget(2) (header, data): what a container's root has, or what is left of it.
+pub fn capabilities(caller: &Caller<'_>) -> Handled {
+    let (process, words) = match header(caller) {
+        // Only the version was asked for.
+        Err(Errno::INVAL) if caller.arguments[1] == 0 => return DONE,
+        header => header?,
+    };
+    let rights = process.ids().rights;
+    let word = |set: u64, index: usize| (set >> (32 * index)) as u32;
+    let data = (0..words)
+        .flat_map(|index| [rights.effective, rights.permitted, rights.inheritable].map(|set| word(set, index)));
+    let data: Vec<u8> = data.flat_map(u32::to_le_bytes).collect();
+    if caller.arguments[1] != 0 {
+        caller.write(caller.arguments[1], &data)?;
+    }
+    DONE
+}
+
+/// capset(2) (header, data)
+pub fn set_capabilities(caller: &Caller<'_>) -> Handled {
+    let (process, words) = header(caller)?;
+    if !Arc::ptr_eq(&process, &caller.process) {
+        return Err(Errno::PERM);
+    }
+    let data = memory::numbers32(caller.call.thread, caller.arguments[1], 3 * words)?;
+    let set = |which: usize| (0..words).fold(0, |set, index| set | u64::from(data[3 * index + which]) << (32 * index));
+    change(caller, |ids| ids.set_rights(set(0), set(1), set(2)))?;
+    DONE
+}
+
+/// prctl(2) (option, value) as far as it is about rights: they are kept over a change of users, or not.
+pub fn keep_rights(caller: &Caller<'_>) -> Handled {
+    if caller.number(0) == libc::PR_GET_KEEPCAPS as u32 {
+        return caller.ok(i64::from(caller.view.ids.rights.keep));
+    }
+    let keep = caller.arguments[1];
+    if keep > 1 {
+        return Err(Errno::INVAL);
+    }
+    change(caller, |ids| ids.rights.keep = keep == 1);
     DONE
 }
 

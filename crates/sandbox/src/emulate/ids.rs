@@ -84,12 +84,48 @@ impl Set {
     }
 }
 
+/// The rights that a process believes to have, as numbers of bits (capabilities(7)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rights {
+    pub permitted: u64,
+    pub effective: u64,
+    pub inheritable: u64,
+    /// PR_SET_KEEPCAPS
+    pub keep: bool,
+}
+
+/// What a container's root has.
+pub const ALL: u64 = crate::start::CAPABILITIES.bits();
+const SETGID: u64 = 1 << 6;
+const SETUID: u64 = 1 << 7;
+const SYS_CHROOT: u64 = 1 << 18;
+
+impl Rights {
+    const ROOT: Rights = Rights { permitted: ALL, effective: ALL, inheritable: 0, keep: false };
+
+    /// What is left when the user ids change («Effect of user ID changes on capabilities», capabilities(7)).
+    fn after(self, before: Set, now: Set) -> Rights {
+        let is_root = |set: Set| set.has(0);
+        let mut rights = self;
+        if is_root(before) && !is_root(now) && !self.keep {
+            rights.permitted = 0;
+        }
+        rights.effective = match (before.effective, now.effective) {
+            (0, effective) if effective != 0 => 0,
+            (effective, 0) if effective != 0 => rights.permitted,
+            _ => self.effective & rights.permitted,
+        };
+        rights
+    }
+}
+
 /// The credentials of a process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ids {
     pub user: Set,
     pub group: Set,
     pub groups: Arc<[u32]>,
+    pub rights: Rights,
 }
 
 /// Which of the two sets a call is about.
@@ -101,7 +137,7 @@ pub enum Kind {
 
 impl Ids {
     pub fn root() -> Ids {
-        Ids { user: Set::default(), group: Set::default(), groups: Arc::from([]) }
+        Ids { user: Set::default(), group: Set::default(), groups: Arc::from([]), rights: Rights::ROOT }
     }
 
     /// Whether files are no obstacle.
@@ -109,9 +145,28 @@ impl Ids {
         self.user.files == 0
     }
 
-    /// Whether ids may be changed at will (CAP_SETUID and CAP_SETGID go with an effective user 0).
-    pub fn is_privileged(&self) -> bool {
-        self.user.effective == 0
+    fn may_change(&self, kind: Kind) -> bool {
+        let needed = if kind == Kind::User { SETUID } else { SETGID };
+        self.rights.effective & needed != 0
+    }
+
+    /// Whether the list of groups may be changed.
+    pub fn may_set_groups(&self) -> bool {
+        self.may_change(Kind::Group)
+    }
+
+    pub fn may_change_root(&self) -> bool {
+        self.rights.effective & SYS_CHROOT != 0
+    }
+
+    /// capset(2)
+    pub fn set_rights(&mut self, effective: u64, permitted: u64, inheritable: u64) -> Result<(), Errno> {
+        // What this container's root does not have anyway is no news.
+        if permitted & ALL & !self.rights.permitted != 0 || effective & !permitted != 0 {
+            return Err(Errno::PERM);
+        }
+        self.rights = Rights { permitted: permitted & ALL, effective: effective & ALL, inheritable, ..self.rights };
+        Ok(())
     }
 
     pub fn of(&self, kind: Kind) -> Set {
@@ -122,11 +177,14 @@ impl Ids {
     }
 
     fn change<T>(&mut self, kind: Kind, change: impl FnOnce(&mut Set, bool) -> T) -> T {
-        let privileged = self.is_privileged();
-        match kind {
-            Kind::User => change(&mut self.user, privileged),
-            Kind::Group => change(&mut self.group, privileged),
+        let privileged = self.may_change(kind);
+        if kind == Kind::Group {
+            return change(&mut self.group, privileged);
         }
+        let before = self.user;
+        let changed = change(&mut self.user, privileged);
+        self.rights = self.rights.after(before, self.user);
+        changed
     }
 
     pub fn set(&mut self, kind: Kind, id: u32) -> Result<(), Errno> {
@@ -190,6 +248,11 @@ impl Ids {
         }
         (ids.user.saved, ids.user.files) = (ids.user.effective, ids.user.effective);
         (ids.group.saved, ids.group.files) = (ids.group.effective, ids.group.effective);
+        ids.rights = match (ids.user.real, ids.user.effective) {
+            (_, 0) => Rights::ROOT,
+            (0, _) => Rights { effective: 0, ..Rights::ROOT },
+            _ => Rights { permitted: 0, effective: 0, inheritable: 0, keep: false },
+        };
         ids
     }
 }
@@ -220,6 +283,27 @@ mod tests {
         assert_eq!(ids.set_three(Kind::User, [5, 5, 5]), Err(Errno::PERM));
         ids.set_two(Kind::User, KEEP, 0).unwrap();
         assert_eq!(user(&ids), [0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn rights_can_be_kept_over_a_change_of_user() {
+        let mut ids = Ids::root();
+        ids.rights.keep = true;
+        ids.set_three(Kind::User, [1000; 3]).unwrap();
+        assert_eq!(ids.set_three(Kind::Group, [7; 3]), Err(Errno::PERM));
+        ids.set_rights(SETGID, SETGID, 0).unwrap();
+        ids.set_three(Kind::Group, [7; 3]).unwrap();
+        assert_eq!(ids.set_rights(ALL, ALL, 0), Err(Errno::PERM));
+        assert_eq!(ids.after_exec(None, None).rights.permitted, 0);
+    }
+
+    #[test]
+    fn a_saved_root_has_its_rights_back() {
+        let mut ids = Ids::root();
+        ids.set_three(Kind::User, [KEEP, 33, KEEP]).unwrap();
+        assert_eq!((ids.rights.effective, ids.rights.permitted), (0, ALL));
+        ids.set_three(Kind::User, [KEEP, 0, KEEP]).unwrap();
+        assert_eq!(ids.rights.effective, ALL);
     }
 
     #[test]

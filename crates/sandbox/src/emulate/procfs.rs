@@ -37,9 +37,6 @@ const HIDDEN: &[&[u8]] = &[
 const WRITABLE: &[&[u8]] =
     &[b"autogroup", b"clear_refs", b"comm", b"coredump_filter", b"mem", b"oom_adj", b"oom_score_adj", b"timerslack_ns"];
 
-/// Docker's default capabilities, as /proc/PID/status has them.
-const CAPABILITIES: u64 = crate::start::CAPABILITIES.bits();
-
 /// A path below /proc in the builder's own view; numbers are those of processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proc(Arc<[u8]>);
@@ -234,7 +231,6 @@ impl View {
     fn status(&self, process: u32, real: &[u8]) -> Vec<u8> {
         let Some(process) = self.tasks.known(process) else { return real.to_vec() };
         let ids = process.ids();
-        let capabilities = if ids.is_privileged() { CAPABILITIES } else { 0 };
         let line = |set: super::ids::Set| format!("{}\t{}\t{}\t{}", set.real, set.effective, set.saved, set.files);
         let mut text = String::new();
         for old in String::from_utf8_lossy(real).lines() {
@@ -244,8 +240,9 @@ impl View {
                 "Gid" => line(ids.group),
                 "Groups" => ids.groups.iter().map(|group| format!("{group} ")).collect(),
                 "Umask" => format!("{:04o}", process.umask()),
-                "CapPrm" | "CapEff" => format!("{capabilities:016x}"),
-                "CapBnd" => format!("{CAPABILITIES:016x}"),
+                "CapPrm" => format!("{:016x}", ids.rights.permitted),
+                "CapEff" => format!("{:016x}", ids.rights.effective),
+                "CapBnd" => format!("{:016x}", super::ids::ALL),
                 "NoNewPrivs" | "TracerPid" => "0".to_owned(),
                 _ => {
                     text.push_str(old);
