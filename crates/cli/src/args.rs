@@ -246,7 +246,7 @@ pub struct RegistryArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "How it runs")]
 pub struct RunArgs {
-    /// Isolation back-end: auto, namespace or inplace (see `zuwai doctor`)
+    /// Isolation back-end: auto, namespace, inplace or emulate (see `zuwai doctor`)
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub isolation: String,
     /// Directory for rootfs trees, layers on their way and cache mounts [default: /zuwai in a container, else a cache

@@ -102,9 +102,6 @@ impl Sandbox for Emulate {
         output: &mut dyn FnMut(Stream, &[u8]),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Exit, SandboxError> {
-        if process.network == Network::None {
-            return Err(SandboxError::Unsupported { backend: "emulate", what: "a RUN without network".into() });
-        }
         let scratch = self.scratch()?;
         let world = World::new(rootfs, process, &scratch.0)?;
         let stubs = mounts::stubs(rootfs, mounts)?;
@@ -144,7 +141,8 @@ impl World {
         };
         let tree = Arc::new(rootfs.share()?);
         let tasks = Arc::new(Tasks::default());
-        let procfs = procfs::View::new(tasks.clone(), scratch.to_owned());
+        let network = process.network == Network::Host;
+        let procfs = procfs::View::new(tasks.clone(), scratch.to_owned(), network);
         let (places, root) = Places::new(tree.clone(), procfs).map_err(failed)?;
         let cwd = Node::Dir(root.clone());
         tasks.begin(State { ids: Ids::root(), umask: 0o022, cwd, root: root.clone(), exe: Vec::new() });

@@ -33,6 +33,12 @@ const HIDDEN: &[&[u8]] = &[
     b"timer_stats",
 ];
 
+/// /proc/net/dev of a network of one's own that nobody has set up.
+const LOOPBACK: &[u8] =
+    b"Inter-|   Receive                                                |  Transmit\n \
+      face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    \
+      lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0\n";
+
 /// Files of a process that it may write to itself.
 const WRITABLE: &[&[u8]] =
     &[b"autogroup", b"clear_refs", b"comm", b"coredump_filter", b"mem", b"oom_adj", b"oom_score_adj", b"timerslack_ns"];
@@ -105,13 +111,15 @@ pub struct View {
     tasks: Arc<Tasks>,
     /// Where listings are made.
     scratch: PathBuf,
+    /// Whether there is a network to be seen.
+    network: bool,
     made: AtomicUsize,
     listings: Mutex<HashMap<Id, Node>>,
 }
 
 impl View {
-    pub fn new(tasks: Arc<Tasks>, scratch: PathBuf) -> View {
-        View { tasks, scratch, made: AtomicUsize::new(0), listings: Mutex::default() }
+    pub fn new(tasks: Arc<Tasks>, scratch: PathBuf, network: bool) -> View {
+        View { tasks, scratch, network, made: AtomicUsize::new(0), listings: Mutex::default() }
     }
 
     pub fn cwd_of(&self, process: u32) -> Option<Node> {
@@ -143,6 +151,7 @@ impl View {
                 Magic::Open { process, number }
             }
             ([b"map_files"], _) => return Err(Errno::PERM),
+            ([b"net"], name) if !self.network && name != b"dev" => return Err(Errno::NOENT),
             _ => return plain(below),
         };
         host_look(&below)?;
@@ -192,6 +201,7 @@ impl View {
             let text = match rest[..] {
                 [b"status"] => Some(self.status(process, &host_read(proc)?)),
                 [b"mounts"] => Some(mounts()),
+                [b"net", b"dev"] if !self.network => Some(LOOPBACK.to_vec()),
                 [b"mountinfo"] => Some(mountinfo(&mounts())),
                 _ => None,
             };
