@@ -36,9 +36,11 @@ mod links;
 mod memory;
 mod mounts;
 mod open;
+mod others;
 mod place;
 mod procfs;
 mod program;
+mod sockets;
 mod stub;
 mod tasks;
 mod works;
@@ -127,6 +129,7 @@ pub struct World {
     began: links::Began,
     /// Numbers of the terminals that the step has made.
     terminals: Mutex<BTreeSet<u32>>,
+    sockets: Arc<sockets::Sockets>,
     /// Fifos that somebody waits to be opened.
     waiting: Mutex<Vec<OwnedFd>>,
     /// Lines of /proc/mounts.
@@ -156,6 +159,7 @@ impl World {
             pass: random().map_err(failed)?,
             began: links::Began::now(),
             terminals: Mutex::default(),
+            sockets: Arc::default(),
             waiting: Mutex::default(),
             mount_lines: Mutex::new(vec!["overlay / overlay rw,relatime 0 0\n".to_owned()]),
         })
@@ -213,7 +217,8 @@ pub fn give_up_rights() -> io::Result<()> {
     Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
-fn random() -> rustix::io::Result<u64> {
+/// A number that nobody guesses.
+pub fn random() -> rustix::io::Result<u64> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     // Never 0, which any call may have there.

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use crate::emulate::calls;
-use crate::notify;
+use crate::{notify, sys};
 
 /// A system call's answer.
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
@@ -190,7 +190,7 @@ pub fn listener(numbers: &[u32], flags: libc::c_uint) -> io::Result<OwnedFd> {
 enum Rule {
     Ask,
     /// Unless its sixth argument, which the call does not have, is our own number.
-    AskUnlessOurs,
+    AskUnlessOurs(u64),
     /// When the argument with this index is not 0.
     AskWith(u32),
     Refuse(u32),
@@ -198,6 +198,46 @@ enum Rule {
     RefuseWith(u32, u32),
     /// For these values of the first argument.
     RefuseEach(&'static [u32], u32),
+    /// The same, and ask for all others.
+    RefuseEachOrAsk(&'static [u32], u32),
+    /// Where all of these arguments have one of these values.
+    AskWhere(&'static [(u32, &'static [u32])]),
+    RefuseWhere(&'static [(u32, &'static [u32])], u32),
+    /// A user namespace, and a process that shares descriptors and is no thread: see `emulate::sockets`.
+    RefuseClone,
+}
+
+/// The system calls of our own that the filter of the `emulate` back-end lets pass, by their sixth argument.
+#[derive(Clone, Copy)]
+pub struct Passes {
+    pub execute: u64,
+    pub send: u64,
+}
+
+/// What keeps a step from processes outside of it, beside the filter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wall {
+    None,
+    /// A Landlock domain: no tracing, no looking into memory.
+    Domain,
+    /// One that keeps signals in as well (Linux 6.12).
+    Scope,
+}
+
+impl Wall {
+    /// Behind a domain of this version.
+    pub fn of(domain: io::Result<libc::c_long>) -> Wall {
+        match domain {
+            Ok(version) if version >= sys::SCOPES => Wall::Scope,
+            Ok(_) => Wall::Domain,
+            Err(_) => Wall::None,
+        }
+    }
+
+    /// For a process that enters no domain, when the calls are only tried.
+    pub fn of_kernel() -> Wall {
+        Wall::of(sys::landlock_version())
+    }
 }
 
 const FINE: u32 = libc::SECCOMP_RET_ERRNO;
@@ -247,15 +287,65 @@ const UNKNOWN_OLD: &[u32] = &[libc::SYS_inotify_init as u32];
 #[cfg(not(target_arch = "x86_64"))]
 const UNKNOWN_OLD: &[u32] = &[];
 
+/// Options that say who a socket's peer is: SO_PEERCRED, SO_PEERGROUPS and SO_PEERPIDFD.
+const PEER: &[(u32, &[u32])] = &[(1, &[libc::SOL_SOCKET as u32]), (2, &[17, 59, 77])];
+/// SO_PASSPIDFD: a descriptor of the sender's process, which may be the builder, with each message.
+const PEER_PROCESS: &[(u32, &[u32])] = &[(1, &[libc::SOL_SOCKET as u32]), (2, &[76])];
+const NO_OPTION: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOPROTOOPT as u32;
+
+/// Calls on the process or thread that is their first argument, for which the kernel asks no more than the same user.
+const OTHERS: &[libc::c_long] = &[
+    libc::SYS_prlimit64,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setattr,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+];
+
+const SIGNALS: &[libc::c_long] = &[
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_pidfd_open,
+];
+
+/// Who gets a file's signals: F_SETOWN. F_SETOWN_EX and two requests of ioctl(2) have it in memory,
+/// where it can be changed at any time.
+const OWN_FILE: &[(u32, &[u32])] = &[(1, &[libc::F_SETOWN as u32, 15])];
+const OWN_FILE_BY_ADDRESS: &[(u32, &[u32])] = &[(1, &[0x8901, 0x8902])];
+
+/// Calls by which one process looks into another.
+const LOOKS: &[libc::c_long] = &[libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
+/// kcmp, pidfd_getfd, process_madvise
+const LOOKS_BY_TWO: &[u32] = &[libc::SYS_kcmp as u32, 438, 440];
+
 /// The rules of one architecture; the first that fits a call counts.
-fn emulation(own: &Abi) -> Vec<(u32, Rule)> {
+fn emulation(own: &Abi, passes: Passes, wall: Wall) -> Vec<(u32, Rule)> {
     let mut rules = vec![
-        (libc::SYS_execveat as u32, Rule::AskUnlessOurs),
+        (libc::SYS_execveat as u32, Rule::AskUnlessOurs(passes.execute)),
+        (libc::SYS_sendmsg as u32, Rule::AskUnlessOurs(passes.send)),
+        (libc::SYS_sendto as u32, Rule::AskWith(4)),
+        (libc::SYS_getsockopt as u32, Rule::AskWhere(PEER)),
+        (libc::SYS_setsockopt as u32, Rule::RefuseWhere(PEER_PROCESS, NO_OPTION)),
         (libc::SYS_prctl as u32, Rule::RefuseEach(ANSWERED_BY_0, FINE)),
-        (own.clone, Rule::RefuseWith(libc::CLONE_NEWUSER as u32, NOT_PERMITTED)),
+        (own.clone, Rule::RefuseClone),
         (own.unshare, Rule::RefuseWith(libc::CLONE_NEWUSER as u32, NOT_PERMITTED)),
-        (own.socket, Rule::RefuseEach(&[libc::AF_ALG as u32, libc::AF_VSOCK as u32], NO_FAMILY)),
+        (own.socket, Rule::RefuseEachOrAsk(&[libc::AF_ALG as u32, libc::AF_VSOCK as u32], NO_FAMILY)),
     ];
+    rules.extend(OTHERS.iter().map(|number| (*number as u32, Rule::AskWith(0))));
+    if wall != Wall::Scope {
+        rules.extend(SIGNALS.iter().map(|number| (*number as u32, Rule::Ask)));
+        rules.push((libc::SYS_fcntl as u32, Rule::AskWhere(OWN_FILE)));
+        rules.push((libc::SYS_ioctl as u32, Rule::RefuseWhere(OWN_FILE_BY_ADDRESS, NOT_PERMITTED)));
+    }
+    if wall == Wall::None {
+        rules.extend(LOOKS.iter().map(|number| (*number as u32, Rule::Ask)));
+        rules.extend(LOOKS_BY_TWO.iter().map(|number| (*number, Rule::Refuse(NOT_PERMITTED))));
+    }
     rules.extend(UNKNOWN.iter().chain(UNKNOWN_OLD).map(|number| (*number, Rule::Refuse(NOT_THERE))));
     rules.extend(own.refused.iter().map(|number| (*number, Rule::Refuse(NOT_PERMITTED))));
     rules.extend(calls::numbers().map(|number| (number, Rule::Ask)));
@@ -268,10 +358,10 @@ fn argument(index: u32) -> u32 {
 }
 
 /// The statements of a rule, which all end with an answer.
-fn statements(rule: Rule, ours: u64) -> Vec<libc::sock_filter> {
+fn statements(rule: Rule) -> Vec<libc::sock_filter> {
     match rule {
         Rule::Ask => vec![answer(ASK)],
-        Rule::AskUnlessOurs => vec![
+        Rule::AskUnlessOurs(ours) => vec![
             load(argument(5)),
             when(libc::BPF_JEQ, ours as u32, 3),
             load(argument(5) + 4),
@@ -299,13 +389,47 @@ fn statements(rule: Rule, ours: u64) -> Vec<libc::sock_filter> {
             all.push(answer(ALLOW));
             all
         }
+        Rule::RefuseEachOrAsk(values, refusal) => {
+            let mut all = statements(Rule::RefuseEach(values, refusal));
+            all.pop();
+            all.push(answer(ASK));
+            all
+        }
+        Rule::AskWhere(conditions) => answer_where(conditions, ASK),
+        Rule::RefuseWhere(conditions, refusal) => answer_where(conditions, refusal),
+        Rule::RefuseClone => vec![
+            load(FIRST_ARGUMENT),
+            when(libc::BPF_JSET, libc::CLONE_NEWUSER as u32, 1),
+            answer(NOT_PERMITTED),
+            when(libc::BPF_JSET, libc::CLONE_FILES as u32, 2),
+            // Over the refusal, for a thread.
+            statement(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, libc::CLONE_THREAD as u32, 1, 0),
+            answer(NOT_PERMITTED),
+            answer(ALLOW),
+        ],
     }
+}
+
+/// An answer where every argument has one of its values; all else passes.
+fn answer_where(conditions: &[(u32, &[u32])], found: u32) -> Vec<libc::sock_filter> {
+    let mut all = vec![answer(found), answer(ALLOW)];
+    for (index, values) in conditions.iter().rev() {
+        let mut test = vec![load(argument(*index))];
+        for (at, value) in values.iter().enumerate() {
+            // Over the values that are left, and to the end when it was the last.
+            let left = (values.len() - at - 1) as u8;
+            let missed = if left == 0 { all.len() as u8 - 1 } else { 0 };
+            test.push(statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, *value, left, missed));
+        }
+        all.splice(0..0, test);
+    }
+    all
 }
 
 /// Asks about every call of this machine's own architecture that has to do with files or ids, lets those pass that only work
 /// on what is open, and refuses what would get around it. The numbers are compared first and nothing else is looked at
 /// for calls that pass, so that the kernel remembers the answer (Linux 5.11) and asks the filter no more.
-fn emulating(ours: u64) -> Vec<libc::sock_filter> {
+fn emulating(passes: Passes, wall: Wall) -> Vec<libc::sock_filter> {
     let Some(own) = ABIS.first() else { return vec![answer(NOT_THERE)] };
     let mut all = vec![load(ARCH), when(libc::BPF_JEQ, own.arch, 1)];
     // Over the refusal of other architectures.
@@ -315,8 +439,8 @@ fn emulating(ours: u64) -> Vec<libc::sock_filter> {
     if let Some(end) = own.numbers_end {
         all.extend([when(libc::BPF_JGE, end, 1), answer(NOT_THERE)]);
     }
-    for (number, rule) in emulation(own) {
-        let statements = statements(rule, ours);
+    for (number, rule) in emulation(own, passes, wall) {
+        let statements = statements(rule);
         all.push(when(libc::BPF_JEQ, number, statements.len() as u8));
         all.extend(statements);
     }
@@ -324,9 +448,10 @@ fn emulating(ours: u64) -> Vec<libc::sock_filter> {
     all
 }
 
-/// Applies the filter of the `emulate` back-end to this process and what it becomes. `ours`: see [`Rule::AskUnlessOurs`].
-pub fn emulated(ours: u64, flags: libc::c_uint) -> io::Result<OwnedFd> {
-    let mut filter = emulating(ours);
+/// Applies the filter of the `emulate` back-end to this process and what it becomes. It must be behind `wall`
+/// already.
+pub fn emulated(passes: Passes, wall: Wall, flags: libc::c_uint) -> io::Result<OwnedFd> {
+    let mut filter = emulating(passes, wall);
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: the program points to as many statements as it says, and both outlive the call.
     let made = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
@@ -343,6 +468,15 @@ mod tests {
     }
 
     fn answer_of(program: &[libc::sock_filter], arch: u32, number: u32, first: u32) -> u32 {
+        answer_with(program, arch, number, [first.into(), 0, 0, 0, 0, 0])
+    }
+
+    fn answer_with(program: &[libc::sock_filter], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
+        let halves = arguments.iter().enumerate().flat_map(|(index, value)| {
+            let at = argument(index as u32);
+            [(at, *value as u32), (at + 4, (value >> 32) as u32)]
+        });
+        let data: Vec<(u32, u32)> = halves.chain([(NUMBER, number), (ARCH, arch)]).collect();
         let (mut at, mut loaded) = (0, 0);
         loop {
             let libc::sock_filter { code, jt, jf, k } = program[at];
@@ -351,13 +485,10 @@ mod tests {
             let jump = |yes: bool| usize::from(if yes { jt } else { jf });
             match code & 0x07 {
                 libc::BPF_LD => {
-                    loaded = [(NUMBER, number), (ARCH, arch), (FIRST_ARGUMENT, first)]
-                        .into_iter()
-                        .find(|(offset, _)| *offset == k)
-                        .expect("a known offset")
-                        .1
+                    loaded = data.iter().find(|(offset, _)| *offset == k).expect("a known offset").1;
                 }
                 libc::BPF_RET => return k,
+                _ if code & 0xf0 == libc::BPF_JA => at += k as usize,
                 _ if code & 0xf0 == libc::BPF_JEQ => at += jump(loaded == k),
                 _ if code & 0xf0 == libc::BPF_JGE => at += jump(loaded >= k),
                 _ => at += jump(loaded & k != 0),
@@ -411,6 +542,56 @@ mod tests {
         assert_eq!(own.refused.map(|number| number as libc::c_long), wanted);
         let own = [own.clone, own.unshare, own.socket].map(|number| number as libc::c_long);
         assert_eq!(own, [libc::SYS_clone, libc::SYS_unshare, libc::SYS_socket]);
+    }
+
+    #[test]
+    fn an_emulated_step_asks_for_what_could_reach_out() {
+        const PASSES: Passes = Passes { execute: 7 << 40, send: 9 << 40 };
+        const ALL: [Wall; 3] = [Wall::None, Wall::Domain, Wall::Scope];
+        let files = libc::CLONE_FILES as u64;
+        let cases: &[(libc::c_long, [u64; 6], u32, &[Wall])] = &[
+            (libc::SYS_read, [0; 6], ALLOW, &ALL),
+            (libc::SYS_openat, [0; 6], ASK, &ALL),
+            (libc::SYS_socket, [libc::AF_UNIX as u64, 0, 0, 0, 0, 0], ASK, &ALL),
+            (libc::SYS_socket, [libc::AF_ALG as u64, 0, 0, 0, 0, 0], NO_FAMILY, &ALL),
+            (libc::SYS_connect, [0; 6], ASK, &ALL),
+            (libc::SYS_sendmsg, [0; 6], ASK, &ALL),
+            (libc::SYS_sendmsg, [0, 0, 0, 0, 0, PASSES.execute], ASK, &ALL),
+            (libc::SYS_sendmsg, [0, 0, 0, 0, 0, PASSES.send], ALLOW, &ALL),
+            (libc::SYS_execveat, [0, 0, 0, 0, 0, PASSES.send], ASK, &ALL),
+            (libc::SYS_execveat, [0, 0, 0, 0, 0, PASSES.execute], ALLOW, &ALL),
+            (libc::SYS_sendto, [0; 6], ALLOW, &ALL),
+            (libc::SYS_sendto, [0, 0, 0, 0, 1, 0], ASK, &ALL),
+            (libc::SYS_sendto, [0, 0, 0, 0, 1 << 32, 0], ASK, &ALL),
+            (libc::SYS_getsockopt, [0, 1, 17, 0, 0, 0], ASK, &ALL),
+            (libc::SYS_getsockopt, [0, 1, 77, 0, 0, 0], ASK, &ALL),
+            (libc::SYS_getsockopt, [0, 1, 4, 0, 0, 0], ALLOW, &ALL),
+            (libc::SYS_getsockopt, [0, 6, 17, 0, 0, 0], ALLOW, &ALL),
+            (libc::SYS_setsockopt, [0, 1, 76, 0, 0, 0], NO_OPTION, &ALL),
+            (libc::SYS_setsockopt, [0, 1, 16, 0, 0, 0], ALLOW, &ALL),
+            (libc::SYS_clone, [0x11, 0, 0, 0, 0, 0], ALLOW, &ALL),
+            (libc::SYS_clone, [files | libc::CLONE_THREAD as u64, 0, 0, 0, 0, 0], ALLOW, &ALL),
+            (libc::SYS_clone, [files | 0x11, 0, 0, 0, 0, 0], NOT_PERMITTED, &ALL),
+            (libc::SYS_clone, [libc::CLONE_NEWUSER as u64, 0, 0, 0, 0, 0], NOT_PERMITTED, &ALL),
+            (libc::SYS_prlimit64, [0; 6], ALLOW, &ALL),
+            (libc::SYS_prlimit64, [1, 0, 0, 0, 0, 0], ASK, &ALL),
+            (libc::SYS_kill, [1, 9, 0, 0, 0, 0], ASK, &[Wall::None, Wall::Domain]),
+            (libc::SYS_kill, [1, 9, 0, 0, 0, 0], ALLOW, &[Wall::Scope]),
+            (libc::SYS_fcntl, [0, libc::F_SETOWN as u64, 1, 0, 0, 0], ASK, &[Wall::None, Wall::Domain]),
+            (libc::SYS_fcntl, [0, libc::F_GETFL as u64, 0, 0, 0, 0], ALLOW, &ALL),
+            (libc::SYS_ioctl, [0, 0x8902, 0, 0, 0, 0], NOT_PERMITTED, &[Wall::None, Wall::Domain]),
+            (libc::SYS_ioctl, [0, 0x541b, 0, 0, 0, 0], ALLOW, &ALL),
+            (libc::SYS_ptrace, [16, 1, 0, 0, 0, 0], ASK, &[Wall::None]),
+            (libc::SYS_ptrace, [16, 1, 0, 0, 0, 0], ALLOW, &[Wall::Domain, Wall::Scope]),
+            (libc::SYS_kcmp, [0; 6], NOT_PERMITTED, &[Wall::None]),
+        ];
+        for (number, arguments, wanted, walls) in cases {
+            for wall in *walls {
+                let program = emulating(PASSES, *wall);
+                let got = answer_with(&program, ABIS[0].arch, *number as u32, *arguments);
+                assert_eq!(got, *wanted, "{number} {arguments:?} {wall:?}");
+            }
+        }
     }
 
     #[test]

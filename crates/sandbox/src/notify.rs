@@ -177,6 +177,12 @@ impl Listener {
         self.respond(Response { id: call.id, value: 0, error: -error.raw_os_error(), flags: 0 })
     }
 
+    /// Answers from another thread than the one that received the call; the decision is [`Answer::Given`].
+    pub fn reply(&self, call: &Call, result: Result<i64, Errno>) -> rustix::io::Result<()> {
+        let (value, error) = result.map_or_else(|error| (0, -error.raw_os_error()), |value| (value, 0));
+        self.respond(Response { id: call.id, value, error, flags: 0 })
+    }
+
     fn respond(&self, mut response: Response) -> rustix::io::Result<()> {
         match self.control(SEND, (&raw mut response).cast()) {
             // The caller is gone.
@@ -297,15 +303,20 @@ pub fn listen(numbers: &[u32]) -> io::Result<OwnedFd> {
         .or_else(|_| filter::listener(numbers, filter::NEW_LISTENER))
 }
 
-/// As [`listen`], for the `emulate` back-end: every call about files and ids, with `pass` for its own.
-pub fn listen_emulated(pass: u64) -> io::Result<OwnedFd> {
+/// As [`listen`], for the `emulate` back-end: every call about files, ids and addresses, with `pass` for its own, and sends
+/// the listener along.
+pub fn listen_emulated(pass: u64, wall: filter::Wall, to: &UnixStream) -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
-    filter::emulated(pass, filter::NEW_LISTENER | filter::WAIT_KILLABLE)
-        .or_else(|_| filter::emulated(pass, filter::NEW_LISTENER))
+    // Nobody but this process ever knows this one: the step could send anything anywhere with it.
+    let ticket = crate::emulate::random()?;
+    let passes = filter::Passes { execute: pass, send: ticket };
+    let listener = filter::emulated(passes, wall, filter::NEW_LISTENER | filter::WAIT_KILLABLE)
+        .or_else(|_| filter::emulated(passes, wall, filter::NEW_LISTENER))?;
+    send_past(&listener, to, ticket)
 }
 
 /// As [`send`], by a process whose filter asks about sendmsg(2) as well, unless its sixth argument is `pass`.
-pub fn send_past(listener: &OwnedFd, to: &UnixStream, pass: u64) -> io::Result<()> {
+fn send_past(listener: &OwnedFd, to: &UnixStream, pass: u64) -> io::Result<()> {
     #[repr(C)]
     struct Control {
         header: libc::cmsghdr,

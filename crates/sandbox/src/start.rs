@@ -109,9 +109,9 @@ fn emulated(builder: &UnixStream, pass: u64) -> Result<(), Report> {
         .map_err(|error| Report::setup("prctl(PR_SET_DUMPABLE)", error))?;
     let _ = rustix::thread::set_no_new_privs(true);
     // Without Landlock (before Linux 5.13) the filter is the only wall; `zuwai doctor` says so.
-    let _ = sys::enter_empty_domain();
-    let listener = notify::listen_emulated(pass).map_err(failed("could not apply a seccomp filter to the step"))?;
-    notify::send_past(&listener, builder, pass).map_err(failed("could not send the step's filter to the builder"))
+    let wall = filter::Wall::of(sys::enter_empty_domain());
+    notify::listen_emulated(pass, wall, builder)
+        .map_err(failed("could not apply a seccomp filter to the step and send it to the builder"))
 }
 
 fn null_input() -> io::Result<()> {

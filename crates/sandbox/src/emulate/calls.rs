@@ -5,7 +5,8 @@
 use super::caller::{Caller, Handled};
 use super::change::{self, Times};
 use super::ids::Kind;
-use super::{files, identity, open, program};
+use super::others::Priority;
+use super::{files, identity, open, others, program, sockets};
 
 /// What a call comes down to. The arguments of each are at the function that does it.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,22 @@ pub enum Operation {
     SystemName,
     Execute,
     Exit,
+    Socket,
+    Bind,
+    Connect,
+    Listen,
+    SendTo,
+    SendMessage,
+    SendMessages,
+    OwnName,
+    PeerName,
+    PeerOption,
+    Kill,
+    /// The process is the argument with this index.
+    OnProcess(usize),
+    OwnFile,
+    Trace,
+    Priority(Priority),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +159,14 @@ const EVERYWHERE: &[Form] = &[
     (libc::SYS_execve, O::Execute, &[CWD, A(0), A(1), A(2), NONE]),
     (libc::SYS_execveat, O::Execute, &[A(0), A(1), A(2), A(3), A(4)]),
     (libc::SYS_exit_group, O::Exit, &[]),
+    (libc::SYS_bind, O::Bind, &[A(0), A(1), A(2)]),
+    (libc::SYS_connect, O::Connect, &[A(0), A(1), A(2)]),
+    (libc::SYS_listen, O::Listen, &[A(0), A(1)]),
+    (libc::SYS_sendmmsg, O::SendMessages, &[A(0), A(1), A(2), A(3)]),
+    (libc::SYS_getsockname, O::OwnName, &[A(0), A(1), A(2)]),
+    (libc::SYS_getpeername, O::PeerName, &[A(0), A(1), A(2)]),
+    (libc::SYS_setpriority, O::Priority(Priority::Processor), &[A(0), A(1), A(2)]),
+    (libc::SYS_ioprio_set, O::Priority(Priority::Disk), &[A(0), A(1), A(2)]),
 ];
 
 /// Calls of before there were directories to begin at.
@@ -172,6 +197,32 @@ const OLD: &[Form] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD: &[Form] = &[(libc::SYS_renameat, O::Rename, &[A(0), A(1), A(2), A(3), NONE])];
 
+/// Calls that are asked about only with certain arguments, or on certain kernels: the filter has a rule for each.
+const SOMETIMES: &[Form] = &[
+    (libc::SYS_socket, O::Socket, &[A(0), A(1), A(2)]),
+    (libc::SYS_sendto, O::SendTo, &[A(0), A(1), A(2), A(3), A(4), A(5)]),
+    (libc::SYS_sendmsg, O::SendMessage, &[A(0), A(1), A(2)]),
+    (libc::SYS_getsockopt, O::PeerOption, &[A(0), A(1), A(2), A(3), A(4)]),
+    (libc::SYS_prlimit64, O::OnProcess(0), &[A(0)]),
+    (libc::SYS_sched_setaffinity, O::OnProcess(0), &[A(0)]),
+    (libc::SYS_sched_setscheduler, O::OnProcess(0), &[A(0)]),
+    (libc::SYS_sched_setparam, O::OnProcess(0), &[A(0)]),
+    (libc::SYS_sched_setattr, O::OnProcess(0), &[A(0)]),
+    (libc::SYS_migrate_pages, O::OnProcess(0), &[A(0)]),
+    (libc::SYS_move_pages, O::OnProcess(0), &[A(0)]),
+    (libc::SYS_kill, O::Kill, &[A(0), A(1)]),
+    (libc::SYS_tkill, O::OnProcess(0), &[A(0)]),
+    // The thread, whatever process it is said to be of.
+    (libc::SYS_tgkill, O::OnProcess(1), &[A(0), A(1)]),
+    (libc::SYS_rt_sigqueueinfo, O::OnProcess(0), &[A(0)]),
+    (libc::SYS_rt_tgsigqueueinfo, O::OnProcess(1), &[A(0), A(1)]),
+    (libc::SYS_pidfd_open, O::OnProcess(0), &[A(0)]),
+    (libc::SYS_fcntl, O::OwnFile, &[A(0), A(1), A(2)]),
+    (libc::SYS_ptrace, O::Trace, &[A(0), A(1)]),
+    (libc::SYS_process_vm_readv, O::OnProcess(0), &[A(0)]),
+    (libc::SYS_process_vm_writev, O::OnProcess(0), &[A(0)]),
+];
+
 fn all() -> impl Iterator<Item = &'static Form> {
     EVERYWHERE.iter().chain(OLD)
 }
@@ -187,7 +238,7 @@ pub struct Forms(Vec<Option<&'static Form>>);
 impl Forms {
     pub fn new() -> Forms {
         let mut forms = vec![None; 512];
-        for form in all() {
+        for form in all().chain(SOMETIMES) {
             if let Some(slot) = forms.get_mut(form.0 as usize) {
                 *slot = Some(form);
             }
@@ -259,5 +310,20 @@ pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {
         O::SystemName => identity::system_name(caller),
         O::Execute => program::execute(caller),
         O::Exit => identity::exit(caller),
+        O::Socket => sockets::socket(caller),
+        O::Bind => sockets::bind(caller),
+        O::Connect => sockets::connect(caller),
+        O::Listen => sockets::listen(caller),
+        O::SendTo => sockets::send_to(caller),
+        O::SendMessage => sockets::send_message(caller),
+        O::SendMessages => sockets::send_messages(caller),
+        O::OwnName => sockets::own_name(caller),
+        O::PeerName => sockets::peer_name(caller),
+        O::PeerOption => sockets::peer_option(caller),
+        O::Kill => others::kill(caller),
+        O::OnProcess(index) => others::on_process(caller, index),
+        O::OwnFile => others::own_file(caller),
+        O::Trace => others::trace(caller),
+        O::Priority(what) => others::priority(caller, what),
     }
 }

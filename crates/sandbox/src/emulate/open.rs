@@ -180,7 +180,7 @@ fn give(caller: &Caller<'_>, file: BorrowedFd<'_>, flags: OFlags) -> Handled {
     answer_with(caller, caller.listener, file, flags.contains(OFlags::CLOEXEC))
 }
 
-fn answer_with(caller: &Caller<'_>, listener: &Listener, file: BorrowedFd<'_>, close_on_exec: bool) -> Handled {
+pub fn answer_with(caller: &Caller<'_>, listener: &Listener, file: BorrowedFd<'_>, close_on_exec: bool) -> Handled {
     match listener.answer_with(caller.call, file, close_on_exec) {
         // Before Linux 5.14: first the descriptor, then the answer.
         Err(Errno::INVAL) => Ok(Reply::Value(i64::from(listener.give(caller.call, file, close_on_exec)?))),

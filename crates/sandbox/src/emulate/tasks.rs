@@ -131,6 +131,33 @@ impl Tasks {
         known.or_else(|| if self.is_own(process) { self.of(process).ok() } else { None })
     }
 
+    /// Whether a process or thread is below the step's reaper now, whatever was known of its number before.
+    pub fn holds(&self, thread: u32) -> bool {
+        let Some(reaper) = self.reaper.get() else { return false };
+        let mut at = thread;
+        while let Some((_, parent)) = family(at) {
+            if parent == *reaper {
+                return true;
+            }
+            if parent <= 1 {
+                return false;
+            }
+            at = parent;
+        }
+        false
+    }
+
+    /// All processes below the step's reaper.
+    pub fn all(&self) -> Vec<u32> {
+        let mut all = Vec::new();
+        let mut next = self.reaper.get().copied().map(children_of).unwrap_or_default();
+        while let Some(process) = next.pop() {
+            next.extend(children_of(process));
+            all.push(process);
+        }
+        all
+    }
+
     /// Whether a process is below the step's reaper.
     fn is_own(&self, process: u32) -> bool {
         let Some(reaper) = self.reaper.get() else { return false };
@@ -170,6 +197,14 @@ fn children(process: &Process) -> Vec<u32> {
     if !process.has_threads.load(Ordering::Relaxed) {
         return of_thread(process.id);
     }
-    let threads = std::fs::read_dir(format!("/proc/{}/task", process.id)).into_iter().flatten().flatten();
-    threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).flat_map(of_thread).collect()
+    children_of(process.id)
+}
+
+/// Children of all threads of a process.
+fn children_of(process: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|entry| std::fs::read_to_string(entry.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_ascii_whitespace().filter_map(|child| child.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }

@@ -12,6 +12,7 @@ use rustix::process::{Signal, WaitOptions};
 
 use super::exec::Pass;
 use super::{calls, memory};
+use crate::filter;
 use crate::notify::{self, Answer, Call, Listener};
 use crate::sys::{self, Forked};
 
@@ -46,8 +47,7 @@ fn answered() -> io::Result<()> {
     let child = match sys::fork()? {
         Forked::Parent(child) => child,
         Forked::Child => {
-            let got = notify::listen_emulated(PASS)
-                .and_then(|listener| notify::send_past(&listener, &step, PASS))
+            let got = notify::listen_emulated(PASS, filter::Wall::of_kernel(), &step)
                 .and_then(|()| Ok(rustix::fs::open(ASKED, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?));
             sys::exit_now(got.err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO)))
         }
