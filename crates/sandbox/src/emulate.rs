@@ -130,6 +130,7 @@ pub struct World {
     /// Numbers of the terminals that the step has made.
     terminals: Mutex<BTreeSet<u32>>,
     sockets: Arc<sockets::Sockets>,
+    forks: others::Forks,
     /// Fifos that somebody waits to be opened.
     waiting: Mutex<Vec<OwnedFd>>,
     /// Lines of /proc/mounts.
@@ -160,6 +161,7 @@ impl World {
             began: links::Began::now(),
             terminals: Mutex::default(),
             sockets: Arc::default(),
+            forks: others::Forks::new(),
             waiting: Mutex::default(),
             mount_lines: Mutex::new(vec!["overlay / overlay rw,relatime 0 0\n".to_owned()]),
         })

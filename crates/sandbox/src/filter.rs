@@ -203,7 +203,8 @@ enum Rule {
     /// Where all of these arguments have one of these values.
     AskWhere(&'static [(u32, &'static [u32])]),
     RefuseWhere(&'static [(u32, &'static [u32])], u32),
-    /// A user namespace, and a process that shares descriptors and is no thread: see `emulate::sockets`.
+    /// A user namespace, and a process that shares descriptors and is no thread: see `emulate::sockets`. All others are asked
+    /// about.
     RefuseClone,
 }
 
@@ -405,7 +406,7 @@ fn statements(rule: Rule) -> Vec<libc::sock_filter> {
             // Over the refusal, for a thread.
             statement(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, libc::CLONE_THREAD as u32, 1, 0),
             answer(NOT_PERMITTED),
-            answer(ALLOW),
+            answer(ASK),
         ],
     }
 }
@@ -569,8 +570,8 @@ mod tests {
             (libc::SYS_getsockopt, [0, 6, 17, 0, 0, 0], ALLOW, &ALL),
             (libc::SYS_setsockopt, [0, 1, 76, 0, 0, 0], NO_OPTION, &ALL),
             (libc::SYS_setsockopt, [0, 1, 16, 0, 0, 0], ALLOW, &ALL),
-            (libc::SYS_clone, [0x11, 0, 0, 0, 0, 0], ALLOW, &ALL),
-            (libc::SYS_clone, [files | libc::CLONE_THREAD as u64, 0, 0, 0, 0, 0], ALLOW, &ALL),
+            (libc::SYS_clone, [0x11, 0, 0, 0, 0, 0], ASK, &ALL),
+            (libc::SYS_clone, [files | libc::CLONE_THREAD as u64, 0, 0, 0, 0, 0], ASK, &ALL),
             (libc::SYS_clone, [files | 0x11, 0, 0, 0, 0, 0], NOT_PERMITTED, &ALL),
             (libc::SYS_clone, [libc::CLONE_NEWUSER as u64, 0, 0, 0, 0, 0], NOT_PERMITTED, &ALL),
             (libc::SYS_prlimit64, [0; 6], ALLOW, &ALL),

@@ -109,6 +109,9 @@ fn emulated(builder: &UnixStream, pass: u64) -> Result<(), Report> {
         .map_err(|error| Report::setup("prctl(PR_SET_DUMPABLE)", error))?;
     let _ = rustix::thread::set_no_new_privs(true);
     // Without Landlock (before Linux 5.13) the filter is the only wall; `zuwai doctor` says so.
+    // A core file would be written by the kernel, to a path of the host.
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
     let wall = filter::Wall::of(sys::enter_empty_domain());
     notify::listen_emulated(pass, wall, builder)
         .map_err(failed("could not apply a seccomp filter to the step and send it to the builder"))

@@ -65,6 +65,7 @@ pub enum Operation {
     OwnFile,
     Trace,
     Priority(Priority),
+    Fork,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -192,6 +193,8 @@ const OLD: &[Form] = &[
     (libc::SYS_utimes, O::ChangeTimes(Times::Microseconds), &[CWD, A(0), A(1), NONE]),
     (libc::SYS_futimesat, O::ChangeTimes(Times::Microseconds), &[A(0), A(1), A(2), NONE]),
     (libc::SYS_utime, O::ChangeTimes(Times::Seconds), &[CWD, A(0), A(1), NONE]),
+    (libc::SYS_fork, O::Fork, &[]),
+    (libc::SYS_vfork, O::Fork, &[]),
 ];
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -199,6 +202,7 @@ const OLD: &[Form] = &[(libc::SYS_renameat, O::Rename, &[A(0), A(1), A(2), A(3),
 
 /// Calls that are asked about only with certain arguments, or on certain kernels: the filter has a rule for each.
 const SOMETIMES: &[Form] = &[
+    (libc::SYS_clone, O::Fork, &[]),
     (libc::SYS_socket, O::Socket, &[A(0), A(1), A(2)]),
     (libc::SYS_sendto, O::SendTo, &[A(0), A(1), A(2), A(3), A(4), A(5)]),
     (libc::SYS_sendmsg, O::SendMessage, &[A(0), A(1), A(2)]),
@@ -325,5 +329,6 @@ pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {
         O::OwnFile => others::own_file(caller),
         O::Trace => others::trace(caller),
         O::Priority(what) => others::priority(caller, what),
+        O::Fork => others::fork(caller),
     }
 }
