@@ -12,6 +12,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -190,7 +191,9 @@ impl Supervisor for World {
     }
 
     fn answer(&self, call: &Call, listener: &Listener) -> Answer {
-        match self.decide(call, listener) {
+        // A fault of ours fails one call of the step, and not the build.
+        let decided = catch_unwind(AssertUnwindSafe(|| self.decide(call, listener)));
+        match decided.unwrap_or(Err(Errno::IO)) {
             Ok(Reply::Value(value)) => Answer::Value(Ok(value)),
             Ok(Reply::Given) => Answer::Given,
             // Whoever says so has said why it is safe.
