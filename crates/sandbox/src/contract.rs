@@ -19,6 +19,7 @@ mod hostile;
 mod mounts;
 mod process;
 mod root;
+mod sockets;
 mod suite;
 mod walls;
 
@@ -110,7 +111,7 @@ pub fn check_all(
 type Check = fn(&Suite<'_>) -> Result<(), String>;
 
 const THEMES: &[&[(&str, Check)]] =
-    &[process::CHECKS, mounts::CHECKS, files::CHECKS, root::CHECKS, walls::CHECKS, hostile::CHECKS];
+    &[process::CHECKS, mounts::CHECKS, files::CHECKS, root::CHECKS, sockets::CHECKS, walls::CHECKS, hostile::CHECKS];
 
 /// Whether the kernel can keep signals and abstract sockets in (Landlock version 6, Linux 6.12).
 fn kernel_has_scopes() -> bool {

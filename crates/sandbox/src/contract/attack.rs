@@ -14,6 +14,7 @@ mod files;
 mod hostile;
 mod kernel;
 mod processes;
+mod sockets;
 
 pub use hostile::NAMES;
 
@@ -37,6 +38,8 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("keys", kernel::keys),
     ("capability", files::capability),
     ("socket", files::socket),
+    ("sockets", sockets::own),
+    ("exchange", sockets::exchange),
     ("deep", hostile::deep),
     ("descriptors", hostile::descriptors),
     ("forks", hostile::forks),
