@@ -66,6 +66,17 @@ rust_target() {
   echo "$gnu"
 }
 
+# arm64_tools: what it takes to compile for arm64 on another machine. The C compiler is one for glibc, and good enough for
+# the C libraries in the dependencies; the linker and musl itself come with Rust.
+arm64_tools() {
+  local other=aarch64-unknown-linux-musl
+  [ -d "$(rustc --print sysroot)/lib/rustlib/$other" ] || { have rustup && rustup target add $other >&2; } || return
+  install_tools aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc=libc6-dev-arm64-cross || return
+  export CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc
+  export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld
+  export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUSTFLAGS='-C link-self-contained=yes'
+}
+
 # build_binary PROFILE: builds the command and sets `zuwai` to its path.
 build_binary() {
   local profile=$1 target

@@ -89,8 +89,10 @@ const CWD: Argument = Is(libc::AT_FDCWD as u64);
 const NONE: Argument = Is(0);
 const NO_FOLLOW: Argument = Is(files::following(false));
 const EMPTY: Argument = Is(libc::AT_EMPTY_PATH as u64);
+#[cfg(target_arch = "x86_64")]
 const REMOVE_DIRECTORY: Argument = Is(libc::AT_REMOVEDIR as u64);
 /// creat(2)
+#[cfg(target_arch = "x86_64")]
 const TO_CREATE: Argument = Is((libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u64);
 
 type Form = (libc::c_long, Operation, &'static [Argument]);
