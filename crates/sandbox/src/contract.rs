@@ -61,7 +61,7 @@ impl Abilities {
         let (namespace, inplace, emulate) = (backend == "namespace", backend == "inplace", backend == "emulate");
         let no_new_privs = rustix::thread::no_new_privs().unwrap_or(false);
         Abilities {
-            network_none: namespace,
+            network_none: !inplace,
             hostname: !inplace,
             own_hosts: !inplace,
             real_mounts: !inplace,

@@ -126,12 +126,13 @@ pub struct World {
     tree: Arc<Tree>,
     forms: Forms,
     hostname: String,
+    /// Whether the step has the builder's network, or none.
+    network: bool,
     pass: exec::Pass,
     began: links::Began,
     /// Numbers of the terminals that the step has made.
     terminals: Mutex<BTreeSet<u32>>,
     sockets: Arc<sockets::Sockets>,
-    forks: others::Forks,
     /// Fifos that somebody waits to be opened.
     waiting: Mutex<Vec<OwnedFd>>,
     /// Lines of /proc/mounts.
@@ -158,11 +159,11 @@ impl World {
             tree,
             forms: Forms::new(),
             hostname: process.hostname.clone(),
+            network,
             pass: random().map_err(failed)?,
             began: links::Began::now(),
             terminals: Mutex::default(),
             sockets: Arc::default(),
-            forks: others::Forks::new(),
             waiting: Mutex::default(),
             mount_lines: Mutex::new(vec!["overlay / overlay rw,relatime 0 0\n".to_owned()]),
         })

@@ -196,15 +196,15 @@ enum Rule {
     Refuse(u32),
     /// When the first argument has one of these bits.
     RefuseWith(u32, u32),
-    /// For these values of the first argument.
-    RefuseEach(&'static [u32], u32),
-    /// The same, and ask for all others.
+    /// These answers for these values of the first argument.
+    AnswerEach(&'static [(u32, &'static [u32])]),
+    /// This one for these values, and ask for all others.
     RefuseEachOrAsk(&'static [u32], u32),
     /// Where all of these arguments have one of these values.
     AskWhere(&'static [(u32, &'static [u32])]),
     RefuseWhere(&'static [(u32, &'static [u32])], u32),
-    /// A user namespace, and a process that shares descriptors and is no thread: see `emulate::sockets`. All others are asked
-    /// about.
+    /// A user namespace, and a process that shares descriptors and is no thread: see `emulate::sockets`. No other is asked
+    /// about: to wait for an answer fork(2) could be interrupted, which programs do not expect of it.
     RefuseClone,
 }
 
@@ -254,6 +254,9 @@ const ANSWERED_BY_0: &[u32] = &[
     libc::PR_CAP_AMBIENT as u32,
 ];
 
+/// Flags of prctl(2) by which rights outlast a change of users.
+const KEPT_RIGHTS: &[u32] = &[libc::PR_GET_KEEPCAPS as u32, libc::PR_SET_KEEPCAPS as u32];
+
 /// Calls that have a path or give one away and for which programs have another way: openat2, the mount interface of file
 /// descriptors, statmount and listmount, the attributes of directories, inotify_init and handles of files.
 const UNKNOWN: &[u32] = &[
@@ -294,6 +297,9 @@ const PEER: &[(u32, &[u32])] = &[(1, &[libc::SOL_SOCKET as u32]), (2, &[17, 59, 
 const PEER_PROCESS: &[(u32, &[u32])] = &[(1, &[libc::SOL_SOCKET as u32]), (2, &[76])];
 const NO_OPTION: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOPROTOOPT as u32;
 
+/// See `emulate::others`.
+const CHILD_HANDLER: &[(u32, &[u32])] = &[(0, &[libc::SIGCHLD as u32])];
+
 /// Calls on the process or thread that is their first argument, for which the kernel asks no more than the same user.
 const OTHERS: &[libc::c_long] = &[
     libc::SYS_prlimit64,
@@ -332,8 +338,9 @@ fn emulation(own: &Abi, passes: Passes, wall: Wall) -> Vec<(u32, Rule)> {
         (libc::SYS_sendto as u32, Rule::AskWith(4)),
         (libc::SYS_getsockopt as u32, Rule::AskWhere(PEER)),
         (libc::SYS_setsockopt as u32, Rule::RefuseWhere(PEER_PROCESS, NO_OPTION)),
-        (libc::SYS_prctl as u32, Rule::RefuseEach(ANSWERED_BY_0, FINE)),
+        (libc::SYS_prctl as u32, Rule::AnswerEach(&[(FINE, ANSWERED_BY_0), (ASK, KEPT_RIGHTS)])),
         (own.clone, Rule::RefuseClone),
+        (libc::SYS_rt_sigaction as u32, Rule::AskWhere(CHILD_HANDLER)),
         (own.unshare, Rule::RefuseWith(libc::CLONE_NEWUSER as u32, NOT_PERMITTED)),
         (own.socket, Rule::RefuseEachOrAsk(&[libc::AF_ALG as u32, libc::AF_VSOCK as u32], NO_FAMILY)),
     ];
@@ -382,20 +389,8 @@ fn statements(rule: Rule) -> Vec<libc::sock_filter> {
         Rule::RefuseWith(bits, refusal) => {
             vec![load(FIRST_ARGUMENT), when(libc::BPF_JSET, bits, 1), answer(refusal), answer(ALLOW)]
         }
-        Rule::RefuseEach(values, refusal) => {
-            let mut all = vec![load(FIRST_ARGUMENT)];
-            for value in values {
-                all.extend([when(libc::BPF_JEQ, *value, 1), answer(refusal)]);
-            }
-            all.push(answer(ALLOW));
-            all
-        }
-        Rule::RefuseEachOrAsk(values, refusal) => {
-            let mut all = statements(Rule::RefuseEach(values, refusal));
-            all.pop();
-            all.push(answer(ASK));
-            all
-        }
+        Rule::AnswerEach(answers) => answer_each(answers, ALLOW),
+        Rule::RefuseEachOrAsk(values, refusal) => answer_each(&[(refusal, values)], ASK),
         Rule::AskWhere(conditions) => answer_where(conditions, ASK),
         Rule::RefuseWhere(conditions, refusal) => answer_where(conditions, refusal),
         Rule::RefuseClone => vec![
@@ -406,9 +401,21 @@ fn statements(rule: Rule) -> Vec<libc::sock_filter> {
             // Over the refusal, for a thread.
             statement(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, libc::CLONE_THREAD as u32, 1, 0),
             answer(NOT_PERMITTED),
-            answer(ASK),
+            answer(ALLOW),
         ],
     }
+}
+
+/// Answers by the value of the first argument, and one for all other values.
+fn answer_each(answers: &[(u32, &[u32])], other: u32) -> Vec<libc::sock_filter> {
+    let mut all = vec![load(FIRST_ARGUMENT)];
+    for (found, values) in answers {
+        for value in *values {
+            all.extend([when(libc::BPF_JEQ, *value, 1), answer(*found)]);
+        }
+    }
+    all.push(answer(other));
+    all
 }
 
 /// An answer where every argument has one of its values; all else passes.

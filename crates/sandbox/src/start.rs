@@ -112,6 +112,10 @@ fn emulated(builder: &UnixStream, pass: u64) -> Result<(), Report> {
     // A core file would be written by the kernel, to a path of the host.
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    // Against a step that forks without end, where the container sets no limit: all of the user's processes count.
+    let most = 32768.min(rustix::process::getrlimit(rustix::process::Resource::Nproc).maximum.unwrap_or(u64::MAX));
+    let limit = rustix::process::Rlimit { current: Some(most), maximum: Some(most) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nproc, limit);
     let wall = filter::Wall::of(sys::enter_empty_domain());
     notify::listen_emulated(pass, wall, builder)
         .map_err(failed("could not apply a seccomp filter to the step and send it to the builder"))

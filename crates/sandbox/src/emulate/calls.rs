@@ -47,6 +47,8 @@ pub enum Operation {
     Capabilities,
     SetCapabilities,
     SystemName,
+    KeepRights,
+    HandleSignal,
     Execute,
     Exit,
     Socket,
@@ -65,7 +67,6 @@ pub enum Operation {
     OwnFile,
     Trace,
     Priority(Priority),
-    Fork,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -195,8 +196,6 @@ const OLD: &[Form] = &[
     (libc::SYS_utimes, O::ChangeTimes(Times::Microseconds), &[CWD, A(0), A(1), NONE]),
     (libc::SYS_futimesat, O::ChangeTimes(Times::Microseconds), &[A(0), A(1), A(2), NONE]),
     (libc::SYS_utime, O::ChangeTimes(Times::Seconds), &[CWD, A(0), A(1), NONE]),
-    (libc::SYS_fork, O::Fork, &[]),
-    (libc::SYS_vfork, O::Fork, &[]),
 ];
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -204,7 +203,8 @@ const OLD: &[Form] = &[(libc::SYS_renameat, O::Rename, &[A(0), A(1), A(2), A(3),
 
 /// Calls that are asked about only with certain arguments, or on certain kernels: the filter has a rule for each.
 const SOMETIMES: &[Form] = &[
-    (libc::SYS_clone, O::Fork, &[]),
+    (libc::SYS_prctl, O::KeepRights, &[A(0), A(1)]),
+    (libc::SYS_rt_sigaction, O::HandleSignal, &[A(0), A(1)]),
     (libc::SYS_socket, O::Socket, &[A(0), A(1), A(2)]),
     (libc::SYS_sendto, O::SendTo, &[A(0), A(1), A(2), A(3), A(4), A(5)]),
     (libc::SYS_sendmsg, O::SendMessage, &[A(0), A(1), A(2)]),
@@ -314,6 +314,8 @@ pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {
         O::Capabilities => identity::capabilities(caller),
         O::SetCapabilities => identity::set_capabilities(caller),
         O::SystemName => identity::system_name(caller),
+        O::KeepRights => identity::keep_rights(caller),
+        O::HandleSignal => others::handle(caller),
         O::Execute => program::execute(caller),
         O::Exit => identity::exit(caller),
         O::Socket => sockets::socket(caller),
@@ -331,6 +333,5 @@ pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {
         O::OwnFile => others::own_file(caller),
         O::Trace => others::trace(caller),
         O::Priority(what) => others::priority(caller, what),
-        O::Fork => others::fork(caller),
     }
 }

@@ -7,17 +7,10 @@
 //! System V segments, semaphores and message queues are those of the container, as are POSIX message queues: the builder has
 //! none, and what a step leaves there stays until the container goes. Keyrings are refused altogether (`filter`).
 
-use std::fs;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
-
 use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::caller::{Caller, DONE, Handled, Reply};
-use super::place::lock;
-use super::tasks::Tasks;
 
 /// Safe: the call has numbers only, and they have been looked at. A process that ends and whose number is given to one
 /// outside of the step in between is as unlikely as with any kill(2).
@@ -104,68 +97,26 @@ pub fn trace(caller: &Caller<'_>) -> Handled {
     if caller.number(0) == 0 { CONTINUE } else { on_process(caller, 1) }
 }
 
-/// Processes and threads of a step at a time, where nothing else sets a limit: what a user of a small machine gets.
-const MOST: usize = 32768;
-/// How long nothing is counted again after the step had too many.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// How many processes and threads the step may have.
+/// rt_sigaction(2) (signal, action) for SIGCHLD: calls that it interrupts are begun again.
 ///
-/// The kernel's own limit (RLIMIT_NPROC) counts all of the user's, on the whole machine: other builds and other containers
-/// would use it up. Here a step gets three quarters of what the builder's own control group has, so that the builder can go
-/// on working when a step forks without end.
-pub struct Forks {
-    most: usize,
-    /// No fewer than there are: those that have ended are only taken off when it comes to the limit.
-    at_most: AtomicUsize,
-    refused: Mutex<Option<Instant>>,
-}
-
-impl Forks {
-    pub fn new() -> Forks {
-        let most = group_limit().map_or(MOST, |limit| (limit / 4 * 3).clamp(16, MOST));
-        Forks { most, at_most: AtomicUsize::new(0), refused: Mutex::new(None) }
+/// A signal with a handler interrupts a call that waits to be received by us, where the kernel by itself would have finished it:
+/// fork(2), stat(2) and open(2) of a file never fail with EINTR, and no program expects it of them. Other signals are
+/// rare enough, and some programs count on what they interrupt; a child can end at any moment.
+pub fn handle(caller: &Caller<'_>) -> Handled {
+    // `struct sigaction` of the kernel: handler, flags, restorer, mask (`asm-generic/signal.h`; on x86-64 as well).
+    if caller.arguments[1] == 0 {
+        // Safe: it only asks.
+        return CONTINUE;
     }
-
-    fn allows_one_more(&self, tasks: &Tasks) -> bool {
-        if self.at_most.fetch_add(1, Ordering::Relaxed) < self.most {
-            return true;
-        }
-        let mut refused = lock(&self.refused);
-        if refused.is_some_and(|since| since.elapsed() < PAUSE) {
-            return false;
-        }
-        let count: usize = tasks.all().into_iter().map(threads).sum();
-        self.at_most.store(count, Ordering::Relaxed);
-        *refused = (count >= self.most).then(Instant::now);
-        refused.is_none()
+    let flags = caller.arguments[1].wrapping_add(8);
+    let [before] = super::memory::numbers(caller.call.thread, flags)?;
+    let after = before | libc::SA_RESTART as u64;
+    if after != before {
+        // One that cannot be written to is left as it is: it is the library's own copy in every library that is known.
+        let _ = caller.write(flags, &after.to_le_bytes());
     }
-}
-
-fn threads(process: u32) -> usize {
-    fs::read_dir(format!("/proc/{process}/task")).map_or(0, Iterator::count)
-}
-
-/// `pids.max` of the control group that this process sees as its own, in both versions of the hierarchy.
-fn group_limit() -> Option<usize> {
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let own = groups.lines().filter_map(|line| {
-        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-        match controllers {
-            "" => Some(format!("/sys/fs/cgroup{path}/pids.max")),
-            "pids" => Some(format!("/sys/fs/cgroup/pids{path}/pids.max")),
-            _ => None,
-        }
-    });
-    let as_root = ["/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max"].map(String::from);
-    let limits = own.chain(as_root).filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
-    limits.min()
-}
-
-/// clone(2), fork(2), vfork(2)
-pub fn fork(caller: &Caller<'_>) -> Handled {
-    // Safe: its flags are in a register, and the filter has looked at them.
-    if caller.world.forks.allows_one_more(&caller.world.tasks) { CONTINUE } else { Err(Errno::AGAIN) }
+    // Safe: no path, and nobody else is reached by it.
+    CONTINUE
 }
 
 /// Whose priority is changed.

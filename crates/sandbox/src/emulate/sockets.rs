@@ -135,6 +135,10 @@ fn path_address(path: &[u8]) -> Vec<u8> {
 /// (domain, type, protocol)
 pub fn socket(caller: &Caller<'_>) -> Handled {
     let (domain, kind) = (caller.descriptor(0), caller.descriptor(1));
+    // Without a network there is none of any kind: the builder's loopback interface has the builder's neighbours on it.
+    if !caller.world.network && domain != libc::AF_UNIX {
+        return Err(Errno::AFNOSUPPORT);
+    }
     let close_on_exec = kind & libc::SOCK_CLOEXEC != 0;
     let make = || raw::socket(domain, kind, caller.descriptor(2));
     let socket = match make() {
