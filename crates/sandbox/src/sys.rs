@@ -273,7 +273,9 @@ pub fn enter_empty_domain() -> io::Result<libc::c_long> {
         1 => 13,
         2 => 14,
         3 | 4 => 15,
-        _ => 16,
+        5..9 => 16,
+        // LANDLOCK_ACCESS_FS_RESOLVE_UNIX: no connecting or sending to the path of a socket either.
+        _ => 17,
     };
     let scoped = if version >= SCOPES { 3 } else { 0 };
     let attributes = Attributes { handled_access_fs: (1 << rights) - 1, handled_access_net: 0, scoped };

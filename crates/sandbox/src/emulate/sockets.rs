@@ -1,6 +1,6 @@
 //! Sockets of the step.
 //!
-//! Landlock does not hold connect(2) to the path of a socket, and the path in a call's memory can be changed after it was
+//! Before version 9 Landlock does not hold connect(2) to the path of a socket, and the path in a call's memory can be changed after it was
 //! looked at. So the builder makes every socket, keeps a duplicate, and does on it what has an address: bind, connect, send.
 //! What it reaches a file by is its own `/proc/self/fd/N`, which no rename of the step's changes. The kernel does a call itself
 //! (`Reply::Continue`) only where neither another thread could exchange the descriptor for a socket of the AF_UNIX family nor
@@ -448,7 +448,7 @@ impl Header {
 /// A message without an address. With one thread it is safe to have the kernel send it if it is not from a datagram socket of
 /// the AF_UNIX family, which no other socket can become. With more, one that exchanges both the descriptor and the message in
 /// the moment after this answer could send a datagram to a socket of the host that the builder may write to, if there is one;
-/// it would get no connection and no answer by that. To stop other threads or to refuse programs that have some to send
+/// it would get no connection and no answer by that, and from version 9 on Landlock refuses it. To stop other threads or to refuse programs that have some to send
 /// descriptors is worse.
 fn without_address(caller: &Caller<'_>) -> Handled {
     match caller.inode(0) {
@@ -604,4 +604,53 @@ fn peer_of(caller: &Caller<'_>, inode: u64) -> Credentials {
         Err(_) => sockets.latest_client(),
     };
     client.unwrap_or_else(|| caller.credentials())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    fn control(length: u64, kind: i32) -> Vec<u8> {
+        let mut bytes = length.to_le_bytes().to_vec();
+        bytes.extend(libc::SOL_SOCKET.to_le_bytes());
+        bytes.extend(kind.to_le_bytes());
+        bytes.resize(bytes.len().max(length.min(64) as usize).next_multiple_of(8), 0);
+        bytes
+    }
+
+    #[test]
+    fn descriptors_are_found_wherever_they_are() {
+        let (ids, rights) = (control(28, libc::SCM_CREDENTIALS), control(20, libc::SCM_RIGHTS));
+        for (bytes, wanted) in [
+            (Vec::new(), false),
+            (ids.clone(), false),
+            (rights.clone(), true),
+            ([ids.clone(), rights.clone()].concat(), true),
+            // Lengths that lead nowhere.
+            (control(0, libc::SCM_CREDENTIALS), false),
+            ([control(0, libc::SCM_CREDENTIALS), rights].concat(), true),
+            (control(u64::MAX, libc::SCM_CREDENTIALS), false),
+            (ids[..12].to_vec(), false),
+        ] {
+            assert_eq!(holds_descriptors(&bytes), wanted, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_says_who_a_peer_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("s")).unwrap();
+        let (one, other) = UnixStream::pair().unwrap();
+        match diag::look(raw::inode_of(&one).unwrap()) {
+            Ok(found) => {
+                assert_eq!(found.peer, Some(raw::inode_of(&other).unwrap()));
+                let name = diag::look(raw::inode_of(&listener).unwrap()).unwrap().name;
+                assert!(name.ends_with(b"/s"), "{name:?}");
+                assert_eq!(diag::look(u64::from(u32::MAX)).unwrap_err(), Errno::NOENT);
+            }
+            Err(error) => eprintln!("skipped: the kernel has no diagnosis of sockets: {error}"),
+        }
+    }
 }

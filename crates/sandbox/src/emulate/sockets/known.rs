@@ -265,3 +265,28 @@ fn open_sockets(tasks: &Tasks) -> HashSet<u64> {
     });
     links.filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_so_many_records_are_kept() {
+        let mut recent = Recent::default();
+        for number in 0..=RECORDS {
+            recent.put(number, ());
+            recent.put(number, ());
+        }
+        assert_eq!(recent.map.len(), RECORDS);
+        assert!(!recent.map.contains_key(&0) && recent.map.contains_key(&RECORDS));
+    }
+
+    #[test]
+    fn only_so_many_threads_wait() {
+        let sockets = Sockets::default();
+        let waits: Vec<Wait> = std::iter::from_fn(|| sockets.may_wait()).take(WAITING + 1).collect();
+        assert_eq!(waits.len(), WAITING);
+        drop(waits);
+        assert!(sockets.may_wait().is_some());
+    }
+}
