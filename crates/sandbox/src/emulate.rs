@@ -25,12 +25,14 @@ use crate::helper::{Helper, Place, Spec};
 use crate::notify::{Answer, Call, Listener, Supervisor};
 use crate::{Exit, Mount, Network, Process, Sandbox, SandboxError, Stream};
 
+pub mod abi;
 mod caller;
 pub mod calls;
 mod change;
 mod elf;
 mod exec;
 mod files;
+mod i386;
 mod identity;
 mod ids;
 mod links;
@@ -48,6 +50,7 @@ mod works;
 
 use caller::{Caller, Reply};
 use calls::Forms;
+pub use exec::pass_of;
 use ids::Ids;
 use place::{Node, Places, lock, own_path};
 use tasks::{State, Tasks};
@@ -178,7 +181,7 @@ impl World {
     }
 
     fn decide(&self, call: &Call, listener: &Listener) -> Result<Reply, Errno> {
-        let (operation, arguments) = self.forms.of(call.number, &call.arguments).ok_or(Errno::NOSYS)?;
+        let (operation, arguments) = self.forms.of(call.abi(), call.number, &call.arguments).ok_or(Errno::NOSYS)?;
         let process = self.tasks.of(call.thread)?;
         let view = process.view(call.thread);
         let caller = Caller { world: self, call, listener, process, view, arguments };

@@ -7,7 +7,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use crate::emulate::calls;
+use crate::emulate::abi::Abi as Programs;
+use crate::emulate::{calls, pass_of};
 use crate::{notify, sys};
 
 /// A system call's answer.
@@ -330,8 +331,28 @@ const LOOKS: &[libc::c_long] = &[libc::SYS_ptrace, libc::SYS_process_vm_readv, l
 /// kcmp, pidfd_getfd, process_madvise
 const LOOKS_BY_TWO: &[u32] = &[libc::SYS_kcmp as u32, 438, 440];
 
+/// Calls of i386 only: the oldest stat(2), uname(2) and fstat(2), which no library uses, uselib(2), and socketcall(2),
+/// whose arguments are in memory.
+const UNKNOWN_I386: &[u32] = &[18, 28, 84, 59, 109, 86, 102];
+
 /// The rules of one architecture; the first that fits a call counts.
-fn emulation(own: &Abi, passes: Passes, wall: Wall) -> Vec<(u32, Rule)> {
+fn emulation(abi: &Abi, programs: Programs, passes: Passes, wall: Wall) -> Vec<(u32, Rule)> {
+    let Some(own) = ABIS.first() else { return Vec::new() };
+    // The other number is a secret, which 32 bits are too few for: there it never fits.
+    let passes = Passes { execute: pass_of(programs, passes.execute), ..passes };
+    let rules = own_rules(own, passes, wall).into_iter();
+    let mut rules: Vec<_> =
+        rules.flat_map(|(number, rule)| programs.numbers(number).map(move |number| (number, rule))).collect();
+    if programs == Programs::I386 {
+        rules.extend(UNKNOWN_I386.iter().map(|number| (*number, Rule::Refuse(NOT_THERE))));
+    }
+    rules.extend(abi.refused.iter().map(|number| (*number, Rule::Refuse(NOT_PERMITTED))));
+    rules.extend(calls::numbers(programs).map(|number| (number, Rule::Ask)));
+    rules
+}
+
+/// With the numbers of this machine's own calls.
+fn own_rules(own: &Abi, passes: Passes, wall: Wall) -> Vec<(u32, Rule)> {
     let mut rules = vec![
         (libc::SYS_execveat as u32, Rule::AskUnlessOurs(passes.execute)),
         (libc::SYS_sendmsg as u32, Rule::AskUnlessOurs(passes.send)),
@@ -355,8 +376,6 @@ fn emulation(own: &Abi, passes: Passes, wall: Wall) -> Vec<(u32, Rule)> {
         rules.extend(LOOKS_BY_TWO.iter().map(|number| (*number, Rule::Refuse(NOT_PERMITTED))));
     }
     rules.extend(UNKNOWN.iter().chain(UNKNOWN_OLD).map(|number| (*number, Rule::Refuse(NOT_THERE))));
-    rules.extend(own.refused.iter().map(|number| (*number, Rule::Refuse(NOT_PERMITTED))));
-    rules.extend(calls::numbers().map(|number| (number, Rule::Ask)));
     rules
 }
 
@@ -434,20 +453,33 @@ fn answer_where(conditions: &[(u32, &[u32])], found: u32) -> Vec<libc::sock_filt
     all
 }
 
-/// Asks about every call of this machine's own architecture that has to do with files or ids, lets those pass that only work
-/// on what is open, and refuses what would get around it. The numbers are compared first and nothing else is looked at
-/// for calls that pass, so that the kernel remembers the answer (Linux 5.11) and asks the filter no more.
+/// Asks about every call that has to do with files or ids, lets those pass that only work on what is open, and refuses what
+/// would get around it. The numbers are compared first and nothing else is looked at for calls that pass, so that the kernel
+/// remembers the answer (Linux 5.11) and asks the filter no more.
 fn emulating(passes: Passes, wall: Wall) -> Vec<libc::sock_filter> {
-    let Some(own) = ABIS.first() else { return vec![answer(NOT_THERE)] };
-    let mut all = vec![load(ARCH), when(libc::BPF_JEQ, own.arch, 1)];
-    // Over the refusal of other architectures.
-    all.push(statement(libc::BPF_JMP | libc::BPF_JA, 1, 0, 0));
+    let mut all = vec![load(ARCH)];
+    for (index, abi) in ABIS.iter().enumerate() {
+        let programs = match index {
+            0 => Programs::Own,
+            _ if Programs::I386.is_here() && Programs::I386.audit() == Some(abi.arch) => Programs::I386,
+            _ => continue,
+        };
+        let section = emulating_one(abi, programs, passes, wall);
+        // Sections are longer than a comparison can jump.
+        all.extend([when(libc::BPF_JEQ, abi.arch, 1), statement(libc::BPF_JMP | libc::BPF_JA, 1, 0, 0)]);
+        all.push(statement(libc::BPF_JMP | libc::BPF_JA, section.len() as u32, 0, 0));
+        all.extend(section);
+    }
     all.push(answer(NOT_THERE));
-    all.push(load(NUMBER));
-    if let Some(end) = own.numbers_end {
+    all
+}
+
+fn emulating_one(abi: &Abi, programs: Programs, passes: Passes, wall: Wall) -> Vec<libc::sock_filter> {
+    let mut all = vec![load(NUMBER)];
+    if let Some(end) = abi.numbers_end {
         all.extend([when(libc::BPF_JGE, end, 1), answer(NOT_THERE)]);
     }
-    for (number, rule) in emulation(own, passes, wall) {
+    for (number, rule) in emulation(abi, programs, passes, wall) {
         let statements = statements(rule);
         all.push(when(libc::BPF_JEQ, number, statements.len() as u8));
         all.extend(statements);
@@ -599,6 +631,43 @@ mod tests {
                 let got = answer_with(&program, ABIS[0].arch, *number as u32, *arguments);
                 assert_eq!(got, *wanted, "{number} {arguments:?} {wall:?}");
             }
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn programs_of_i386_are_asked_by_their_own_numbers() {
+        const PASSES: Passes = Passes { execute: 0x8234_5678_9abc_def0, send: 0x8234_5678_9abc_0001 };
+        let program = emulating(PASSES, Wall::None);
+        let [own, i386] = [ABIS[0].arch, ABIS[1].arch];
+        for (arch, number, first, wanted) in [
+            (own, 257, 0, ASK),
+            (own, 295, 0, ALLOW),
+            (own, 0x4000_0000 | 257, 0, NOT_THERE),
+            (i386, 295, 0, ASK),
+            (i386, 257, 0, ALLOW),
+            (i386, 5, 0, ASK),
+            (i386, 24, 0, ASK),
+            (i386, 102, 1, NOT_THERE),
+            (i386, 437, 0, NOT_THERE),
+            (i386, 120, libc::CLONE_NEWUSER as u32, NOT_PERMITTED),
+            (i386, 120, 0x11, ASK),
+            (i386, 2, 0, ASK),
+            (i386, 37, 0, ASK),
+            (i386, 4, 0, ALLOW),
+            (0x1234, 4, 0, NOT_THERE),
+        ] {
+            assert_eq!(answer_of(&program, arch, number, first), wanted, "{arch:x} {number}");
+        }
+        // What is passed there has 32 bits, and the other number has more.
+        for (number, last, wanted) in
+            [(358, 0x9abc_def0, ALLOW), (358, 0x9abc_0001, ASK), (370, 0x9abc_0001, ASK), (370, 0, ASK)]
+        {
+            assert_eq!(answer_with(&program, i386, number, [0, 0, 0, 0, 0, last]), wanted, "{number}");
+        }
+        for (number, _) in own_rules(&ABIS[0], PASSES, Wall::None) {
+            // Every rule has its number.
+            assert!(Programs::I386.numbers(number).next().is_some(), "{number}");
         }
     }
 

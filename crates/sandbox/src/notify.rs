@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
+use crate::emulate::abi::Abi;
 use crate::{filter, sys};
 
 /// Commands of the listener; the sizes in them are those of the structures below (`linux/seccomp.h`).
@@ -241,6 +242,10 @@ impl Listener {
 }
 
 impl Call {
+    pub fn abi(&self) -> Abi {
+        Abi::of_call(self.arch)
+    }
+
     /// An argument of type int, unsigned or mode_t: the upper half of a register means nothing.
     pub fn number_at(&self, index: usize) -> u32 {
         self.arguments[index] as u32

@@ -69,6 +69,11 @@ impl Caller<'_> {
         memory::bytes(self.call.thread, address, length)
     }
 
+    /// Numbers of type unsigned long, or addresses.
+    pub fn words<const N: usize>(&self, address: u64) -> Result<[u64; N], Errno> {
+        memory::words(self.call.thread, self.call.abi(), address)
+    }
+
     pub fn path(&self, address: u64) -> Result<Vec<u8>, Errno> {
         memory::path(self.call.thread, address)
     }

@@ -2,6 +2,7 @@
 //!
 //! Old calls are newer ones with fixed arguments: `open(path, flags, mode)` is `openat(AT_FDCWD, path, flags, mode)`.
 
+use super::abi::Abi;
 use super::caller::{Caller, Handled};
 use super::change::{self, Times};
 use super::ids::Kind;
@@ -13,6 +14,8 @@ use super::{files, identity, open, others, program, sockets};
 pub enum Operation {
     Open,
     Stat,
+    /// With the older of the two structures of i386.
+    ShortStat,
     Statx,
     Access,
     ReadLink,
@@ -21,6 +24,7 @@ pub enum Operation {
     ChangeDirectoryTo,
     ChangeRoot,
     FileSystem,
+    ShortFileSystem,
     GetAttribute,
     ListAttributes,
     SetAttribute,
@@ -44,6 +48,12 @@ pub enum Operation {
     SetFiles(Kind),
     Groups,
     SetGroups,
+    /// With ids of 16 bits.
+    ShortId(Kind, Which),
+    ShortIds(Kind),
+    SetShortFiles(Kind),
+    ShortGroups,
+    SetShortGroups,
     Capabilities,
     SetCapabilities,
     SystemName,
@@ -81,9 +91,15 @@ pub enum Argument {
     /// The call's own argument with this index.
     A(usize),
     Is(u64),
+    /// 32 bits with a sign.
+    Signed(usize),
+    /// 64 bits in two arguments, the lower half first.
+    Both(usize, usize),
+    /// An id of 16 bits, of which the last stands for none.
+    Short(usize),
 }
 
-use Argument::{A, Is};
+use Argument::{A, Both, Is, Short, Signed};
 use Operation as O;
 
 const CWD: Argument = Is(libc::AT_FDCWD as u64);
@@ -233,37 +249,89 @@ fn all() -> impl Iterator<Item = &'static Form> {
     EVERYWHERE.iter().chain(OLD)
 }
 
+/// Calls of i386 that this machine does not have, or whose arguments are others.
+const I386: &[Form] = &[
+    (106, O::ShortStat, &[CWD, A(0), A(1), NONE]),
+    (107, O::ShortStat, &[CWD, A(0), A(1), NO_FOLLOW]),
+    (108, O::ShortStat, &[A(0), NONE, A(1), EMPTY]),
+    (99, O::ShortFileSystem, &[A(0), A(1)]),
+    (268, O::FileSystem, &[A(0), A(2), A(1)]),
+    (92, O::Truncate, &[A(0), Signed(1)]),
+    (193, O::Truncate, &[A(0), Both(1, 2)]),
+    (412, O::ChangeTimes(Times::LongNanoseconds), &[A(0), A(1), A(2), A(3)]),
+    (182, O::ChangeOwner, &[CWD, A(0), Short(1), Short(2), NONE]),
+    (16, O::ChangeOwner, &[CWD, A(0), Short(1), Short(2), NO_FOLLOW]),
+    (95, O::ChangeOwner, &[A(0), NONE, Short(1), Short(2), EMPTY]),
+    (24, O::ShortId(Kind::User, Which::Real), &[]),
+    (49, O::ShortId(Kind::User, Which::Effective), &[]),
+    (47, O::ShortId(Kind::Group, Which::Real), &[]),
+    (50, O::ShortId(Kind::Group, Which::Effective), &[]),
+    (165, O::ShortIds(Kind::User), &[A(0), A(1), A(2)]),
+    (171, O::ShortIds(Kind::Group), &[A(0), A(1), A(2)]),
+    (23, O::SetId(Kind::User), &[Short(0)]),
+    (46, O::SetId(Kind::Group), &[Short(0)]),
+    (70, O::SetTwo(Kind::User), &[Short(0), Short(1)]),
+    (71, O::SetTwo(Kind::Group), &[Short(0), Short(1)]),
+    (164, O::SetThree(Kind::User), &[Short(0), Short(1), Short(2)]),
+    (170, O::SetThree(Kind::Group), &[Short(0), Short(1), Short(2)]),
+    (138, O::SetShortFiles(Kind::User), &[Short(0)]),
+    (139, O::SetShortFiles(Kind::Group), &[Short(0)]),
+    (80, O::ShortGroups, &[A(0), A(1)]),
+    (81, O::SetShortGroups, &[A(0), A(1)]),
+];
+
+/// The forms of an architecture's calls, by number; what stands later counts.
+fn forms(abi: Abi, own: impl Iterator<Item = &'static Form>) -> impl Iterator<Item = (u32, &'static Form)> {
+    let own = own.flat_map(move |form| abi.numbers(form.0 as u32).map(move |number| (number, form)));
+    let others = if abi == Abi::I386 { I386 } else { &[] };
+    own.chain(others.iter().map(|form| (form.0 as u32, form)))
+}
+
 /// Numbers of the calls that the filter asks about.
-pub fn numbers() -> impl Iterator<Item = u32> {
-    all().map(|(number, _, _)| *number as u32)
+pub fn numbers(abi: Abi) -> impl Iterator<Item = u32> {
+    let numbers: std::collections::BTreeSet<u32> = forms(abi, all()).map(|(number, _)| number).collect();
+    numbers.into_iter()
 }
 
 /// Forms by the call's number.
-pub struct Forms(Vec<Option<&'static Form>>);
+pub struct Forms {
+    own: Vec<Option<&'static Form>>,
+    i386: Vec<Option<&'static Form>>,
+}
 
 impl Forms {
     pub fn new() -> Forms {
-        let mut forms = vec![None; 512];
-        for form in all().chain(SOMETIMES) {
-            if let Some(slot) = forms.get_mut(form.0 as usize) {
-                *slot = Some(form);
+        let table = |abi| {
+            let mut table = vec![None; 512];
+            for (number, form) in forms(abi, all().chain(SOMETIMES)) {
+                if let Some(slot) = table.get_mut(number as usize) {
+                    *slot = Some(form);
+                }
             }
-        }
-        Forms(forms)
+            table
+        };
+        Forms { own: table(Abi::Own), i386: table(Abi::I386) }
     }
 
     pub fn is_open(&self, number: i32) -> bool {
-        self.of(number, &[0; 6]).is_some_and(|(operation, _)| matches!(operation, Operation::Open))
+        self.of(Abi::Own, number, &[0; 6]).is_some_and(|(operation, _)| matches!(operation, Operation::Open))
     }
 
     /// The operation and its arguments.
-    pub fn of(&self, number: i32, arguments: &[u64; 6]) -> Option<(Operation, [u64; 6])> {
-        let (_, operation, from) = (*self.0.get(usize::try_from(number).ok()?)?)?;
+    pub fn of(&self, abi: Abi, number: i32, arguments: &[u64; 6]) -> Option<(Operation, [u64; 6])> {
+        let table = match abi {
+            Abi::Own => &self.own,
+            Abi::I386 => &self.i386,
+        };
+        let (_, operation, from) = (*table.get(usize::try_from(number).ok()?)?)?;
         let mut formed = [0; 6];
         for (to, from) in formed.iter_mut().zip(*from) {
-            *to = match from {
-                A(index) => arguments[*index],
-                Is(value) => *value,
+            *to = match *from {
+                A(index) => arguments[index],
+                Is(value) => value,
+                Signed(index) => i64::from(arguments[index] as i32) as u64,
+                Both(low, high) => u64::from(arguments[low] as u32) | arguments[high] << 32,
+                Short(index) => u64::from(super::ids::long(arguments[index] as u16)),
             };
         }
         Some((*operation, formed))
@@ -279,6 +347,7 @@ pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {
     match operation {
         O::Open => open::open(caller),
         O::Stat => files::stat(caller),
+        O::ShortStat => files::short_stat(caller),
         O::Statx => files::statx(caller),
         O::Access => files::access(caller),
         O::ReadLink => files::readlink(caller),
@@ -287,6 +356,7 @@ pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {
         O::ChangeDirectoryTo => files::fchdir(caller),
         O::ChangeRoot => files::chroot(caller),
         O::FileSystem => files::statfs(caller),
+        O::ShortFileSystem => files::short_statfs(caller),
         O::GetAttribute => files::getxattr(caller),
         O::ListAttributes => files::listxattr(caller),
         // The call's own flags stand where the form has none.
@@ -311,6 +381,11 @@ pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {
         O::SetFiles(kind) => identity::set_files(caller, kind),
         O::Groups => identity::groups(caller),
         O::SetGroups => identity::set_groups(caller),
+        O::ShortId(kind, which) => identity::short_id(caller, kind, which),
+        O::ShortIds(kind) => identity::short_ids(caller, kind),
+        O::SetShortFiles(kind) => identity::set_short_files(caller, kind),
+        O::ShortGroups => identity::short_groups(caller),
+        O::SetShortGroups => identity::set_short_groups(caller),
         O::Capabilities => identity::capabilities(caller),
         O::SetCapabilities => identity::set_capabilities(caller),
         O::SystemName => identity::system_name(caller),
@@ -333,5 +408,33 @@ pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {
         O::OwnFile => others::own_file(caller),
         O::Trace => others::trace(caller),
         O::Priority(what) => others::priority(caller, what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call that is added for this machine must not be forgotten for the other one's programs.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn every_call_has_a_number_of_i386() {
+        for form in all().chain(SOMETIMES) {
+            let there = Abi::I386.numbers(form.0 as u32).next().is_some();
+            assert!(there || form.0 == libc::SYS_truncate, "{form:?}");
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn arguments_of_i386_get_the_common_form() {
+        let forms = Forms::new();
+        let of = |number, arguments| forms.of(Abi::I386, number, &arguments).expect("a call").1;
+        assert_eq!(of(5, [7, 8, 9, 0, 0, 0])[..4], [libc::AT_FDCWD as u64, 7, 8, 9]);
+        assert_eq!(of(92, [7, 0xffff_ffff, 0, 0, 0, 0])[..2], [7, u64::MAX]);
+        assert_eq!(of(193, [7, 0x8000_0000, 1, 0, 0, 0])[..2], [7, 0x1_8000_0000]);
+        assert_eq!(of(182, [7, 0xffff, 0x1_0005, 0, 0, 0])[1..4], [7, 0xffff_ffff, 5]);
+        assert_eq!(of(268, [7, 84, 9, 0, 0, 0])[..3], [7, 9, 84]);
+        assert!(forms.of(Abi::I386, 4, &[0; 6]).is_none() && forms.of(Abi::I386, -1, &[0; 6]).is_none());
     }
 }

@@ -6,6 +6,7 @@ use rootfs::FileKind;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Statx, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use super::abi::Abi;
 use super::caller::{AT_FDCWD, Caller, DONE, Entry, Handled, errno, look_by};
 use super::ids::WRITE;
 use super::links;
@@ -238,6 +239,8 @@ fn real(caller: &Caller<'_>, target: &Target) -> Result<Statx, Errno> {
 pub enum Times {
     /// Two `struct timespec`, which may be `UTIME_NOW` and `UTIME_OMIT`.
     Nanoseconds,
+    /// The same with 64 bits for every number, in every program.
+    LongNanoseconds,
     /// Two `struct timeval`.
     Microseconds,
     /// `struct utimbuf`
@@ -270,27 +273,32 @@ pub fn times(caller: &Caller<'_>, written: Times) -> Handled {
 
 fn read_times(caller: &Caller<'_>, written: Times) -> Result<Timestamps, Errno> {
     let address = caller.arguments[2];
-    let time = |seconds: u64, nanoseconds: u64| Timespec { tv_sec: seconds as i64, tv_nsec: nanoseconds as _ };
+    let time = |seconds: i64, nanoseconds: i64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
     let both = |access, modification| Timestamps { last_access: access, last_modification: modification };
     if address == 0 {
         let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
         return Ok(both(now, now));
     }
-    let thread = caller.call.thread;
+    let (thread, abi) = (caller.call.thread, caller.call.abi());
     match written {
         Times::Nanoseconds => {
-            let [a, b, c, d] = memory::numbers(thread, address)?;
+            let [a, b, c, d] = memory::longs(thread, abi, address)?;
             Ok(both(time(a, b), time(c, d)))
         }
+        Times::LongNanoseconds => {
+            let [a, b, c, d] = memory::longs(thread, Abi::Own, address)?;
+            // The upper half is padding.
+            Ok(both(time(a, i64::from(b as i32)), time(c, i64::from(d as i32))))
+        }
         Times::Microseconds => {
-            let [a, b, c, d] = memory::numbers(thread, address)?;
-            if b >= 1_000_000 || d >= 1_000_000 {
+            let [a, b, c, d] = memory::longs(thread, abi, address)?;
+            if !(0..1_000_000).contains(&b) || !(0..1_000_000).contains(&d) {
                 return Err(Errno::INVAL);
             }
             Ok(both(time(a, b * 1000), time(c, d * 1000)))
         }
         Times::Seconds => {
-            let [a, b] = memory::numbers(thread, address)?;
+            let [a, b] = memory::longs(thread, abi, address)?;
             Ok(both(time(a, 0), time(b, 0)))
         }
     }

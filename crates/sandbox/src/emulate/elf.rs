@@ -8,6 +8,8 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
+use super::abi::Abi;
+
 /// `e_machine` of this machine's own programs, of the ELF specifications of the processors.
 #[cfg(target_arch = "x86_64")]
 pub const MACHINE: u16 = 62;
@@ -22,10 +24,18 @@ const ADDRESSES_END: u64 = 1 << 47;
 #[cfg(not(target_arch = "x86_64"))]
 const ADDRESSES_END: u64 = 1 << 48;
 
+/// `e_machine` of i386 programs; the second is for the i486 and never became usual.
+const MACHINES_I386: [u16; 2] = [3, 6];
+/// The last page but one of 32 bits (`asm/page_64_types.h` IA32_PAGE_OFFSET).
+const ADDRESSES_END_I386: u64 = 0xffff_e000;
+
 const HEADER: usize = 64;
-pub const PROGRAM_HEADER: usize = 56;
-/// The kernel's limit: 64 KiB of program headers.
-const MAX_PROGRAM_HEADERS: usize = 65536 / PROGRAM_HEADER;
+const PROGRAM_HEADER: usize = 56;
+/// Of programs of 32 bits.
+const HEADER_32: usize = 52;
+const PROGRAM_HEADER_32: usize = 32;
+/// The kernel's limit of all program headers together.
+const MAX_PROGRAM_HEADERS: usize = 65536;
 /// Programs have two to ten. The limit bounds the table that is made of them.
 const MAX_SEGMENTS: usize = 128;
 /// From the first byte in memory to the last. It has to fit beside the other things of an address space.
@@ -54,6 +64,7 @@ pub struct Segment {
 /// What the headers of a program say.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Image {
+    pub abi: Abi,
     /// It runs only at the addresses that it names (ET_EXEC).
     pub fixed: bool,
     pub entry: u64,
@@ -70,6 +81,11 @@ pub struct Image {
 }
 
 impl Image {
+    /// Bytes of a program header.
+    pub fn header_size(&self) -> usize {
+        program_header(self.abi)
+    }
+
     /// First byte and the one behind the last.
     pub fn span(&self) -> (u64, u64) {
         let start = self.segments.first().map_or(0, |segment| segment.address);
@@ -87,6 +103,20 @@ pub fn open(file: BorrowedFd<'_>) -> Result<Image, Errno> {
     parse(&mut |buffer, at| rustix::io::pread(file, buffer, at), size, rustix::param::page_size() as u64)
 }
 
+fn program_header(abi: Abi) -> usize {
+    match abi {
+        Abi::Own => PROGRAM_HEADER,
+        Abi::I386 => PROGRAM_HEADER_32,
+    }
+}
+
+fn addresses_end(abi: Abi) -> u64 {
+    match abi {
+        Abi::Own => ADDRESSES_END,
+        Abi::I386 => ADDRESSES_END_I386,
+    }
+}
+
 /// As pread(2): may give less than was asked for.
 pub type Read<'r> = &'r mut dyn FnMut(&mut [u8], u64) -> Result<usize, Errno>;
 
@@ -99,7 +129,8 @@ pub fn parse(read: Read<'_>, size: u64, page: u64) -> Result<Image, Errno> {
     let count = fill(read, &mut start, 0)?;
     let start = &start[..count];
     let header = Header::of(start)?;
-    let length = header.count * PROGRAM_HEADER;
+    let size_of_one = program_header(header.abi);
+    let length = header.count * size_of_one;
     // They nearly always follow the header: then it was one read.
     let direct = usize::try_from(header.offset).ok().and_then(|at| start.get(at..at.checked_add(length)?));
     let mut elsewhere = Vec::new();
@@ -111,22 +142,29 @@ pub fn parse(read: Read<'_>, size: u64, page: u64) -> Result<Image, Errno> {
             &elsewhere
         }
     };
-    let headers: Vec<ProgramHeader> = headers.chunks_exact(PROGRAM_HEADER).map(ProgramHeader::of).collect();
-    let segments = segments(&headers, size, page)?;
+    let read_one = match header.abi {
+        Abi::Own => ProgramHeader::of,
+        Abi::I386 => ProgramHeader::of_32,
+    };
+    let headers: Vec<ProgramHeader> = headers.chunks_exact(size_of_one).map(read_one).collect();
+    let segments = segments(&headers, size, page, addresses_end(header.abi))?;
     let stack = headers.iter().rev().find(|header| header.kind == STACK);
     Ok(Image {
+        abi: header.abi,
         fixed: header.fixed,
         entry: header.entry,
         headers: in_memory(&segments, header.offset),
         header_count: header.count as u16,
         interpreter: interpreter(read, &headers)?,
-        executable_stack: stack.is_some_and(|stack| stack.flags & 1 != 0),
+        // Without a word about it a program of i386 may have code anywhere, and its stack is where it has some.
+        executable_stack: stack.map_or(header.abi == Abi::I386, |stack| stack.flags & 1 != 0),
         alignment: alignment(&headers, page)?,
         segments,
     })
 }
 
 struct Header {
+    abi: Abi,
     fixed: bool,
     entry: u64,
     /// Of the program headers.
@@ -136,21 +174,34 @@ struct Header {
 
 impl Header {
     fn of(bytes: &[u8]) -> Result<Header, Errno> {
-        /// 64 bits, the lowest byte first.
-        const IDENTITY: &[u8] = b"\x7fELF\x02\x01";
-        let bytes = bytes.get(..HEADER).filter(|bytes| bytes.starts_with(IDENTITY)).ok_or(Errno::NOEXEC)?;
+        // The lowest byte first.
+        let abi = match bytes.get(..6) {
+            Some(b"\x7fELF\x02\x01") if bytes.len() >= HEADER => Abi::Own,
+            Some(b"\x7fELF\x01\x01") if bytes.len() >= HEADER_32 && Abi::I386.is_here() => Abi::I386,
+            _ => return Err(Errno::NOEXEC),
+        };
         let fixed = match half(bytes, 16) {
             2 => true,
             3 => false,
             _ => return Err(Errno::NOEXEC),
         };
-        let header =
-            Header { fixed, entry: long(bytes, 24), offset: long(bytes, 32), count: usize::from(half(bytes, 56)) };
-        let usable = half(bytes, 18) == MACHINE
-            && usize::from(half(bytes, 54)) == PROGRAM_HEADER
-            && (1..=MAX_PROGRAM_HEADERS).contains(&header.count)
-            && header.entry < ADDRESSES_END;
-        if usable { Ok(header) } else { Err(Errno::NOEXEC) }
+        let machine = half(bytes, 18);
+        let (known, entry, offset, size, count) = match abi {
+            Abi::Own => (machine == MACHINE, long(bytes, 24), long(bytes, 32), half(bytes, 54), half(bytes, 56)),
+            Abi::I386 => (
+                MACHINES_I386.contains(&machine),
+                word(bytes, 24).into(),
+                word(bytes, 28).into(),
+                half(bytes, 42),
+                half(bytes, 44),
+            ),
+        };
+        let (size, count) = (usize::from(size), usize::from(count));
+        let usable = known
+            && size == program_header(abi)
+            && (1..=MAX_PROGRAM_HEADERS / size).contains(&count)
+            && entry < addresses_end(abi);
+        if usable { Ok(Header { abi, fixed, entry, offset, count }) } else { Err(Errno::NOEXEC) }
     }
 }
 
@@ -177,10 +228,23 @@ impl ProgramHeader {
         }
     }
 
+    fn of_32(bytes: &[u8]) -> ProgramHeader {
+        let word = |at| u64::from(word(bytes, at));
+        ProgramHeader {
+            kind: word(0) as u32,
+            flags: word(24) as u32,
+            offset: word(4),
+            address: word(8),
+            file_size: word(16),
+            memory_size: word(20),
+            alignment: word(28),
+        }
+    }
+
     /// A segment that lies in the file and in the address space, and whose pages are whole pages of the file.
-    fn segment(&self, size: u64, page: u64) -> Option<Segment> {
+    fn segment(&self, size: u64, page: u64, addresses_end: u64) -> Option<Segment> {
         let in_file = self.offset.checked_add(self.file_size)? <= size || self.file_size == 0;
-        let in_memory = self.address.checked_add(self.memory_size)? <= ADDRESSES_END;
+        let in_memory = self.address.checked_add(self.memory_size)? <= addresses_end;
         let aligned = self.address % page == self.offset % page || self.file_size == 0;
         (in_file && in_memory && aligned && self.file_size <= self.memory_size).then_some(Segment {
             address: self.address,
@@ -194,10 +258,10 @@ impl ProgramHeader {
     }
 }
 
-fn segments(headers: &[ProgramHeader], size: u64, page: u64) -> Result<Vec<Segment>, Errno> {
+fn segments(headers: &[ProgramHeader], size: u64, page: u64, addresses_end: u64) -> Result<Vec<Segment>, Errno> {
     let mut all: Vec<Segment> = Vec::new();
     for header in headers.iter().filter(|header| header.kind == LOAD && header.memory_size > 0) {
-        let segment = header.segment(size, page).ok_or(Errno::NOEXEC)?;
+        let segment = header.segment(size, page, addresses_end).ok_or(Errno::NOEXEC)?;
         let overlaps = all.last().is_some_and(|last| segment.address < last.address + last.memory_size);
         if overlaps || all.len() == MAX_SEGMENTS {
             return Err(Errno::NOEXEC);

@@ -22,6 +22,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 
+use super::abi::Abi;
 use super::elf::{self, Image};
 use super::stub::{self, Loader, Step};
 use crate::notify::{Call, Listener};
@@ -57,6 +58,14 @@ pub struct Request<'a> {
 /// The caller can read it (`/proc/self/syscall`): it saves a second question and is no permission.
 pub type Pass = u64;
 
+/// As much of a pass as an argument of such a program holds.
+pub const fn pass_of(abi: Abi, pass: Pass) -> Pass {
+    match abi {
+        Abi::Own => pass,
+        Abi::I386 => pass as u32 as Pass,
+    }
+}
+
 /// Has the caller execute a program. `at_exec` is called when the old program is gone and before the new one has done anything.
 ///
 /// # Errors
@@ -69,8 +78,8 @@ pub fn execute(
     request: &Request<'_>,
     at_exec: &mut dyn FnMut(),
 ) -> Result<(), Errno> {
-    let loader = stub::loader()?;
     let program = image(request.program)?;
+    let loader = stub::loader(program.abi)?;
     let interpreter = request.interpreter.map(image).transpose().map_err(|error| match error {
         // A shell would take a program without one for a script.
         Errno::NOEXEC => Errno::LIBBAD,
@@ -78,6 +87,9 @@ pub fn execute(
     })?;
     if program.interpreter.is_some() != interpreter.is_some() {
         return Err(Errno::NOEXEC);
+    }
+    if interpreter.as_ref().is_some_and(|interpreter| interpreter.abi != program.abi) {
+        return Err(Errno::LIBBAD);
     }
     let empty = tracee::end_of_text(call.thread, request.path)?;
     let _turn = Turn::of(call.thread);
@@ -132,11 +144,12 @@ impl Change<'_> {
         tracee.interrupt()?;
         // The answer does not matter, it is replaced. Where the interruption has ended the wait there is none any more.
         self.listener.refuse(self.call, Errno::NOSYS)?;
-        let saved = tracee.stopped()?;
+        let abi = self.call.abi();
+        let saved = tracee.stopped(abi)?;
         let outcome = match loader {
             Ok(loader) => {
                 let Request { argv, envp, .. } = *self.request;
-                let arguments = [loader as u64, self.empty, argv, envp, EMPTY_PATH, self.pass];
+                let arguments = [loader as u64, self.empty, argv, envp, EMPTY_PATH, pass_of(abi, self.pass)];
                 tracee.call(&saved, instruction, libc::SYS_execveat, arguments)?
             }
             Err(error) => Outcome::Returned(-i64::from(error.raw_os_error())),
@@ -168,7 +181,8 @@ impl Change<'_> {
     /// Makes the new stack and the loader's table, and lets the caller go on.
     fn start(&self, tracee: &mut Tracee, given: &Given, signals: u64) -> Result<(), Gone> {
         let mut registers = tracee.registers()?;
-        let old = Vectors::read(&mut |at, buffer| tracee.read(at, buffer), registers.stack())?;
+        let abi = self.program.abi;
+        let old = Vectors::read(abi, &mut |at, buffer| tracee.read(at, buffer), registers.stack())?;
         let room = Room::of(registers.stack(), &old, rustix::param::page_size() as u64);
         let [random] = layout::random()?;
         let program = room.program(&self.program, random);
@@ -192,7 +206,8 @@ impl Change<'_> {
             (Some(image), Some(bias)) => image.entry.wrapping_add(bias),
             _ => self.program.entry.wrapping_add(program),
         };
-        let (table, bytes) = layout::table(steps, &self.request.name, Step::Jump { stack, entry }, content);
+        let jump = Step::Jump { stack, entry };
+        let (table, bytes) = layout::table(abi, steps, &self.request.name, jump, content);
         tracee.write(table, &bytes)?;
         registers.set_stack(table);
         tracee.set_registers(&registers)?;
@@ -204,7 +219,7 @@ impl Change<'_> {
         let [uid, euid, gid, egid] = self.request.ids.map(u64::from);
         [
             (stack::HEADERS, self.program.headers.map_or(0, |address| address.wrapping_add(program))),
-            (stack::HEADER_SIZE, elf::PROGRAM_HEADER as u64),
+            (stack::HEADER_SIZE, self.program.header_size() as u64),
             (stack::HEADER_COUNT, u64::from(self.program.header_count)),
             (stack::INTERPRETER, interpreter.unwrap_or(0)),
             (stack::ENTRY, self.program.entry.wrapping_add(program)),

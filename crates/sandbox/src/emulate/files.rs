@@ -7,7 +7,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use rustix::fs::{CWD, FileType, Statx, StatxFlags};
 use rustix::io::Errno;
 
+use super::abi::Abi;
 use super::caller::{AT_FDCWD, Caller, DONE, Handled, NO_FOLLOW, Reply, errno, look_by};
+use super::i386;
 use super::ids::{EXECUTE, WRITE};
 use super::memory::raw;
 use super::place::{LOOK, Node, Spot, Target, read_link, type_of};
@@ -18,7 +20,17 @@ const XATTR_SIZE_MAX: usize = 65536;
 /// (directory, path, buffer, flags)
 pub fn stat(caller: &Caller<'_>) -> Handled {
     let (_, found) = caller.existing(0, 1, caller.number(3))?;
-    caller.write(caller.arguments[2], raw(&classic(&found)))?;
+    match caller.call.abi() {
+        Abi::Own => caller.write(caller.arguments[2], raw(&classic(&found)))?,
+        Abi::I386 => caller.write(caller.arguments[2], &i386::stat64(&found))?,
+    }
+    DONE
+}
+
+/// (directory, path, buffer, flags)
+pub fn short_stat(caller: &Caller<'_>) -> Handled {
+    let (_, found) = caller.existing(0, 1, caller.number(3))?;
+    caller.write(caller.arguments[2], &i386::stat(&found)?)?;
     DONE
 }
 
@@ -153,14 +165,27 @@ pub fn chroot(caller: &Caller<'_>) -> Handled {
     DONE
 }
 
-/// (path, buffer)
+/// (path, buffer), and for i386 the buffer's size
 pub fn statfs(caller: &Caller<'_>) -> Handled {
+    match caller.call.abi() {
+        Abi::Own => caller.write(caller.arguments[1], raw(&file_system(caller)?))?,
+        Abi::I386 if caller.arguments[2] != i386::STATFS64 => return Err(Errno::INVAL),
+        Abi::I386 => caller.write(caller.arguments[1], &i386::statfs64(&file_system(caller)?))?,
+    }
+    DONE
+}
+
+/// (path, buffer)
+pub fn short_statfs(caller: &Caller<'_>) -> Handled {
+    caller.write(caller.arguments[1], &i386::statfs(&file_system(caller)?)?)?;
+    DONE
+}
+
+fn file_system(caller: &Caller<'_>) -> Result<rustix::fs::StatFs, Errno> {
     let path = caller.path(caller.arguments[0])?;
     let target = caller.walk(AT_FDCWD, &path, true)?;
     target.existing()?;
-    let found = rustix::fs::statfs(caller.handle(&target)?.path.as_c_str())?;
-    caller.write(caller.arguments[1], raw(&found))?;
-    DONE
+    rustix::fs::statfs(caller.handle(&target)?.path.as_c_str())
 }
 
 /// A file, and who keeps its attributes.

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::caller::{Caller, DONE, Handled, Reply};
 use super::calls::Which;
-use super::ids::{GROUPS_MAX, Ids, Kind};
+use super::ids::{self, GROUPS_MAX, Ids, Kind};
 use super::memory;
 use super::tasks::Process;
 
@@ -25,11 +25,27 @@ pub fn id(caller: &Caller<'_>, kind: Kind, which: Which) -> Handled {
     })
 }
 
+pub fn short_id(caller: &Caller<'_>, kind: Kind, which: Which) -> Handled {
+    match id(caller, kind, which)? {
+        Reply::Value(id) => caller.ok(ids::short(id as u32)),
+        other => Ok(other),
+    }
+}
+
 /// (real, effective, saved)
 pub fn ids(caller: &Caller<'_>, kind: Kind) -> Handled {
     let set = caller.view.ids.of(kind);
     for (index, id) in [set.real, set.effective, set.saved].into_iter().enumerate() {
         caller.write(caller.arguments[index], &id.to_le_bytes())?;
+    }
+    DONE
+}
+
+/// (real, effective, saved)
+pub fn short_ids(caller: &Caller<'_>, kind: Kind) -> Handled {
+    let set = caller.view.ids.of(kind);
+    for (index, id) in [set.real, set.effective, set.saved].into_iter().enumerate() {
+        caller.write(caller.arguments[index], &ids::short(id).to_le_bytes())?;
     }
     DONE
 }
@@ -61,15 +77,29 @@ pub fn set_files(caller: &Caller<'_>, kind: Kind) -> Handled {
     caller.ok(change(caller, |ids| ids.set_files(kind, caller.number(0))))
 }
 
+/// (id)
+pub fn set_short_files(caller: &Caller<'_>, kind: Kind) -> Handled {
+    caller.ok(ids::short(change(caller, |ids| ids.set_files(kind, caller.number(0)))))
+}
+
 /// (size, list)
 pub fn groups(caller: &Caller<'_>) -> Handled {
+    give_groups(caller, |group| group.to_le_bytes())
+}
+
+/// (size, list)
+pub fn short_groups(caller: &Caller<'_>) -> Handled {
+    give_groups(caller, |group| ids::short(group).to_le_bytes())
+}
+
+fn give_groups<const N: usize>(caller: &Caller<'_>, bytes: impl Fn(u32) -> [u8; N]) -> Handled {
     let groups = &caller.view.ids.groups;
     let size = caller.number(0) as usize;
     if size > 0 {
         if size < groups.len() {
             return Err(Errno::INVAL);
         }
-        let bytes: Vec<u8> = groups.iter().flat_map(|group| group.to_le_bytes()).collect();
+        let bytes: Vec<u8> = groups.iter().flat_map(|group| bytes(*group)).collect();
         caller.write(caller.arguments[1], &bytes)?;
     }
     caller.ok(groups.len() as i64)
@@ -77,14 +107,27 @@ pub fn groups(caller: &Caller<'_>) -> Handled {
 
 /// (size, list)
 pub fn set_groups(caller: &Caller<'_>) -> Handled {
-    let size = caller.number(0) as usize;
+    let size = size_of_groups(caller)?;
+    take_groups(caller, memory::numbers32(caller.call.thread, caller.arguments[1], size)?)
+}
+
+/// (size, list)
+pub fn set_short_groups(caller: &Caller<'_>) -> Handled {
+    let size = size_of_groups(caller)?;
+    let bytes = caller.read(caller.arguments[1], size * 2)?;
+    take_groups(caller, bytes.as_chunks().0.iter().map(|group| ids::long(u16::from_le_bytes(*group))).collect())
+}
+
+fn size_of_groups(caller: &Caller<'_>) -> Result<usize, Errno> {
     if !caller.view.ids.may_set_groups() {
         return Err(Errno::PERM);
     }
-    if size > GROUPS_MAX {
-        return Err(Errno::INVAL);
-    }
-    let groups: Arc<[u32]> = memory::numbers32(caller.call.thread, caller.arguments[1], size)?.into();
+    let size = caller.number(0) as usize;
+    if size > GROUPS_MAX { Err(Errno::INVAL) } else { Ok(size) }
+}
+
+fn take_groups(caller: &Caller<'_>, groups: Vec<u32>) -> Handled {
+    let groups: Arc<[u32]> = groups.into();
     change(caller, |ids| ids.groups = groups);
     DONE
 }

@@ -14,6 +14,17 @@ pub const EXECUTE: u32 = 1;
 pub const GROUPS_MAX: usize = 65536;
 const KEEP: u32 = u32::MAX;
 
+/// An id of a call that has 16 bits for it (`linux/highuid.h`).
+pub fn long(id: u16) -> u32 {
+    if id == u16::MAX { KEEP } else { id.into() }
+}
+
+/// What such a call says of an id; `/proc/sys/kernel/overflowuid` for what has no room.
+pub fn short(id: u32) -> u16 {
+    const OVERFLOW: u16 = 65534;
+    u16::try_from(id).unwrap_or(OVERFLOW)
+}
+
 /// Real, effective, saved, of the file system (credentials(7)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Set {

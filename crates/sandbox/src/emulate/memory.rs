@@ -4,6 +4,8 @@ use std::io;
 
 use rustix::io::Errno;
 
+use super::abi::Abi;
+
 const PAGE: u64 = 4096;
 
 fn last_error() -> Errno {
@@ -37,14 +39,22 @@ pub fn bytes(thread: u32, address: u64, length: usize) -> Result<Vec<u8>, Errno>
     Ok(bytes)
 }
 
-/// Numbers of four or eight bytes, one after the other.
-pub fn numbers<const N: usize>(thread: u32, address: u64) -> Result<[u64; N], Errno> {
-    let bytes = bytes(thread, address, N * 8)?;
-    let mut numbers = [0; N];
-    for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks().0) {
-        *number = u64::from_le_bytes(*bytes);
+/// Numbers of type unsigned long, or addresses, one after the other.
+pub fn words<const N: usize>(thread: u32, abi: Abi, address: u64) -> Result<[u64; N], Errno> {
+    let bytes = bytes(thread, address, N * abi.word())?;
+    let mut words = [0; N];
+    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(abi.word())) {
+        let mut whole = [0; 8];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        *word = u64::from_le_bytes(whole);
     }
-    Ok(numbers)
+    Ok(words)
+}
+
+/// Numbers of type long.
+pub fn longs<const N: usize>(thread: u32, abi: Abi, address: u64) -> Result<[i64; N], Errno> {
+    let words = words(thread, abi, address)?;
+    Ok(words.map(|word| if abi.word() == 4 { i64::from(word as i32) } else { word as i64 }))
 }
 
 pub fn numbers32(thread: u32, address: u64, count: usize) -> Result<Vec<u32>, Errno> {

@@ -19,7 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 
+use super::abi::Abi;
 use super::caller::{AT_FDCWD, Caller, DONE, Handle, Handled, Reply, errno};
+use super::i386;
 use super::ids::WRITE;
 use super::memory;
 use super::open::answer_with;
@@ -411,12 +413,16 @@ struct Header {
     control: (u64, u64),
 }
 
-/// `sizeof(struct msghdr)` and of the count that follows it in a `struct mmsghdr`
-const HEADER: u64 = 56;
-const COUNTED_HEADER: u64 = 64;
+/// `sizeof(struct msghdr)`, and with the count that follows it in a `struct mmsghdr`
+fn sizes_of_header(caller: &Caller<'_>) -> (u64, u64) {
+    match caller.call.abi() {
+        Abi::Own => (56, 64),
+        Abi::I386 => (28, 32),
+    }
+}
 
 fn header(caller: &Caller<'_>, at: u64) -> Result<Header, Errno> {
-    let [name, length, vectors, count, control, control_length, _] = memory::numbers(caller.call.thread, at)?;
+    let [name, length, vectors, count, control, control_length, _] = caller.words(at)?;
     Ok(Header { address: (name, length as u32), vectors: (vectors, count), control: (control, control_length) })
 }
 
@@ -431,15 +437,19 @@ impl Header {
             return Err(Errno::MSGSIZE);
         }
         let mut all = Vec::new();
+        let size = 2 * caller.call.abi().word() as u64;
         for index in 0..count {
-            let at = vectors.checked_add(16 * index).ok_or(Errno::FAULT)?;
-            let [base, length] = memory::numbers(caller.call.thread, at)?;
+            let at = vectors.checked_add(size * index).ok_or(Errno::FAULT)?;
+            let [base, length] = caller.words(at)?;
             all.extend(data(caller, base, length)?);
             if all.len() > MESSAGE_MAX {
                 return Err(Errno::MSGSIZE);
             }
         }
-        let control = if self.control.0 == 0 { Vec::new() } else { data(caller, self.control.0, self.control.1)? };
+        let mut control = if self.control.0 == 0 { Vec::new() } else { data(caller, self.control.0, self.control.1)? };
+        if caller.call.abi() == Abi::I386 {
+            control = i386::control(&control)?;
+        }
         let address = caller.address(self.address.0, self.address.1)?;
         Ok(Message { address, data: all, control, flags })
     }
@@ -496,7 +506,8 @@ fn send_connected(caller: &Caller<'_>, kept: &Arc<Kept>, header: &Header) -> Han
 /// (socket, messages, count, flags)
 pub fn send_messages(caller: &Caller<'_>) -> Handled {
     let count = u64::from(caller.number(2)).min(VECTORS_MAX);
-    let at = |index: u64| caller.arguments[1].checked_add(index * COUNTED_HEADER).ok_or(Errno::FAULT);
+    let (size, counted) = sizes_of_header(caller);
+    let at = |index: u64| caller.arguments[1].checked_add(index * counted).ok_or(Errno::FAULT);
     let headers = (0..count).map(|index| header(caller, at(index)?)).collect::<Result<Vec<_>, _>>()?;
     if !headers.iter().any(Header::has_address) {
         return without_address(caller);
@@ -506,7 +517,7 @@ pub fn send_messages(caller: &Caller<'_>) -> Handled {
     for (index, header) in headers.iter().enumerate() {
         let message = header.message(caller, caller.descriptor(3) | libc::MSG_DONTWAIT)?;
         match send(caller, &kept, message) {
-            Ok(Sent::Done(length)) => caller.write(at(index as u64)? + HEADER, &(length as u32).to_le_bytes())?,
+            Ok(Sent::Done(length)) => caller.write(at(index as u64)? + size, &(length as u32).to_le_bytes())?,
             // The caller sees that the rest is still to be sent.
             Ok(Sent::Waiting(_)) => break,
             Err(error) if done == 0 => return Err(error),

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::abi::Abi;
 use super::elf;
 
 /// A table is an array of records of eight words. The first word of each says what it is.
@@ -18,13 +19,13 @@ const TRY: u64 = 1;
 const ZERO: u64 = 2;
 const JUMP: u64 = 3;
 
-/// Bytes of a record.
-pub const RECORD: u64 = 64;
+/// Words of a record; how long a word is depends on the program.
+pub const RECORD: usize = 8;
 
 /// What the loader does, in order. The last one is `Jump`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// A system call: its number and arguments. When it fails the program dies as by a bad address.
+    /// A system call: its number on this machine (the program may have another one) and arguments. When it fails the program dies as by a bad address.
     Call(u64, [u64; 6]),
     /// As `Call`, but it may fail.
     Try(u64, [u64; 6]),
@@ -39,8 +40,29 @@ pub enum Step {
 }
 
 impl Step {
-    /// The record as the loader reads it.
-    pub fn record(&self) -> [u64; 8] {
+    /// The record as a program's loader reads it.
+    pub fn bytes(&self, abi: Abi) -> Vec<u8> {
+        let words = self.translated(abi).record();
+        words.iter().flat_map(|word| word.to_le_bytes().into_iter().take(abi.word())).collect()
+    }
+
+    fn translated(&self, abi: Abi) -> Step {
+        let number = |own: u64| u64::from(abi.number(own as libc::c_long));
+        // On i386 the offset of a mapping is in pages.
+        let arguments = |own: u64, mut arguments: [u64; 6]| {
+            if abi == Abi::I386 && own == libc::SYS_mmap as u64 {
+                arguments[5] >>= 12;
+            }
+            arguments
+        };
+        match *self {
+            Step::Call(own, all) => Step::Call(number(own), arguments(own, all)),
+            Step::Try(own, all) => Step::Try(number(own), arguments(own, all)),
+            other => other,
+        }
+    }
+
+    fn record(&self) -> [u64; RECORD] {
         match *self {
             Step::Call(number, [a, b, c, d, e, f]) => [CALL, number, a, b, c, d, e, f],
             Step::Try(number, [a, b, c, d, e, f]) => [TRY, number, a, b, c, d, e, f],
@@ -111,6 +133,58 @@ core::arch::global_asm!(
     ".popsection",
 );
 
+// The same for i386, where every register but the stack's is an argument.
+#[cfg(target_arch = "x86_64")]
+core::arch::global_asm!(
+    ".pushsection .rodata.zuwai_loader_i386, \"a\", @progbits",
+    ".balign 16",
+    ".code32",
+    "zuwai_loader_i386_start:",
+    "2:",
+    "cmp dword ptr [esp], 2",
+    "je 4f",
+    "ja 5f",
+    "mov eax, [esp + 4]",
+    "mov ebx, [esp + 8]",
+    "mov ecx, [esp + 12]",
+    "mov edx, [esp + 16]",
+    "mov esi, [esp + 20]",
+    "mov edi, [esp + 24]",
+    "mov ebp, [esp + 28]",
+    "int 0x80",
+    "cmp dword ptr [esp], 0",
+    "jne 3f",
+    "cmp eax, -4095",
+    "jae 6f",
+    "3:",
+    "add esp, 32",
+    "jmp 2b",
+    "4:",
+    "mov edi, [esp + 4]",
+    "mov ecx, [esp + 8]",
+    "xor eax, eax",
+    "rep stosb",
+    "jmp 3b",
+    "5:",
+    "mov eax, [esp + 8]",
+    "mov esp, [esp + 4]",
+    // Below the new stack, where the table ends.
+    "mov [esp - 4], eax",
+    "xor eax, eax",
+    "xor ebx, ebx",
+    "xor ecx, ecx",
+    "xor edx, edx",
+    "xor esi, esi",
+    "xor edi, edi",
+    "xor ebp, ebp",
+    "jmp dword ptr [esp - 4]",
+    "6:",
+    "hlt",
+    "zuwai_loader_i386_end:",
+    ".code64",
+    ".popsection",
+);
+
 #[cfg(target_arch = "aarch64")]
 core::arch::global_asm!(
     ".pushsection .rodata.zuwai_loader, \"a\", %progbits",
@@ -163,7 +237,7 @@ core::arch::global_asm!(
 );
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-fn code() -> &'static [u8] {
+fn own_code() -> &'static [u8] {
     unsafe extern "C" {
         static zuwai_loader_start: u8;
         static zuwai_loader_end: u8;
@@ -174,32 +248,66 @@ fn code() -> &'static [u8] {
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn code() -> &'static [u8] {
+fn own_code() -> &'static [u8] {
     &[]
 }
 
+#[cfg(target_arch = "x86_64")]
+fn i386_code() -> &'static [u8] {
+    unsafe extern "C" {
+        static zuwai_loader_i386_start: u8;
+        static zuwai_loader_i386_end: u8;
+    }
+    let (start, end) = (&raw const zuwai_loader_i386_start, &raw const zuwai_loader_i386_end);
+    // SAFETY: as above.
+    unsafe { std::slice::from_raw_parts(start, end as usize - start as usize) }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn i386_code() -> &'static [u8] {
+    &[]
+}
+
+fn code(abi: Abi) -> &'static [u8] {
+    match abi {
+        Abi::Own => own_code(),
+        Abi::I386 => i386_code(),
+    }
+}
+
 /// A program with nothing but the loader, at any address.
-fn program() -> Vec<u8> {
-    const CODE: u64 = 64 + 2 * 56;
+fn program(abi: Abi) -> Vec<u8> {
     /// Pages of aarch64 have up to 64 KiB.
     const ALIGNMENT: u64 = 0x10000;
-    let code = code();
-    let end = CODE + code.len() as u64;
-    let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
+    let (class, machine, header, program_header) = match abi {
+        Abi::Own => (2, elf::MACHINE, 64u16, 56u16),
+        Abi::I386 => (1, 3, 52, 32),
+    };
+    let code = code(abi);
+    let start = u64::from(header + 2 * program_header);
+    let end = start + code.len() as u64;
+    let mut bytes = b"\x7fELF".to_vec();
+    bytes.extend([class, 1, 1]);
     bytes.resize(16, 0);
     let halves = |bytes: &mut Vec<u8>, numbers: &[u16]| bytes.extend(numbers.iter().flat_map(|n| n.to_le_bytes()));
-    halves(&mut bytes, &[3, elf::MACHINE, 1, 0]);
-    for number in [CODE, 64, 0] {
-        bytes.extend(number.to_le_bytes());
-    }
-    halves(&mut bytes, &[0, 0, 64, 56, 2, 64, 0, 0]);
+    let words = |bytes: &mut Vec<u8>, numbers: &[u64]| {
+        bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes().into_iter().take(abi.word())));
+    };
+    halves(&mut bytes, &[3, machine, 1, 0]);
+    words(&mut bytes, &[start, header.into(), 0]);
+    halves(&mut bytes, &[0, 0, header, program_header, 2, 0, 0, 0]);
     // PT_LOAD to read and execute, PT_GNU_STACK to read and write.
     for (kind, flags, size, alignment) in [(1u32, 5u32, end, ALIGNMENT), (0x6474_e551, 6, 0, 16)] {
         bytes.extend(kind.to_le_bytes());
-        bytes.extend(flags.to_le_bytes());
-        for number in [0, 0, 0, size, size, alignment] {
-            bytes.extend(number.to_le_bytes());
+        // The flags stand elsewhere in programs of 32 bits.
+        if abi == Abi::Own {
+            bytes.extend(flags.to_le_bytes());
         }
+        words(&mut bytes, &[0, 0, 0, size, size]);
+        if abi == Abi::I386 {
+            bytes.extend(flags.to_le_bytes());
+        }
+        words(&mut bytes, &[alignment]);
     }
     bytes.extend(code);
     bytes
@@ -213,18 +321,24 @@ pub struct Loader {
     pub identity: (u64, u64),
 }
 
-/// The loader. There is one for the whole process: it is never changed, and making it costs ten system calls.
-pub fn loader() -> Result<&'static Loader, Errno> {
-    static LOADER: OnceLock<Result<Loader, Errno>> = OnceLock::new();
-    LOADER.get_or_init(make).as_ref().map_err(|error| *error)
+/// The loader of such programs. There is one for the whole process: it is never changed, and making it costs ten system
+/// calls.
+pub fn loader(abi: Abi) -> Result<&'static Loader, Errno> {
+    static OWN: OnceLock<Result<Loader, Errno>> = OnceLock::new();
+    static I386: OnceLock<Result<Loader, Errno>> = OnceLock::new();
+    let made = match abi {
+        Abi::Own => &OWN,
+        Abi::I386 => &I386,
+    };
+    made.get_or_init(|| make(abi)).as_ref().map_err(|error| *error)
 }
 
-fn make() -> Result<Loader, Errno> {
-    if code().is_empty() {
+fn make(abi: Abi) -> Result<Loader, Errno> {
+    if code(abi).is_empty() {
         return Err(Errno::NOSYS);
     }
     let mut file = std::fs::File::from(memory_file()?);
-    file.write_all(&program()).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    file.write_all(&program(abi)).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     // The owner may open what has no write bit only with a capability, and an open that could write stops every execve.
     rustix::fs::fchmod(&file, Mode::from_raw_mode(0o555))?;
     let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
@@ -262,18 +376,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loader_is_a_program_of_this_machine() {
-        let loader = loader().expect("a loader");
-        let image = elf::open(loader.file.as_fd()).expect("a program");
-        assert_eq!(image.segments.len(), 1);
-        let segment = image.segments[0];
-        assert!(segment.execute && !segment.write && !image.executable_stack && !image.fixed);
-        assert!(image.entry < segment.memory_size && segment.memory_size < 4096);
+    fn loaders_are_programs_of_this_machine() {
+        for abi in [Abi::Own, Abi::I386].into_iter().filter(|abi| abi.is_here()) {
+            let loader = loader(abi).expect("a loader");
+            let image = elf::open(loader.file.as_fd()).expect("a program");
+            assert_eq!((image.segments.len(), image.abi), (1, abi));
+            let segment = image.segments[0];
+            assert!(segment.execute && !segment.write && !image.executable_stack && !image.fixed);
+            assert!(image.entry < segment.memory_size && segment.memory_size < 4096);
+        }
     }
 
     #[test]
     fn nobody_changes_the_loader() {
-        let loader = loader().expect("a loader");
+        let loader = loader(Abi::Own).expect("a loader");
         let again = format!("/proc/self/fd/{}", loader.file.as_raw_fd());
         // Root opens it in spite of its mode.
         if let Ok(file) = std::fs::OpenOptions::new().write(true).open(again) {
@@ -286,6 +402,14 @@ mod tests {
         assert_eq!(Step::Call(9, [1, 2, 3, 4, 5, 6]).record(), [0, 9, 1, 2, 3, 4, 5, 6]);
         assert_eq!(Step::Zero { address: 7, length: 8 }.record()[..3], [2, 7, 8]);
         assert_eq!(Step::Jump { stack: 7, entry: 8 }.record()[..3], [3, 7, 8]);
-        assert_eq!(size_of_val(&Step::Try(9, [0; 6]).record()) as u64, RECORD);
+        assert_eq!(Step::Try(9, [0; 6]).bytes(Abi::Own).len(), RECORD * 8);
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn records_of_i386_have_its_numbers() {
+        let map = Step::Call(libc::SYS_mmap as u64, [0xffff_d000, 2, 3, 4, u64::MAX, 0x5000]).bytes(Abi::I386);
+        let words: Vec<u32> = map.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+        assert_eq!(words, [0, 192, 0xffff_d000, 2, 3, 4, u32::MAX, 5]);
     }
 }

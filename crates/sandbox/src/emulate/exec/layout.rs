@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use rustix::io::Errno;
 
+use super::super::abi::Abi;
 use super::super::elf::{Image, Segment};
 use super::super::stub::{RECORD, Step};
 use super::stack::{self, Vectors};
@@ -24,21 +25,26 @@ impl Room {
         let known = [stack::ENTRY, stack::KERNEL_CODE].map(|key| vectors.value(key).unwrap_or(stack));
         let lowest = known.into_iter().min().unwrap_or(stack).min(stack);
         let end = stack.checked_next_power_of_two().unwrap_or(1 << 63);
-        // A stack ends with the last page of the address space, or the one before, else.
-        let settled = end.saturating_sub(stack_end(stack, vectors, page)) <= page;
+        // A stack ends with the last page of the address space, or the one before, else. Of 32 bits two pages are left.
+        let left = if vectors.abi() == Abi::I386 { 2 * page } else { page };
+        let settled = end.saturating_sub(stack_end(stack, vectors, page)) <= left;
         Room { end, lowest: lowest & !(page - 1), settled, page }
     }
 
     /// How far a program is moved from the addresses in its file.
     ///
     /// The kernel lets the heap (brk) of a loader begin at two thirds of the address space or up to 1 GiB above, and so it may
-    /// grow for a third. Programs go below, as far apart as the kernel would put them.
+    /// grow for a third. Programs go below, as far apart as the kernel would put them. Of 32 bits it begins 16 to 48 MiB
+    /// above a third, which is where mappings may begin as well.
     pub fn program(&self, image: &Image, random: u64) -> u64 {
         if image.fixed {
             return 0;
         }
         let (start, end) = image.span();
-        let highest = self.end / 3 * 2 - self.end / 512;
+        let highest = match image.abi {
+            Abi::Own => self.end / 3 * 2 - self.end / 512,
+            Abi::I386 => self.end / 16 * 5,
+        };
         let below = if self.settled { 0 } else { random % (self.end / 128) };
         // No room is address 0, where nothing can be mapped.
         let wanted = highest.saturating_sub(end - start).saturating_sub(below);
@@ -140,15 +146,15 @@ fn stack_end(stack: u64, vectors: &Vectors, page: u64) -> u64 {
 
 /// The loader's table, with the stack pointer in the last step: its address, below the stack, and all from there to the end
 /// of `content`, which is what the stack begins with.
-pub fn table(mut steps: Vec<Step>, name: &CStr, jump: Step, content: Vec<u8>) -> (u64, Vec<u8>) {
+pub fn table(abi: Abi, mut steps: Vec<Step>, name: &CStr, jump: Step, content: Vec<u8>) -> (u64, Vec<u8>) {
     let Step::Jump { stack, .. } = jump else { unreachable!("the last step is given as a jump") };
     const NAME: usize = 16;
     // The word below the stack is the loader's own.
     let name_at = stack - 2 * NAME as u64;
     steps.push(Step::Try(libc::SYS_prctl as u64, [libc::PR_SET_NAME as u64, name_at, 0, 0, 0, 0]));
     steps.push(jump);
-    let start = name_at - steps.len() as u64 * RECORD;
-    let mut bytes: Vec<u8> = steps.iter().flat_map(Step::record).flat_map(u64::to_le_bytes).collect();
+    let start = name_at - (steps.len() * RECORD * abi.word()) as u64;
+    let mut bytes: Vec<u8> = steps.iter().flat_map(|step| step.bytes(abi)).collect();
     let name = name.to_bytes();
     bytes.extend(&name[..name.len().min(NAME - 1)]);
     bytes.resize((stack - start) as usize, 0);
@@ -183,7 +189,7 @@ mod tests {
         let segments = segments.iter().map(segment).collect();
         let interpreter = None;
         let (entry, headers, header_count, executable_stack) = (0x40, None, 2, false);
-        Image { fixed, entry, headers, header_count, segments, interpreter, executable_stack, alignment }
+        Image { abi: Abi::Own, fixed, entry, headers, header_count, segments, interpreter, executable_stack, alignment }
     }
 
     fn mapped(steps: &[Step]) -> Vec<Mapped> {
@@ -258,7 +264,7 @@ mod tests {
     fn tables_end_below_the_stack() {
         const STACK: u64 = 0x7ffc_0000_1230;
         let jump = Step::Jump { stack: STACK, entry: 0x42 };
-        let (start, bytes) = table(vec![close(3)], c"a-name-that-is-too-long", jump, b"content".to_vec());
+        let (start, bytes) = table(Abi::Own, vec![close(3)], c"a-name-that-is-too-long", jump, b"content".to_vec());
         assert_eq!(start % 16, 0);
         let word = |at: usize| u64::from_le_bytes(bytes[at * 8..][..8].try_into().expect("eight"));
         assert_eq!((word(0), word(1), word(2)), (0, libc::SYS_close as u64, 3));

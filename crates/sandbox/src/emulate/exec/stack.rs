@@ -5,6 +5,7 @@
 
 use std::ffi::{CStr, CString};
 
+use super::super::abi::Abi;
 use super::tracee::Gone;
 
 /// Entries of the auxiliary vector (`linux/auxvec.h`).
@@ -27,6 +28,7 @@ const MAX_SIZE: usize = 64 << 20;
 
 /// What the kernel has put on a new stack, as addresses.
 pub struct Vectors {
+    abi: Abi,
     arguments: Vec<u64>,
     environment: Vec<u64>,
     /// Without AT_NULL.
@@ -50,8 +52,8 @@ pub type Read<'r> = &'r mut dyn FnMut(u64, &mut [u8]) -> Result<usize, Gone>;
 
 impl Vectors {
     /// Reads them from the lowest address of a stack on.
-    pub fn read(read: Read<'_>, stack: u64) -> Result<Vectors, Gone> {
-        let mut words = Words { read, next: stack, buffer: Vec::new(), taken: 0 };
+    pub fn read(abi: Abi, read: Read<'_>, stack: u64) -> Result<Vectors, Gone> {
+        let mut words = Words { read, word: abi.word(), next: stack, buffer: Vec::new(), taken: 0 };
         let count = words.next()?;
         let arguments = words.until_null()?;
         if arguments.len() as u64 != count {
@@ -65,8 +67,12 @@ impl Vectors {
                 entry => auxiliary.push(entry),
             }
         }
-        let end = stack + words.taken as u64 * 8;
-        Ok(Vectors { arguments, environment, auxiliary, end })
+        let end = stack + (words.taken * abi.word()) as u64;
+        Ok(Vectors { abi, arguments, environment, auxiliary, end })
+    }
+
+    pub fn abi(&self) -> Abi {
+        self.abi
     }
 
     pub fn value(&self, key: u64) -> Option<u64> {
@@ -98,8 +104,9 @@ impl Vectors {
         }
         words.extend([0, 0]);
 
-        let stack = (start - words.len() as u64 * 8) & !15;
-        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let stack = (start - (words.len() * self.abi.word()) as u64) & !15;
+        let mut bytes: Vec<u8> =
+            words.iter().flat_map(|word| word.to_le_bytes().into_iter().take(self.abi.word())).collect();
         bytes.resize((start - stack) as usize, 0);
         bytes.extend(strings);
         (stack, bytes)
@@ -109,6 +116,8 @@ impl Vectors {
 /// The words of a stack, read a piece at a time.
 struct Words<'r> {
     read: Read<'r>,
+    /// Bytes of one.
+    word: usize,
     next: u64,
     buffer: Vec<u8>,
     taken: usize,
@@ -116,11 +125,12 @@ struct Words<'r> {
 
 impl Words<'_> {
     fn next(&mut self) -> Result<u64, Gone> {
-        let at = self.taken * 8;
-        if at + 8 > self.buffer.len() {
+        let at = self.taken * self.word;
+        if at + self.word > self.buffer.len() {
             self.more()?;
         }
-        let word = self.buffer.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).ok_or(Gone)?;
+        let mut word = [0; 8];
+        word[..self.word].copy_from_slice(self.buffer.get(at..at + self.word).ok_or(Gone)?);
         self.taken += 1;
         Ok(u64::from_le_bytes(word))
     }
@@ -163,7 +173,7 @@ mod tests {
             buffer[..count].copy_from_slice(&rest[..count]);
             Ok(count)
         };
-        Vectors::read(&mut read, STACK)
+        Vectors::read(Abi::Own, &mut read, STACK)
     }
 
     /// Text at an address of a renewed stack.

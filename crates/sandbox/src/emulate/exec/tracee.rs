@@ -7,6 +7,8 @@ use std::io;
 
 use rustix::io::Errno;
 
+use super::super::abi::Abi;
+
 /// The thread does not exist any more, or cannot go on as what it is and is killed.
 #[derive(Debug)]
 pub struct Gone;
@@ -28,6 +30,8 @@ pub enum Outcome {
 
 /// What a thread has to get back.
 pub struct Saved {
+    /// In which it has called, and is to call again.
+    abi: Abi,
     registers: Registers,
     /// Those that are blocked.
     pub signals: u64,
@@ -41,13 +45,19 @@ enum Stop {
     Other(i32),
 }
 
-/// What is asked of the kernel (`linux/ptrace.h`); the same numbers everywhere.
+/// What is asked of the kernel (`linux/ptrace.h`, `asm/ptrace-abi.h`).
 mod request {
     pub const POKE: u32 = 5;
     pub const CONTINUE: u32 = 7;
     pub const DETACH: u32 = 17;
     pub const TO_NEXT_CALL: u32 = 24;
+    #[cfg(target_arch = "x86_64")]
+    pub const GET_REGISTERS: u32 = 12;
+    #[cfg(target_arch = "x86_64")]
+    pub const SET_REGISTERS: u32 = 13;
+    #[cfg(not(target_arch = "x86_64"))]
     pub const GET_REGISTERS: u32 = 0x4204;
+    #[cfg(not(target_arch = "x86_64"))]
     pub const SET_REGISTERS: u32 = 0x4205;
     pub const SEIZE: u32 = 0x4206;
     pub const INTERRUPT: u32 = 0x4207;
@@ -101,13 +111,13 @@ impl Tracee {
     }
 
     /// Waits until it is about to go on in its program, and keeps what it was.
-    pub fn stopped(&mut self) -> Result<Saved, Gone> {
+    pub fn stopped(&mut self, abi: Abi) -> Result<Saved, Gone> {
         self.first_stop()?;
         let registers = self.registers()?;
         let mut signals = 0u64;
         self.request(request::GET_SIGNALS, size_of::<u64>(), &raw mut signals as usize)?;
         self.set_signals(ALL_SIGNALS)?;
-        Ok(Saved { registers, signals })
+        Ok(Saved { abi, registers, signals })
     }
 
     fn first_stop(&mut self) -> Result<(), Gone> {
@@ -122,7 +132,7 @@ impl Tracee {
         }
     }
 
-    /// Has it do a system call with the instruction before `behind`, and waits until it is done.
+    /// Has it do a system call (the number is this machine's) with the instruction before `behind`, and waits until it is done.
     pub fn call(
         &mut self,
         saved: &Saved,
@@ -130,14 +140,15 @@ impl Tracee {
         number: libc::c_long,
         arguments: [u64; 6],
     ) -> Result<Outcome, Gone> {
-        self.set_registers(&saved.registers.calling(behind, number as u64, arguments))?;
+        let number = saved.abi.number(number);
+        self.set_registers(&saved.registers.calling(saved.abi, behind, number.into(), arguments))?;
         let pending = std::mem::take(&mut self.pending);
         self.resume(request::TO_NEXT_CALL, pending)?;
         let mut entered = false;
         loop {
             let signal = match self.wait()? {
                 Stop::Executed => return Ok(Outcome::Executed),
-                Stop::Call if entered => return Ok(Outcome::Returned(self.registers()?.result())),
+                Stop::Call if entered => return Ok(Outcome::Returned(self.registers()?.result(saved.abi))),
                 Stop::Call => {
                     entered = true;
                     0
@@ -156,7 +167,7 @@ impl Tracee {
 
     /// Lets it make its own call again.
     pub fn repeat(&mut self, saved: &Saved, behind: u64, number: i32, arguments: [u64; 6]) -> Result<(), Gone> {
-        self.set_registers(&saved.registers.calling(behind, number as u64, arguments))?;
+        self.set_registers(&saved.registers.calling(saved.abi, behind, number as u64, arguments))?;
         self.go_on(saved.signals)
     }
 
@@ -190,6 +201,14 @@ impl Tracee {
         self.register_set(request::SET_REGISTERS, &mut registers.clone())
     }
 
+    /// All registers with their 64 bits, whatever program the thread runs: the way of other architectures would have those
+    /// of i386 for its programs.
+    #[cfg(target_arch = "x86_64")]
+    fn register_set(&self, request: u32, registers: &mut Registers) -> Result<(), Gone> {
+        self.request(request, 0, &raw mut registers.0 as usize)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
     fn register_set(&self, request: u32, registers: &mut Registers) -> Result<(), Gone> {
         const NT_PRSTATUS: usize = 1;
         let mut part = libc::iovec { iov_base: (&raw mut registers.0).cast(), iov_len: size_of_val(&registers.0) };
@@ -309,12 +328,16 @@ impl Default for Registers {
 #[cfg(target_arch = "x86_64")]
 impl Registers {
     /// Those with which the instruction before `behind` calls.
-    fn calling(&self, behind: u64, number: u64, [a, b, c, d, e, f]: [u64; 6]) -> Registers {
+    fn calling(&self, abi: Abi, behind: u64, number: u64, [a, b, c, d, e, f]: [u64; 6]) -> Registers {
         let mut new = self.returned(behind, number as i64);
         let to = &mut new.0;
-        // The instruction is 0f 05.
+        // `syscall` has two bytes, and `int 0x80` too. Where a library calls by `sysenter`, the kernel goes on behind
+        // an `int 0x80` that stands there for this purpose (`entry/vdso/vdso32/system_call.S`).
         to.rip = behind.wrapping_sub(2);
-        (to.rdi, to.rsi, to.rdx, to.r10, to.r8, to.r9) = (a, b, c, d, e, f);
+        match abi {
+            Abi::Own => (to.rdi, to.rsi, to.rdx, to.r10, to.r8, to.r9) = (a, b, c, d, e, f),
+            Abi::I386 => (to.rbx, to.rcx, to.rdx, to.rsi, to.rdi, to.rbp) = (a, b, c, d, e, f),
+        }
         new
     }
 
@@ -327,8 +350,11 @@ impl Registers {
         new
     }
 
-    fn result(&self) -> i64 {
-        self.0.rax as i64
+    fn result(&self, abi: Abi) -> i64 {
+        match abi {
+            Abi::Own => self.0.rax as i64,
+            Abi::I386 => i64::from(self.0.rax as i32),
+        }
     }
 
     pub fn stack(&self) -> u64 {
@@ -343,7 +369,7 @@ impl Registers {
 #[cfg(target_arch = "aarch64")]
 impl Registers {
     /// Those with which the instruction before `behind` calls.
-    fn calling(&self, behind: u64, number: u64, arguments: [u64; 6]) -> Registers {
+    fn calling(&self, _: Abi, behind: u64, number: u64, arguments: [u64; 6]) -> Registers {
         let mut new = self.clone();
         new.0.pc = behind.wrapping_sub(4);
         new.0.regs[..6].copy_from_slice(&arguments);
@@ -358,7 +384,7 @@ impl Registers {
         new
     }
 
-    fn result(&self) -> i64 {
+    fn result(&self, _: Abi) -> i64 {
         self.0.regs[0] as i64
     }
 
