@@ -331,9 +331,9 @@ const LOOKS: &[libc::c_long] = &[libc::SYS_ptrace, libc::SYS_process_vm_readv, l
 /// kcmp, pidfd_getfd, process_madvise
 const LOOKS_BY_TWO: &[u32] = &[libc::SYS_kcmp as u32, 438, 440];
 
-/// Calls of i386 only: the oldest stat(2), uname(2) and fstat(2), which no library uses, uselib(2), and socketcall(2),
-/// whose arguments are in memory.
-const UNKNOWN_I386: &[u32] = &[18, 28, 84, 59, 109, 86, 102];
+/// Calls of i386 only: the oldest stat(2), uname(2) and fstat(2), which no library uses, and uselib(2).
+const UNKNOWN_I386: &[u32] = &[18, 28, 84, 59, 109, 86];
+const SOCKETCALL: u32 = 102;
 
 /// The rules of one architecture; the first that fits a call counts.
 fn emulation(abi: &Abi, programs: Programs, passes: Passes, wall: Wall) -> Vec<(u32, Rule)> {
@@ -345,6 +345,7 @@ fn emulation(abi: &Abi, programs: Programs, passes: Passes, wall: Wall) -> Vec<(
         rules.flat_map(|(number, rule)| programs.numbers(number).map(move |number| (number, rule))).collect();
     if programs == Programs::I386 {
         rules.extend(UNKNOWN_I386.iter().map(|number| (*number, Rule::Refuse(NOT_THERE))));
+        rules.push((SOCKETCALL, Rule::RefuseEachOrAsk(calls::PASSED_SOCKETCALLS, ALLOW)));
     }
     rules.extend(abi.refused.iter().map(|number| (*number, Rule::Refuse(NOT_PERMITTED))));
     rules.extend(calls::numbers(programs).map(|number| (number, Rule::Ask)));
@@ -648,7 +649,8 @@ mod tests {
             (i386, 257, 0, ALLOW),
             (i386, 5, 0, ASK),
             (i386, 24, 0, ASK),
-            (i386, 102, 1, NOT_THERE),
+            (i386, 102, 1, ASK),
+            (i386, 102, 10, ALLOW),
             (i386, 437, 0, NOT_THERE),
             (i386, 120, libc::CLONE_NEWUSER as u32, NOT_PERMITTED),
             (i386, 120, 0x11, ASK),

@@ -9,6 +9,8 @@ use super::ids::Kind;
 use super::others::Priority;
 use super::{files, identity, open, others, program, sockets};
 
+pub use super::sockets::PASSED as PASSED_SOCKETCALLS;
+
 /// What a call comes down to. The arguments of each are at the function that does it.
 #[derive(Clone, Copy, Debug)]
 pub enum Operation {
@@ -61,6 +63,7 @@ pub enum Operation {
     HandleSignal,
     Execute,
     Exit,
+    SocketCall,
     Socket,
     Bind,
     Connect,
@@ -278,6 +281,7 @@ const I386: &[Form] = &[
     (139, O::SetShortFiles(Kind::Group), &[Short(0)]),
     (80, O::ShortGroups, &[A(0), A(1)]),
     (81, O::SetShortGroups, &[A(0), A(1)]),
+    (102, O::SocketCall, &[A(0), A(1)]),
 ];
 
 /// The forms of an architecture's calls, by number; what stands later counts.
@@ -393,6 +397,7 @@ pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {
         O::HandleSignal => others::handle(caller),
         O::Execute => program::execute(caller),
         O::Exit => identity::exit(caller),
+        O::SocketCall => sockets::socketcall(caller),
         O::Socket => sockets::socket(caller),
         O::Bind => sockets::bind(caller),
         O::Connect => sockets::connect(caller),

@@ -105,6 +105,37 @@ pub fn execute(
     Ok(())
 }
 
+/// Has the caller do another system call (the number is this machine's) than the one that waits for its answer, with the
+/// arguments in registers, and gives it the result. That call is asked about like any other: the thread that calls this must
+/// not be one that answers. It has to have no children either.
+///
+/// # Errors
+/// The call still waits for its answer: `EPERM` when the caller may not be traced.
+pub fn call_instead(call: &Call, listener: &Listener, number: libc::c_long, arguments: [u64; 6]) -> Result<(), Errno> {
+    let mut tracee = Tracee::seize(call.thread)?;
+    // Whoever is gone needs no answer.
+    let _ =
+        if listener.waits(call) { instead(&mut tracee, call, listener, number, arguments) } else { tracee.let_go() };
+    Ok(())
+}
+
+fn instead(
+    tracee: &mut Tracee,
+    call: &Call,
+    listener: &Listener,
+    number: libc::c_long,
+    arguments: [u64; 6],
+) -> Result<(), Gone> {
+    tracee.interrupt()?;
+    // The answer does not matter, it is replaced.
+    listener.refuse(call, Errno::NOSYS)?;
+    let saved = tracee.stopped(call.abi())?;
+    match tracee.call_and_wait(&saved, call.instruction, number, arguments)? {
+        Outcome::Returned(result) => tracee.return_from_call(&saved, call.instruction, result),
+        Outcome::Executed => Err(Gone),
+    }
+}
+
 fn image(file: BorrowedFd<'_>) -> Result<Image, Errno> {
     // The kernel's answer, too. Later it would be the loader whose mmap(2) fails.
     if rustix::fs::fstatvfs(file)?.f_flag.contains(StatVfsMountFlags::NOEXEC) {

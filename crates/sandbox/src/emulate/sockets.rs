@@ -28,9 +28,11 @@ use super::open::answer_with;
 use super::place::{Dir, Node, Spot, id_of, open_path, own_path, type_of};
 
 mod diag;
+mod indirect;
 mod known;
 mod raw;
 
+pub use indirect::{PASSED, socketcall};
 pub use known::Sockets;
 use known::{Credentials, Kept, Wait};
 

@@ -140,6 +140,36 @@ impl Tracee {
         number: libc::c_long,
         arguments: [u64; 6],
     ) -> Result<Outcome, Gone> {
+        self.call_until(saved, behind, number, arguments, ALL_SIGNALS)
+    }
+
+    /// As [`Tracee::call`], for one that may take long: the signals that the thread does not block itself end it (`EINTR`).
+    pub fn call_and_wait(
+        &mut self,
+        saved: &Saved,
+        behind: u64,
+        number: libc::c_long,
+        arguments: [u64; 6],
+    ) -> Result<Outcome, Gone> {
+        /// ERESTARTSYS to ERESTART_RESTARTBLOCK of `linux/errno.h`, which no program ever sees.
+        const INTERRUPTED: std::ops::RangeInclusive<i64> = -516..=-512;
+        match self.call_until(saved, behind, number, arguments, saved.signals)? {
+            Outcome::Returned(result) if INTERRUPTED.contains(&result) => {
+                Ok(Outcome::Returned(-i64::from(libc::EINTR)))
+            }
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// `signals` are blocked from when the call has begun: before it a handler would be run in its place.
+    fn call_until(
+        &mut self,
+        saved: &Saved,
+        behind: u64,
+        number: libc::c_long,
+        arguments: [u64; 6],
+        signals: u64,
+    ) -> Result<Outcome, Gone> {
         let number = saved.abi.number(number);
         self.set_registers(&saved.registers.calling(saved.abi, behind, number.into(), arguments))?;
         let pending = std::mem::take(&mut self.pending);
@@ -151,6 +181,9 @@ impl Tracee {
                 Stop::Call if entered => return Ok(Outcome::Returned(self.registers()?.result(saved.abi))),
                 Stop::Call => {
                     entered = true;
+                    if signals != ALL_SIGNALS {
+                        self.set_signals(signals)?;
+                    }
                     0
                 }
                 Stop::Other(signal) => signal,
