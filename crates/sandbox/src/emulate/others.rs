@@ -108,12 +108,13 @@ pub fn handle(caller: &Caller<'_>) -> Handled {
         // Safe: it only asks.
         return CONTINUE;
     }
-    let flags = caller.arguments[1].wrapping_add(8);
-    let [before] = super::memory::numbers(caller.call.thread, flags)?;
+    let word = caller.call.abi().word();
+    let flags = caller.arguments[1].wrapping_add(word as u64);
+    let [before] = caller.words(flags)?;
     let after = before | libc::SA_RESTART as u64;
     if after != before {
         // One that cannot be written to is left as it is: it is the library's own copy in every library that is known.
-        let _ = caller.write(flags, &after.to_le_bytes());
+        let _ = caller.write(flags, &after.to_le_bytes()[..word]);
     }
     // Safe: no path, and nobody else is reached by it.
     CONTINUE
