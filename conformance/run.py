@@ -276,7 +276,9 @@ class Runner:
     def place(self, case):
         """Lay out the case's context; return the values for the adapter."""
         root = tempfile.mkdtemp(prefix=case["name"] + "-", dir=self.work)
-        os.chmod(root, 0o755)
+        mask = os.umask(0o022)  # check-in-cage has none: builders of another user write the image here
+        os.umask(mask)
+        os.chmod(root, 0o777 & ~mask)
         context = os.path.join(root, "ctx")
         copy_context(case["dir"], context)
         for entry in os.scandir(case["dir"]):

@@ -76,6 +76,7 @@ fn open_target(caller: &Caller<'_>, target: &Target, flags: OFlags, slash: bool)
     allowed(caller, target, found, flags)?;
     if writes(flags) {
         links::detach(caller, target, found)?;
+        lose_capability(caller, target)?;
     }
     let passed = flags.intersection(PASSED);
     let file = match (&target.spot, type_of(found)) {
@@ -134,6 +135,17 @@ fn allowed(caller: &Caller<'_>, target: &Target, found: &Statx, flags: OFlags) -
     let access = flags.intersection(OFlags::ACCMODE);
     let reads = if access == OFlags::WRONLY { 0 } else { READ };
     caller.view.ids.may(found, reads | if writes { WRITE } else { 0 })
+}
+
+/// Writing takes a file's capabilities (`security/commoncap.c` cap_inode_killpriv). What is written is not known here, only that
+/// somebody is about to.
+fn lose_capability(caller: &Caller<'_>, target: &Target) -> Result<(), Errno> {
+    const CAPABILITY: &str = "security.capability";
+    let (Some(tree), Some(found)) = (caller.tree(target), &target.found) else { return Ok(()) };
+    if !tree.knows(found) || !tree.pretended_attributes(found).iter().any(|(name, _)| name == CAPABILITY) {
+        return Ok(());
+    }
+    tree.pretend_attribute(found, CAPABILITY.as_ref(), None).map_err(errno)
 }
 
 fn open_at(dir: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
