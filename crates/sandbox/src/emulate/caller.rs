@@ -259,7 +259,7 @@ impl Caller<'_> {
 
 /// The kernel's own answer about a file, for the table.
 pub fn look_by(handle: &Handle) -> Result<Statx, Errno> {
-    Ok(rustix::fs::statx(CWD, handle.path.as_c_str(), AtFlags::NO_AUTOMOUNT, LOOK)?)
+    rustix::fs::statx(CWD, handle.path.as_c_str(), AtFlags::NO_AUTOMOUNT, LOOK)
 }
 
 pub fn errno(error: std::io::Error) -> Errno {

@@ -202,7 +202,8 @@ pub fn chown(caller: &Caller<'_>) -> Handled {
     let (user, group) = (id(2, found.stx_uid), id(3, found.stx_gid));
     let ids = &caller.view.ids;
     let own_group = group == found.stx_gid || ids.is_in(group);
-    if !ids.is_root() && !(ids.owns(&found) && user == found.stx_uid && own_group) {
+    let may_give = ids.owns(&found) && user == found.stx_uid && own_group;
+    if !ids.is_root() && !may_give {
         return Err(Errno::PERM);
     }
     let Some(tree) = caller.tree(&target) else { return DONE };

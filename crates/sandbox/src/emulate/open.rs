@@ -160,7 +160,7 @@ fn open_at(dir: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, E
 
 /// Opens what is reached through a descriptor once more, as open(2) of /proc/PID/fd/N does.
 fn reopen(path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
-    Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())?)
+    rustix::fs::open(path, flags | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
 }
 
 fn device(target: &Target, found: &Statx, flags: OFlags) -> Result<OwnedFd, Errno> {

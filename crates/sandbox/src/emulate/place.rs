@@ -612,6 +612,7 @@ fn cached() -> usize {
 }
 
 /// What a component leads to.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack, on the way of every call")]
 pub enum Step {
     Go(Node),
     Link(Vec<u8>),

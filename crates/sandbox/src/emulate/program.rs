@@ -120,8 +120,11 @@ fn look(caller: &Caller<'_>, target: &Target) -> Result<Program, Errno> {
     Ok(Program { file, found, exe })
 }
 
+/// Interpreter and argument.
+type Script = (Vec<u8>, Option<Vec<u8>>);
+
 /// Interpreter and argument of a script's first line (`fs/binfmt_script.c`); none for what is no script.
-fn script(file: &OwnedFd) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>, Errno> {
+fn script(file: &OwnedFd) -> Result<Option<Script>, Errno> {
     let mut head = [0; HEAD];
     let count = rustix::io::pread(file, &mut head, 0)?;
     let Some(line) = head[..count].strip_prefix(b"#!") else { return Ok(None) };
