@@ -50,7 +50,7 @@ mod works;
 
 use caller::{Caller, Reply};
 use calls::Forms;
-pub use exec::pass_of;
+pub use exec::{pass_of, rehearsal::rehearse};
 use ids::Ids;
 use place::{Node, Places, lock, own_path};
 use tasks::{State, Tasks};

@@ -3,6 +3,8 @@
 //! [`Sandbox::run`] is the seam; back-ends differ in how they keep the process in its rootfs. Which one works here is found by
 //! doing ([`probe`]). The crate does not know Dockerfiles: users are numbers, mounts are files on the host.
 
+#[doc(hidden)]
+pub use emulate::rehearse;
 pub use overlay::Overlay;
 
 use std::ffi::OsString;

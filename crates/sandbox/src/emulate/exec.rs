@@ -10,6 +10,7 @@
 //! of this process: a wait for a child takes what was meant for the thread that traces it, and the other way round.
 
 mod layout;
+pub mod rehearsal;
 mod stack;
 #[cfg(test)]
 mod tests;
