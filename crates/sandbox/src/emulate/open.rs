@@ -270,13 +270,14 @@ fn fifo(caller: &Caller<'_>, dir: &Arc<Dir>, name: &CStr, passed: OFlags, flags:
     let (listener, call) = (caller.listener.share().map_err(errno)?, *caller.call);
     let kept = rustix::io::fcntl_dupfd_cloexec(&file, 0)?;
     caller.world.waiting_for(kept);
-    std::thread::spawn(move || {
+    let wait = move || {
         let opened =
             rustix::fs::openat(CWD, own_path(file.as_fd()).as_c_str(), passed | OFlags::CLOEXEC, Mode::empty());
         let _ = match opened {
             Ok(opened) => listener.answer_with(&call, opened.as_fd(), flags.contains(OFlags::CLOEXEC)).map(drop),
             Err(error) => listener.refuse(&call, error),
         };
-    });
+    };
+    std::thread::Builder::new().name("fifo".into()).spawn(wait).map_err(errno)?;
     Ok(Reply::Given)
 }
