@@ -133,6 +133,12 @@ impl Outcomes {
         self.0.iter().filter(|(_, refused)| refused.is_none()).map(|(what, _)| what.as_str()).collect()
     }
 
+    /// What became of everything else.
+    pub fn without(mut self, is: fn(&str) -> bool) -> Outcomes {
+        self.0.retain(|(what, _)| !is(what));
+        self
+    }
+
     /// Fails where anything was reached, or nothing was tried.
     pub fn all_refused(&self) -> Result<(), String> {
         match (self.0.len(), &self.reached()[..]) {

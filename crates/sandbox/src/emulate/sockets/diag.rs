@@ -1,6 +1,7 @@
 //! What the kernel knows of AF_UNIX sockets that somebody else has open (sock_diag(7)).
 
 use std::os::fd::AsFd as _;
+use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
@@ -29,6 +30,22 @@ pub struct Found {
 /// # Errors
 /// `ENOENT` where there is no such socket; others where the kernel or the container has no such interface.
 pub fn look(inode: u64) -> Result<Found, Errno> {
+    match ask(inode) {
+        Err(Errno::NOENT) if !is_there() => Err(Errno::OPNOTSUPP),
+        answer => answer,
+    }
+}
+
+/// Whether the kernel has the interface: it is a module (`unix_diag`), and without it nothing is found either.
+fn is_there() -> bool {
+    static THERE: OnceLock<bool> = OnceLock::new();
+    *THERE.get_or_init(|| {
+        let one = raw::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        one.and_then(|one| ask(raw::inode_of(&one)?)).is_ok()
+    })
+}
+
+fn ask(inode: u64) -> Result<Found, Errno> {
     let socket = raw::socket(libc::AF_NETLINK, libc::SOCK_RAW, NETLINK_SOCK_DIAG)?;
     let sent = rustix::net::send(&socket, &request(inode), rustix::net::SendFlags::empty())?;
     debug_assert_eq!(sent, 40);
