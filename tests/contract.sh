@@ -34,18 +34,6 @@ for cage in "${cages[@]}"; do
   log=$work/$cage-$backend.log
   timeout --kill-after=10 "$patience" cages/cage "$cage" --ro-bind "$contract:/contract" -- \
     /contract "$backend" /bin/busybox "$at" '' "$race" >"$log" 2>&1 </dev/null || true
-  while IFS= read -r line; do
-    case $line in
-      'ok  '*) passed=$((passed + 1)) ;;
-      'WRONG '*) fail "$cage, $backend: ${line#WRONG }" ;;
-    esac
-  done <"$log"
-  if last=$(grep -E '^[0-9]+ of [0-9]+ right$' "$log"); then
-    say "$cage, $backend: $last"
-  elif grep -q '^could not enter' "$log"; then
-    fail "$cage, $backend: the back-end does not work here: $(tail -n 1 "$log")"
-  else
-    fail "$cage, $backend: did not come to its end; the last check was: $(tail -n 1 "$log")"
-  fi
+  read_contract "$cage, $backend" "$log"
 done
 finish

@@ -86,13 +86,31 @@ build_binary() {
   zuwai=$state/$target/$profile/zuwai
 }
 
-# build_contract PROFILE: builds the contract suite of the isolation back-ends as a program; sets `contract` to it
+# build_contract PROFILE [TARGET]: builds the contract suite of the isolation back-ends as a program; sets `contract` to it
 build_contract() {
-  local profile=$1 target
-  target=$(rust_target)
+  local profile=$1 target=${2:-}
+  [ -n "$target" ] || target=$(rust_target)
   say "building the contract suite for $target"
   cargo build --locked --quiet --profile "$profile" --target "$target" -p zuwai-sandbox --example contract >&2
   contract=$state/$target/$profile/examples/contract
+}
+
+# read_contract WHERE LOG: counts what the contract suite printed
+read_contract() {
+  local where=$1 log=$2 line last
+  while IFS= read -r line; do
+    case $line in
+      'ok  '*) passed=$((passed + 1)) ;;
+      'WRONG '*) fail "$where: ${line#WRONG }" ;;
+    esac
+  done <"$log"
+  if last=$(grep -E '^[0-9]+ of [0-9]+ right$' "$log"); then
+    say "$where: $last"
+  elif grep -q '^could not enter' "$log"; then
+    fail "$where: the back-end does not work here: $(tail -n 1 "$log")"
+  else
+    fail "$where: did not come to its end; the last check was: $(tail -n 1 "$log")"
+  fi
 }
 
 # make_workdir: sets `work` to a new directory that any user may enter, and removes it (and the registry) at the end.
