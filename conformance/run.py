@@ -189,6 +189,13 @@ def remove_tree(path):
     shutil.rmtree(path, onerror=retry)
 
 
+def give(root, uid):
+    """Make everything below `root` a user's, who may not be able to read it otherwise."""
+    for directory, names, files in os.walk(root):
+        for path in [directory] + [os.path.join(directory, name) for name in names + files]:
+            os.lchown(path, uid, uid)
+
+
 def run_command(words, timeout, env=None, cwd=None):
     """Run a command in its own process group; return (status, output, timed out)."""
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -296,6 +303,8 @@ class Runner:
             if done.returncode:
                 raise CaseError(f"setup.sh: exit status {done.returncode}\n"
                                 + done.stdout + done.stderr)
+        if self.args.owner is not None:
+            give(root, self.args.owner)
         self.server.trees[os.path.basename(root)] = served
         return root, context
 
@@ -597,6 +606,7 @@ def arguments(argv):
     p.add_argument("--timeout", type=float, default=120)
     p.add_argument("--work")
     p.add_argument("--keep", action="store_true")
+    p.add_argument("--owner", type=int)
     p.add_argument("--lines", type=int, default=6)
     p.add_argument("--known")
     p.add_argument("--write-known", metavar="FILE")
