@@ -193,7 +193,10 @@ def give(root, uid):
     """Make everything below `root` a user's, who may not be able to read it otherwise."""
     for directory, names, files in os.walk(root):
         for path in [directory] + [os.path.join(directory, name) for name in names + files]:
+            mode = os.lstat(path).st_mode
             os.lchown(path, uid, uid)
+            if not stat.S_ISLNK(mode):
+                os.chmod(path, stat.S_IMODE(mode))  # set-id bits do not outlast another owner
 
 
 def run_command(words, timeout, env=None, cwd=None):
