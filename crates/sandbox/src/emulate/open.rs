@@ -76,7 +76,7 @@ fn open_target(caller: &Caller<'_>, target: &Target, flags: OFlags, slash: bool)
     allowed(caller, target, found, flags)?;
     if writes(flags) {
         links::detach(caller, target, found)?;
-        lose_capability(caller, target)?;
+        lose_capability(caller, target, found)?;
     }
     let passed = flags.intersection(PASSED);
     let file = match (&target.spot, type_of(found)) {
@@ -139,10 +139,16 @@ fn allowed(caller: &Caller<'_>, target: &Target, found: &Statx, flags: OFlags) -
 
 /// Writing takes a file's capabilities (`security/commoncap.c` cap_inode_killpriv). What is written is not known here, only that
 /// somebody is about to.
-fn lose_capability(caller: &Caller<'_>, target: &Target) -> Result<(), Errno> {
+fn lose_capability(caller: &Caller<'_>, target: &Target, found: &Statx) -> Result<(), Errno> {
     const CAPABILITY: &str = "security.capability";
-    let (Some(tree), Some(found)) = (caller.tree(target), &target.found) else { return Ok(()) };
-    if !tree.knows(found) || !tree.pretended_attributes(found).iter().any(|(name, _)| name == CAPABILITY) {
+    let Some(tree) = caller.tree(target).filter(|tree| tree.knows(found)) else { return Ok(()) };
+    // It may be a copy by now.
+    let again = match &target.spot {
+        Spot::Entry(dir, name) => caller.world.places.seen_at(dir, name.to_bytes())?,
+        _ => None,
+    };
+    let found = again.as_ref().unwrap_or(found);
+    if !tree.pretended_attributes(found).iter().any(|(name, _)| name == CAPABILITY) {
         return Ok(());
     }
     tree.pretend_attribute(found, CAPABILITY.as_ref(), None).map_err(errno)
