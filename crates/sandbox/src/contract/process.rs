@@ -20,6 +20,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("descriptors and umask", descriptors),
     ("standard input is empty", input),
     ("proc and its self", proc),
+    ("mapped files have the names of the rootfs", maps),
     ("host name and hosts", host_name),
     ("network none", network_none),
     ("daemons are killed", daemons),
@@ -121,6 +122,12 @@ fn proc(suite: &Suite<'_>) -> Result<(), String> {
     let script =
         "readlink /proc/self/exe; test -d /proc/$$/fd && echo own; readlink /proc/$$/exe; readlink /proc/self/cwd";
     same("proc", suite.place()?.script(script, &[])?.as_str(), "/bin/busybox\nown\n/bin/busybox\n/\n")
+}
+
+fn maps(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let script = "for file in maps smaps; do grep busybox /proc/self/$file | sed 's/.* //' | sort | head -n 1; done";
+    same("names", place.script(script, &[])?.as_str(), "/bin/busybox\n/bin/busybox\n")
 }
 
 fn host_name(suite: &Suite<'_>) -> Result<(), String> {

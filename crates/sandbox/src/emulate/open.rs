@@ -81,7 +81,11 @@ fn open_target(caller: &Caller<'_>, target: &Target, flags: OFlags, slash: bool)
     let passed = flags.intersection(PASSED);
     let file = match (&target.spot, type_of(found)) {
         (Spot::Node(Node::Proc(proc)), _) => {
-            caller.world.places.procfs.open(proc, passed, &|| caller.world.mounts_text())?
+            caller
+                .world
+                .places
+                .procfs
+                .open(proc, passed, &|| caller.world.mounts_text(), &|path| caller.world.places.shown(path))?
         }
         (Spot::Node(Node::Dir(dir)), _) => open_at(dir.fd.as_fd(), c".", passed)?,
         (Spot::Mapped(mapped), _) => mapped_file(caller, mapped, found, passed)?,
@@ -242,23 +246,26 @@ fn open_for_path(caller: &Caller<'_>, target: &Target, flags: OFlags) -> Handled
     if flags.contains(OFlags::DIRECTORY) && !kind.is_dir() {
         return Err(Errno::NOTDIR);
     }
-    let file = match (&target.spot, kind) {
-        (Spot::Node(Node::Proc(proc)), _) => {
-            caller.world.places.procfs.open(proc, OFlags::RDONLY, &|| caller.world.mounts_text())?
-        }
-        (Spot::Node(Node::Dir(dir)), _) => open_at(dir.fd.as_fd(), c".", OFlags::DIRECTORY)?,
-        (Spot::Entry(dir, name), FileType::Directory | FileType::RegularFile) => {
-            open_at(dir.fd.as_fd(), name, OFlags::RDONLY)?
-        }
-        (Spot::Entry(dir, name), _) => {
-            let file = open_path(dir.fd.as_fd(), name.to_bytes(), OFlags::empty())?;
-            let shown = caller.world.places.path_of(&Node::Dir(dir.clone()))?;
-            let shown = [&shown, b"/".as_slice(), name.to_bytes()].concat();
-            stand_in(caller, file, shown, dir)?
-        }
-        (Spot::Mapped(mapped), _) => reopen(&own_path(mapped.file.as_fd()), OFlags::RDONLY)?,
-        (Spot::Open(path), _) => reopen(path, OFlags::RDONLY | OFlags::NONBLOCK)?,
-    };
+    let file =
+        match (&target.spot, kind) {
+            (Spot::Node(Node::Proc(proc)), _) => {
+                caller.world.places.procfs.open(proc, OFlags::RDONLY, &|| caller.world.mounts_text(), &|path| {
+                    caller.world.places.shown(path)
+                })?
+            }
+            (Spot::Node(Node::Dir(dir)), _) => open_at(dir.fd.as_fd(), c".", OFlags::DIRECTORY)?,
+            (Spot::Entry(dir, name), FileType::Directory | FileType::RegularFile) => {
+                open_at(dir.fd.as_fd(), name, OFlags::RDONLY)?
+            }
+            (Spot::Entry(dir, name), _) => {
+                let file = open_path(dir.fd.as_fd(), name.to_bytes(), OFlags::empty())?;
+                let shown = caller.world.places.path_of(&Node::Dir(dir.clone()))?;
+                let shown = [&shown, b"/".as_slice(), name.to_bytes()].concat();
+                stand_in(caller, file, shown, dir)?
+            }
+            (Spot::Mapped(mapped), _) => reopen(&own_path(mapped.file.as_fd()), OFlags::RDONLY)?,
+            (Spot::Open(path), _) => reopen(path, OFlags::RDONLY | OFlags::NONBLOCK)?,
+        };
     give(caller, file.as_fd(), flags)
 }
 

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags, Statx};
 use rustix::io::Errno;
 
+mod maps;
+
 use super::place::{Id, LOOK, Node, id_of, lock, look, read_link};
 use super::tasks::Tasks;
 
@@ -189,7 +191,13 @@ impl View {
     }
 
     /// Opens what no link leads to.
-    pub fn open(&self, proc: &Proc, flags: OFlags, mounts: &dyn Fn() -> Vec<u8>) -> Result<OwnedFd, Errno> {
+    pub fn open(
+        &self,
+        proc: &Proc,
+        flags: OFlags,
+        mounts: &dyn Fn() -> Vec<u8>,
+        shown: &dyn Fn(&[u8]) -> Vec<u8>,
+    ) -> Result<OwnedFd, Errno> {
         let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
         if writes && !self.may_write(proc) {
             return Err(if proc.path().starts_with(b"/proc/sys") { Errno::ROFS } else { Errno::ACCESS });
@@ -199,6 +207,10 @@ impl View {
         }
         if let Some((process, rest)) = proc.process().filter(|_| !writes) {
             let text = match rest[..] {
+                [name] if maps::is_one(name) => {
+                    let copy = maps::shown(host_open(proc, flags)?, shown);
+                    return copy.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+                }
                 [b"status"] => Some(self.status(process, &host_read(proc)?)),
                 [b"mounts"] => Some(mounts()),
                 [b"net", b"dev"] if !self.network => Some(LOOPBACK.to_vec()),
