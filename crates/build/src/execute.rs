@@ -273,20 +273,20 @@ impl<'a> Execution<'a> {
         self.with_permit(|| {
             let directory = self.request.work.join("stages").join(id.0.to_string());
             if let Base::Stage(parent) = stage.base
-                && let Some(files) = self.stand_on(parent, &directory)?
+                && let Some(files) = self.stand_on(parent, &directory, stage.layered)?
             {
                 return Ok(Arc::new(files));
             }
-            let files = Files::create(&directory, self.request.sandbox.overlay()).map_err(not_made)?;
+            let files = Files::create(&directory, self.request.sandbox.overlay(), stage.layered).map_err(not_made)?;
             self.fill(&files.tree(), stage)?;
             Ok(Arc::new(files))
         })
     }
 
     /// The files of a stage on those of its finished parent, where they can be shared.
-    fn stand_on(&self, parent: StageId, directory: &Path) -> Result<Option<Files>, BuildError> {
+    fn stand_on(&self, parent: StageId, directory: &Path, is_layered: bool) -> Result<Option<Files>, BuildError> {
         let Some(files) = self.wait(parent)?.files else { return Ok(None) };
-        Files::stand_on(&files, directory).map_err(not_made)
+        Files::stand_on(&files, directory, is_layered).map_err(not_made)
     }
 
     fn make_tree(&self, directory: &Path) -> Result<Tree, BuildError> {

@@ -29,6 +29,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut file = std::fs::File::open(&layer).expect("the layer was just written");
         unpack(&mut file, &unpacked, &Limits::NONE)
     })?;
+    let remembering = Tree::create(&scratch.join("remembering"), Some(&scratch.join("remembering-table")))?;
+    let remembering = remembering.remember_contents(&scratch.join("contents"))?;
+    timed("unpack, contents remembered", || {
+        let mut file = std::fs::File::open(&layer).expect("the layer was just written");
+        unpack(&mut file, &remembering, &Limits::NONE)
+    })?;
+    let before = timed("snapshot, contents remembered", || snapshot(&remembering, &scratch.join("remembered")))?;
+    for name in remembering.read_dir(Path::new(""))? {
+        std::process::Command::new("chown")
+            .args(["-R", "--reference"])
+            .arg(directory)
+            .arg(remembering.path().join(name))
+            .status()?;
+    }
+    let (_, touched) = timed("commit, everything touched", || {
+        commit(&remembering, Some(&before), &scratch.join("touched"), &options, &mut std::io::sink())
+    })?;
+    writeln!(std::io::stdout(), "entries {} of those touched", touched.entries)?;
     let copy = Tree::create(&scratch.join("copy"), Some(&scratch.join("copy-table")))?;
     timed("clone_tree", || clone_tree(&tree, &copy))?;
     timed("remove", || copy.read_dir(Path::new(""))?.iter().try_for_each(|name| copy.remove(Path::new(name))))?;

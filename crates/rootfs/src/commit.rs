@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::contents::Contents;
 use crate::tree::io_error;
 use crate::unpack::{Limits, unpack};
 use crate::{RootfsError, Tree};
@@ -23,6 +24,8 @@ use walk::{Layer, Walk};
 pub struct Snapshot {
     /// The record on disk; removed when this is dropped.
     pub record: PathBuf,
+    /// How many notes of contents there were: later ones are of what came after it.
+    noted: u64,
 }
 
 impl Drop for Snapshot {
@@ -57,21 +60,24 @@ pub struct Committed {
 
 /// Records the state of `tree` in the new file `record`.
 ///
-/// What is changed after this returns is seen by [`commit`], even within the same tick of the kernel's clock.
+/// Where contents are to be remembered and none is yet, every file is read. What is changed after this returns is seen by [`commit`], even within the same tick of the kernel's clock.
 pub fn snapshot(tree: &Tree, record: &Path) -> Result<Snapshot, RootfsError> {
-    let (snapshot, writer) = new_record(record)?;
+    let (mut snapshot, writer) = new_record(record)?;
     let options = CommitOptions::default();
     let mut walk = Walk::new(tree, &options, None, Some(writer), None)?;
+    walk.notes_all = notes(tree) == 0;
     walk.run()?;
     wait_for_clock(walk.newest);
+    snapshot.noted = notes(tree);
     Ok(snapshot)
 }
 
 /// Writes what changed in `tree` since `before` as an uncompressed layer tar to `layer`, and records the new state.
 ///
-/// Without `before` everything is written (a layer on nothing). A file counts as changed when its inode, change time,
-/// modification time, size, mode, owner, device number or kind differ; a directory when its mode or owner differ or something
-/// below it changed. The root itself is never an entry, sockets are left out, and of extended attributes the layer has
+/// Without `before` everything is written (a layer on nothing). A file counts as changed when its modification time, size, mode,
+/// owner, device number or kind differ; when only its inode or change time do, and what was in it is remembered
+/// ([`Tree::remember_contents`]), its content and capabilities decide, as with [`commit_upper`]; else it counts as changed, too.
+/// A directory does when its mode or owner differ or something below it changed. The root itself is never an entry, sockets are left out, and of extended attributes the layer has
 /// `security.capability` (BuildKit). The same tree gives the same bytes.
 ///
 /// # Errors
@@ -84,12 +90,19 @@ pub fn commit(
     options: &CommitOptions,
     layer: &mut dyn Write,
 ) -> Result<(Snapshot, Committed), RootfsError> {
+    let noted = before.map_or(0, |before| before.noted);
     let before = before.map(open_record).transpose()?;
-    let (snapshot, writer) = new_record(record)?;
+    let (mut snapshot, writer) = new_record(record)?;
     let mut walk = Walk::new(tree, options, before, Some(writer), Some(Layer::new(layer, false)))?;
+    walk.noted = noted;
     let committed = walk.run()?;
     wait_for_clock(walk.newest);
+    snapshot.noted = notes(tree);
     Ok((snapshot, committed))
+}
+
+fn notes(tree: &Tree) -> u64 {
+    tree.contents().map_or(0, Contents::length)
 }
 
 /// Copies the whole of `from` into the empty `to`: owners, hard links, attributes, holes, times.
@@ -131,7 +144,7 @@ pub(crate) fn clone_root(from: &Tree, to: &Tree) -> Result<(), RootfsError> {
 fn new_record(path: &Path) -> Result<(Snapshot, record::Writer), RootfsError> {
     let fail = |error| io_error("could not make the record", path, error);
     let file = File::create_new(path).map_err(fail)?;
-    let snapshot = Snapshot { record: path.to_owned() };
+    let snapshot = Snapshot { record: path.to_owned(), noted: 0 };
     Ok((snapshot, record::Writer::new(file).map_err(fail)?))
 }
 

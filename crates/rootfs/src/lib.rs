@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod commit;
+mod contents;
 pub mod copy;
 pub mod overlay;
 mod tar;

@@ -44,6 +44,19 @@ pub(crate) struct Entry {
     pub pieces: Option<Vec<(u64, u64)>>,
 }
 
+/// The one extended attribute that a layer of ours has.
+pub(crate) const CAPABILITY: &str = "security.capability";
+
+pub(crate) fn capability(xattrs: &[(OsString, Vec<u8>)]) -> Option<&[u8]> {
+    xattrs.iter().find(|(name, _)| name == CAPABILITY).map(|(_, value)| value.as_slice())
+}
+
+impl Entry {
+    pub fn capability(&self) -> Option<&[u8]> {
+        capability(&self.xattrs)
+    }
+}
+
 /// Offsets in a header block (POSIX `ustar`).
 mod field {
     use std::ops::Range;

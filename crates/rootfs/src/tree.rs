@@ -26,6 +26,7 @@ pub(crate) use sys::{Found, Key, Xattrs, raw_xattrs, remove_raw_xattr, set_raw_x
 use table::Table;
 
 use crate::RootfsError;
+use crate::contents::Contents;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileKind {
@@ -100,6 +101,8 @@ pub struct Tree {
     returned: Arc<Mutex<HashMap<u64, (Time, Time)>>>,
     /// It is a mounted overlay: a file is to be in the upper directory before the table has anything of it.
     is_overlay: bool,
+    /// What is in its files, where that is remembered.
+    contents: Option<Arc<Contents>>,
 }
 
 /// Seconds and nanoseconds since the epoch.
@@ -126,6 +129,7 @@ impl Tree {
             table: table.map(|table| Arc::new(Mutex::new(table))),
             returned: Arc::default(),
             is_overlay: false,
+            contents: None,
         })
     }
 
@@ -140,7 +144,8 @@ impl Tree {
         let root =
             self.root.try_clone().map_err(|error| io_error("could not open the directory", &self.path, error))?;
         let (table, has_entries, returned) = (self.table.clone(), self.has_entries.clone(), self.returned.clone());
-        Ok(Tree { root, path: self.path.clone(), table, has_entries, returned, ..*self })
+        let contents = self.contents.clone();
+        Ok(Tree { root, path: self.path.clone(), table, has_entries, returned, contents, ..*self })
     }
 
     /// Makes an empty directory (0755) and opens it.
@@ -149,6 +154,23 @@ impl Tree {
         let tree = Tree::open(path, table)?;
         tree.set_mode(Path::new(""), 0o755)?;
         Ok(tree)
+    }
+
+    /// Has the contents of files remembered from now on that unpacking a layer brings and [`crate::commit::commit`] puts into
+    /// one, so that a later commit leaves a file out that a step touched and left as it was. The list is made as the file
+    /// `list`, which has no name any more when this returns.
+    ///
+    /// Whatever else changes the tree must be committed, or what is remembered is wrong.
+    pub fn remember_contents(self, list: &Path) -> Result<Tree, RootfsError> {
+        Ok(Tree { contents: Some(Arc::new(Contents::create(list)?)), ..self })
+    }
+
+    pub fn remembers_contents(&self) -> bool {
+        self.contents.is_some()
+    }
+
+    pub(crate) fn contents(&self) -> Option<&Contents> {
+        self.contents.as_deref()
     }
 
     /// Where the tree is on the host. For the sandbox and for messages, not for joining.

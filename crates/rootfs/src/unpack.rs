@@ -7,10 +7,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::contents::{Contents, Printer};
 use crate::tar::{self, Entry, Kind, Reader};
 use crate::tree::{Descent, at, inside_error, resolve};
 use crate::{FileKind, RootfsError, Tree};
@@ -326,6 +328,12 @@ impl<'t> Unpacker<'t> {
         if (found.uid, found.gid) != (uid, gid) {
             self.tree.set_owner_at(directory, name, uid, gid)?;
         }
+        if let Some(contents) = self.contents()
+            && ((found.uid, found.gid) != (uid, gid) || entry.capability().is_some())
+        {
+            // Whether the file has the capabilities that it had is not known here.
+            contents.note(found.inode, None)?;
+        }
         if found.mode != entry.mode || (found.uid, found.gid) != (uid, gid) {
             self.tree.set_mode_at(directory, name, entry.mode)?;
         }
@@ -337,12 +345,14 @@ impl<'t> Unpacker<'t> {
         let fail = |error| inside_error("could not unpack", path, error);
         let mut file = self.make_file(name).map_err(fail)?;
         let fail_write = |error| inside_error("could not write", path, error);
+        // Holes by a list are not read; their files count as changed when they are touched.
+        let mut printer = self.contents().filter(|_| entry.pieces.is_none()).map(Contents::printer);
         let has_tail = match &entry.pieces {
-            None => self.write(&mut file, content, entry.size_bytes, path)?,
+            None => self.write(&mut file, content, entry.size_bytes, path, printer.as_mut())?,
             Some(pieces) => {
                 for &(offset, length) in pieces {
                     file.seek(SeekFrom::Start(offset)).map_err(fail_write)?;
-                    self.write(&mut file, content, length, path)?;
+                    self.write(&mut file, content, length, path, None)?;
                 }
                 true
             }
@@ -350,8 +360,17 @@ impl<'t> Unpacker<'t> {
         if has_tail {
             file.set_len(entry.size_bytes).map_err(fail_write)?;
         }
+        if let Some(contents) = self.contents() {
+            let inode = file.metadata().map_err(fail)?.ino();
+            contents.note(inode, printer.map(|printer| printer.finish(entry.capability()))).map_err(fail)?;
+        }
         drop(file);
         self.finish(name, entry).map_err(fail)
+    }
+
+    /// Where contents are remembered. What an archive brings is in a layer soon, and remembered then.
+    fn contents(&self) -> Option<&'t Contents> {
+        self.tree.contents().filter(|_| !self.rules.is_archive)
     }
 
     fn make_file(&mut self, name: &OsStr) -> io::Result<File> {
@@ -368,6 +387,7 @@ impl<'t> Unpacker<'t> {
         content: &mut dyn Read,
         length: u64,
         path: &Path,
+        mut printer: Option<&mut Printer>,
     ) -> Result<bool, RootfsError> {
         let fail = |error| inside_error("could not write", path, error);
         let mut ends_in_hole = false;
@@ -376,6 +396,9 @@ impl<'t> Unpacker<'t> {
             let wanted = remaining.min(self.buffer.len() as u64) as usize;
             let chunk = &mut self.buffer[..wanted];
             content.read_exact(chunk).map_err(|error| content_error(error, path))?;
+            if let Some(printer) = &mut printer {
+                printer.update(chunk);
+            }
             ends_in_hole = chunk == ZEROS;
             if ends_in_hole {
                 file.seek(SeekFrom::Current(wanted as i64)).map_err(fail)?;

@@ -5,11 +5,12 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use zuwai_rootfs::commit::{CommitOptions, Snapshot, commit, snapshot};
+use rustix::fs::{Timespec, Timestamps};
+use zuwai_rootfs::commit::{CommitOptions, Snapshot, clone_tree, commit, snapshot};
 use zuwai_rootfs::unpack::{Limits, unpack};
 use zuwai_rootfs::{FileKind, RootfsError, Tree};
 
@@ -32,6 +33,26 @@ impl Stage {
         fs::hard_link(stage.at("d/a"), stage.at("twin")).unwrap();
         symlink("f", stage.at("link")).unwrap();
         stage
+    }
+
+    /// A copy of which contents are remembered, in one way or the other.
+    fn remembering(self, how: &str) -> Stage {
+        let outer = tempfile::tempdir().unwrap();
+        let open = |outer: &Path| Tree::create(&outer.join("root"), Some(&outer.join("table"))).unwrap();
+        let with_list = |tree: Tree, outer: &Path| tree.remember_contents(&outer.join("contents")).unwrap();
+        let tree = match how {
+            "unpacked" | "committed" => {
+                let tree = with_list(open(outer.path()), outer.path());
+                clone_tree(&self.tree, &tree).unwrap();
+                tree
+            }
+            _ => {
+                let tree = open(outer.path());
+                clone_tree(&self.tree, &tree).unwrap();
+                if how == "read" { with_list(tree, outer.path()) } else { tree }
+            }
+        };
+        Stage { outer, tree }
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -210,6 +231,115 @@ fn what_a_step_did_is_in_its_layer() {
         step(&stage);
         let layer = stage.commit(&before, &CommitOptions::default()).unwrap();
         assert_eq!(list(&layer), expected, "{what}");
+    }
+}
+
+/// Gives `change` a path in the place of `file`, then has it look as the file did, apart from change time and inode.
+fn unseen(file: &Path, change: impl FnOnce(&Path)) {
+    let before = fs::symlink_metadata(file).unwrap();
+    change(file);
+    if !before.is_symlink() {
+        fs::set_permissions(file, before.permissions()).unwrap();
+    }
+    let time = |seconds, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+    let times = Timestamps {
+        last_access: time(before.atime(), before.atime_nsec()),
+        last_modification: time(before.mtime(), before.mtime_nsec()),
+    };
+    rustix::fs::utimensat(rustix::fs::CWD, file, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+fn remake(file: &Path, make: impl FnOnce(&Path)) {
+    unseen(file, |file| {
+        fs::remove_file(file).unwrap();
+        make(file);
+    });
+}
+
+/// What a step touches and leaves as it was is in no layer where contents are remembered: those that unpacking brought, those
+/// that a first record read, those of an earlier step. Where they are not, whatever was touched is.
+#[test]
+fn what_was_touched_and_left_as_it_was() {
+    type Step = fn(&Stage);
+    let cases: [(&str, Step, &str, &str); 13] = [
+        ("the mode it has", |s| unseen(&s.at("f"), |_| ()), "", "f"),
+        ("the owner it has", |s| std::os::unix::fs::lchown(s.at("link"), None, None).unwrap(), "", "link->f"),
+        ("written to, the same", |s| unseen(&s.at("f"), |file| fs::write(file, "f").unwrap()), "", "f"),
+        ("written to, another", |s| unseen(&s.at("f"), |file| fs::write(file, "g").unwrap()), "f", "f"),
+        ("made again, the same", |s| remake(&s.at("f"), |file| fs::write(file, "f").unwrap()), "", "f"),
+        ("made again, another", |s| remake(&s.at("f"), |file| fs::write(file, "g").unwrap()), "f", "f"),
+        ("link made again, the same", |s| remake(&s.at("link"), |at| symlink("f", at).unwrap()), "", "link->f"),
+        ("link made again, another", |s| remake(&s.at("link"), |at| symlink("d", at).unwrap()), "link->d", "link->d"),
+        ("fifo made again", |s| remake(&s.at("fifo"), make_fifo), "", ""),
+        (
+            "same content, later",
+            |s| {
+                fs::remove_file(s.at("f")).unwrap();
+                fs::write(s.at("f"), "f").unwrap();
+            },
+            "f",
+            "f",
+        ),
+        ("the mode that two names have", |s| unseen(&s.at("twin"), |_| ()), "", "d/ d/a twin=d/a"),
+        ("a name moved", |s| fs::rename(s.at("twin"), s.at("t")).unwrap(), "t .wh.twin", "d/ d/a t=d/a .wh.twin"),
+        (
+            "contents swapped",
+            |s| {
+                unseen(&s.at("f"), |file| fs::write(file, "e").unwrap());
+                unseen(&s.at("e"), |file| fs::write(file, "f").unwrap());
+            },
+            "e f",
+            "e f",
+        ),
+    ];
+    for (what, step, remembered, not) in cases {
+        for how in ["unpacked", "read", "committed", "not remembered"] {
+            let stage = Stage::new();
+            fs::write(stage.at("e"), "e").unwrap();
+            make_fifo(&stage.at("fifo"));
+            let stage = stage.remembering(how);
+            let before = stage.snapshot();
+            let (before, expected) = match how {
+                "committed" => {
+                    // Everything once more, all of it changed.
+                    for file in ["d/a", "d/b", "e", "f"] {
+                        let modified = File::options().write(true).open(stage.at(file)).unwrap();
+                        modified.set_modified(std::time::UNIX_EPOCH).unwrap();
+                    }
+                    let (record, options) = (stage.record("first"), CommitOptions::default());
+                    (commit(&stage.tree, Some(&before), &record, &options, &mut std::io::sink()).unwrap().0, remembered)
+                }
+                "not remembered" => (before, not),
+                _ => (before, remembered),
+            };
+            step(&stage);
+            let layer = stage.commit(&before, &CommitOptions::default()).unwrap();
+            assert_eq!(list(&layer), expected, "{what}, {how}");
+        }
+    }
+}
+
+fn make_fifo(path: &Path) {
+    rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::from_raw_mode(0o644)).unwrap();
+}
+
+/// A touched file stays out of one layer after the other, and its inode, which a removed file had, tells of it alone.
+#[test]
+fn what_is_remembered_follows_the_inode() {
+    let stage = Stage::new().remembering("unpacked");
+    let mut before = stage.snapshot();
+    for (round, expected) in ["f", "", "", "", "new"].into_iter().enumerate() {
+        remake(&stage.at("f"), |file| fs::write(file, "F").unwrap());
+        if round == 4 {
+            remake(&stage.at("f"), |file| {
+                fs::write(stage.at("new"), "G").unwrap();
+                fs::write(file, "F").unwrap();
+            });
+        }
+        let mut layer = Vec::new();
+        let record = stage.record(&format!("round{round}"));
+        before = commit(&stage.tree, Some(&before), &record, &CommitOptions::default(), &mut layer).unwrap().0;
+        assert_eq!(list(&layer), expected, "round {round}");
     }
 }
 

@@ -5,10 +5,11 @@ mod common;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use zuwai_rootfs::commit::{CommitOptions, clone_tree, commit, commit_upper};
+use zuwai_rootfs::commit::{CommitOptions, clone_tree, commit, commit_upper, snapshot};
 use zuwai_rootfs::overlay::{Marks, follow_entries, make_upper, merge_down};
 use zuwai_rootfs::unpack::{Limits, unpack};
 use zuwai_rootfs::{FileKind, Tree};
@@ -26,6 +27,12 @@ enum Edit {
     Owner(String, u32, u32),
     Capability(String),
     Time(String, i64),
+    /// Written again, given the mode it has, and the time it had.
+    Touch(String),
+    /// Replaced by one that is the same, time included.
+    Again(String),
+    /// Other content of the same size and time.
+    Sneak(String),
     Remove(String),
     Rename(String, String),
 }
@@ -53,51 +60,94 @@ fn edit() -> impl Strategy<Value = Edit> {
         2 => (path(), id.clone(), id).prop_map(|(path, uid, gid)| Edit::Owner(path, uid, gid)),
         1 => path().prop_map(Edit::Capability),
         1 => (path(), -3..i64::from(u32::MAX)).prop_map(|(path, time)| Edit::Time(path, time)),
+        3 => path().prop_map(Edit::Touch),
+        3 => path().prop_map(Edit::Again),
+        2 => path().prop_map(Edit::Sneak),
         3 => path().prop_map(Edit::Remove),
         2 => (path(), path()).prop_map(|(from, to)| Edit::Rename(from, to)),
     ]
 }
 
-/// Edits that do not fit the tree as it is have no effect.
-fn apply(tree: &Tree, edit: &Edit) {
+/// Edits that do not fit the tree as it is have no effect. Whether this one had one.
+fn apply(tree: &Tree, edit: &Edit) -> bool {
     let path = Path::new;
+    let real = |at: &String| tree.resolve(path(at), false).map(|path| tree.path().join(path));
+    let is_file = |at| tree.stat(path(at)).ok().flatten().is_some_and(|found| found.kind == FileKind::File);
     match edit {
-        Edit::Directory(at, mode) => drop(tree.make_dir(path(at), *mode)),
-        Edit::File(at, text) => {
-            if let Ok(mut file) = tree.make_file(path(at)) {
-                file.write_all(text.as_bytes()).unwrap();
-            }
+        Edit::Directory(at, mode) => tree.make_dir(path(at), *mode).is_ok(),
+        Edit::File(at, text) => match tree.make_file(path(at)) {
+            Ok(mut file) => file.write_all(text.as_bytes()).is_ok(),
+            Err(_) => false,
+        },
+        // As a step would: the file itself is written to, all its names change.
+        Edit::Append(at) if is_file(at) => {
+            std::fs::OpenOptions::new().append(true).open(real(at).unwrap()).unwrap().write_all(b"more").unwrap();
+            true
         }
-        Edit::Append(at) => {
-            // As a step would: the file itself is written to, all its names change.
-            if tree.stat(path(at)).ok().flatten().is_some_and(|found| found.kind == FileKind::File) {
-                let real = tree.path().join(tree.resolve(path(at), false).unwrap());
-                std::fs::OpenOptions::new().append(true).open(real).unwrap().write_all(b"more").unwrap();
-            }
+        Edit::Symlink(at, target) => tree.make_symlink(path(target), path(at)).is_ok(),
+        Edit::Link(at, target) => tree.make_link(path(target), path(at)).is_ok(),
+        Edit::Fifo(at) => tree.make_node(path(at), FileKind::Fifo, (0, 0)).is_ok(),
+        Edit::Device(at, number) => tree.make_node(path(at), FileKind::CharDevice, (*number, *number)).is_ok(),
+        Edit::Mode(at, mode) => tree.set_mode(path(at), *mode).is_ok(),
+        Edit::Owner(at, uid, gid) => tree.set_owner(path(at), *uid, *gid).is_ok(),
+        // Only programs have them.
+        Edit::Capability(at) if is_file(at) => {
+            tree.set_xattr(path(at), OsStr::new("security.capability"), &CAPABILITY).is_ok()
         }
-        Edit::Symlink(at, target) => drop(tree.make_symlink(path(target), path(at))),
-        Edit::Link(at, target) => drop(tree.make_link(path(target), path(at))),
-        Edit::Fifo(at) => drop(tree.make_node(path(at), FileKind::Fifo, (0, 0))),
-        Edit::Device(at, number) => drop(tree.make_node(path(at), FileKind::CharDevice, (*number, *number))),
-        Edit::Mode(at, mode) => drop(tree.set_mode(path(at), *mode)),
-        Edit::Owner(at, uid, gid) => drop(tree.set_owner(path(at), *uid, *gid)),
-        Edit::Capability(at) => {
-            // Only programs have them.
-            if tree.stat(path(at)).ok().flatten().is_none_or(|found| found.kind != FileKind::File) {
-                return;
-            }
-            let value = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            drop(tree.set_xattr(path(at), OsStr::new("security.capability"), &value));
+        Edit::Time(at, time) => tree.set_modified(path(at), (*time, 0)).is_ok(),
+        Edit::Touch(at) if is_file(at) => rewrite(&real(at).unwrap(), |_| ()),
+        Edit::Sneak(at) if is_file(at) => rewrite(&real(at).unwrap(), |bytes| bytes.reverse()),
+        Edit::Again(at) => replace(tree, path(at)).is_some(),
+        Edit::Remove(at) => tree.stat(path(at)).is_ok_and(|found| found.is_some()) && tree.remove(path(at)).is_ok(),
+        Edit::Rename(from, to) => match (real(from), real(to)) {
+            (Ok(from), Ok(to)) => std::fs::rename(from, to).is_ok(),
+            _ => false,
+        },
+        Edit::Append(_) | Edit::Capability(_) | Edit::Touch(_) | Edit::Sneak(_) => false,
+    }
+}
+
+const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// Changes what is in a file and nothing else that can be seen.
+fn rewrite(file: &Path, change: impl FnOnce(&mut Vec<u8>)) -> bool {
+    let before = std::fs::metadata(file).unwrap();
+    let mut bytes = std::fs::read(file).unwrap();
+    change(&mut bytes);
+    let opened = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+    opened.write_all_at(&bytes, 0).unwrap();
+    opened.set_permissions(before.permissions()).unwrap();
+    opened.set_modified(before.modified().unwrap()).unwrap();
+    true
+}
+
+/// Puts a file, link or special file in the place of an equal one.
+fn replace(tree: &Tree, path: &Path) -> Option<()> {
+    let found = tree.stat(path).ok()??;
+    let xattrs = tree.xattrs(path).ok()?;
+    match found.kind {
+        FileKind::Directory | FileKind::Socket => return None,
+        FileKind::File => {
+            let mut bytes = Vec::new();
+            tree.open_file(path).ok()?.read_to_end(&mut bytes).unwrap();
+            tree.remove(path).unwrap();
+            tree.make_file(path).unwrap().write_all(&bytes).unwrap();
         }
-        Edit::Time(at, time) => drop(tree.set_modified(path(at), (*time, 0))),
-        Edit::Remove(at) => drop(tree.remove(path(at))),
-        Edit::Rename(from, to) => {
-            let real = |at: &String| tree.resolve(path(at), false).map(|path| tree.path().join(path));
-            if let (Ok(from), Ok(to)) = (real(from), real(to)) {
-                drop(std::fs::rename(from, to));
-            }
+        FileKind::Symlink => {
+            let target = tree.read_link(path).ok()?;
+            tree.remove(path).unwrap();
+            tree.make_symlink(&target, path).unwrap();
+        }
+        kind => {
+            tree.remove(path).unwrap();
+            tree.make_node(path, kind, found.device).unwrap();
         }
     }
+    tree.set_owner(path, found.uid, found.gid).unwrap();
+    tree.set_mode(path, found.mode).unwrap();
+    xattrs.iter().for_each(|(name, value)| tree.set_xattr(path, name, value).unwrap());
+    tree.set_modified(path, found.modified).unwrap();
+    Some(())
 }
 
 /// Everything a layer says about a tree. Times of directories are left out: they alone are no change.
@@ -146,11 +196,12 @@ fn layers_bring_the_other_tree_along(rounds: &[Vec<Edit>]) {
     let outer = tempfile::tempdir().unwrap();
     let at = |name: &str| outer.path().join(name);
     let source = Tree::create(&at("source"), Some(&at("source-table"))).unwrap();
+    let source = source.remember_contents(&at("contents")).unwrap();
     let target = Tree::create(&at("target"), Some(&at("target-table"))).unwrap();
     let options = CommitOptions::default();
     let mut snapshot = None;
     for (round, edits) in rounds.iter().enumerate() {
-        edits.iter().for_each(|edit| apply(&source, edit));
+        edits.iter().for_each(|edit| _ = apply(&source, edit));
         let mut layer = Vec::new();
         let record = at(&format!("record{round}"));
         let (next, _) = commit(&source, snapshot.as_ref(), &record, &options, &mut layer).unwrap();
@@ -223,7 +274,7 @@ fn overlays_say_what_was_written(rounds: &[Vec<Edit>], split: usize, marks: Mark
         make_upper(&upper, &before).unwrap();
         let mounted = mount(&lowers, Some(&upper), at(&format!("merged{round}")), marks).unwrap();
         let merged = Tree::open_overlay(&mounted.0, &table).unwrap();
-        edits.iter().for_each(|edit| apply(&merged, edit));
+        edits.iter().for_each(|edit| _ = apply(&merged, edit));
 
         let upper = Tree::open(&upper, Some(&table)).unwrap();
         let mut shown = describe(&merged);
@@ -251,6 +302,61 @@ fn overlays_say_what_was_written(rounds: &[Vec<Edit>], split: usize, marks: Mark
     }
 }
 
+/// The same edits through an overlay and in a plain directory make the same layers, byte for byte. From the round `split` on the
+/// plain directory is a copy, so that what is remembered of it comes from unpacking.
+fn both_ways_to_commit_agree(rounds: &[Vec<Edit>], split: usize, marks: Marks) {
+    let outer = tempfile::tempdir().unwrap();
+    let at = |name: &str| outer.path().join(name);
+    let plain_tree = |name: &str| {
+        let tree = Tree::create(&at(name), Some(&at(&format!("{name}-table")))).unwrap();
+        tree.remember_contents(&at(&format!("{name}-contents"))).unwrap()
+    };
+    let options = CommitOptions { clamp_modified: Some(0), ..CommitOptions::default() };
+    let mut plain = plain_tree("plain");
+    let mut recorded = snapshot(&plain, &at("record")).unwrap();
+    let own = Tree::create(&at("own"), None).unwrap();
+    for (round, edits) in rounds.iter().enumerate() {
+        if round == split {
+            let copy = plain_tree("copy");
+            clone_tree(&plain, &copy).unwrap();
+            (recorded, plain) = (snapshot(&copy, &at("record-of-copy")).unwrap(), copy);
+        }
+        // What an overlay made must not have the times of this round.
+        std::thread::sleep(std::time::Duration::from_millis(12));
+        let upper = at(&format!("upper{round}"));
+        make_upper(&upper, &own).unwrap();
+        let lower = own.path().display().to_string();
+        let mounted = mount(&lower, Some(&upper), at(&format!("merged{round}")), marks).unwrap();
+        let merged = Tree::open_overlay(&mounted.0, &at("table")).unwrap();
+        for edit in edits {
+            // Another name of a file that an earlier step brought is another file on an overlay once it is written to.
+            let is_link = matches!(edit, Edit::Link(..)) && round + 1 < rounds.len();
+            // An overlay does not rename directories of earlier steps.
+            if !is_link && apply(&merged, edit) {
+                assert!(apply(&plain, edit), "{edit:?}");
+            }
+        }
+        let upper = Tree::open(&upper, None).unwrap();
+        if merged.has_entries() || plain.has_entries() {
+            // Such a stage is no overlay any more.
+            return;
+        }
+        let (mut of_upper, mut of_plain) = (Vec::new(), Vec::new());
+        commit_upper(&upper, &own, marks, &options, &mut of_upper).unwrap();
+        let record = at(&format!("record{round}"));
+        recorded = commit(&plain, Some(&recorded), &record, &options, &mut of_plain).unwrap().0;
+        let names = |layer: &[u8]| {
+            let mut archive = tar::Archive::new(layer);
+            let entries = archive.entries().unwrap();
+            entries.map(|entry| entry.unwrap().path().unwrap().into_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&of_plain), names(&of_upper), "round {round}");
+        assert!(of_plain == of_upper, "headers or contents differ in round {round}");
+        drop((merged, mounted));
+        merge_down(&upper, &own, marks, None).unwrap();
+    }
+}
+
 fn run_overlay_property(marks: Marks) {
     let probe = tempfile::tempdir().unwrap();
     std::fs::create_dir(probe.path().join("upper")).unwrap();
@@ -262,7 +368,9 @@ fn run_overlay_property(marks: Marks) {
         return;
     }
     let rounds = prop::collection::vec(prop::collection::vec(edit(), 0..40), 1..5);
-    run_cases(60, (rounds, 0..4usize), |(rounds, split)| overlays_say_what_was_written(&rounds, split, marks));
+    let property = (rounds, 0..4usize);
+    run_cases(60, &property, |(rounds, split)| overlays_say_what_was_written(&rounds, split, marks));
+    run_cases(60, &property, |(rounds, split)| both_ways_to_commit_agree(&rounds, split, marks));
 }
 
 #[test]
@@ -281,13 +389,13 @@ fn random_edits_through_an_overlay_of_a_namespace() {
 
 fn run_property(cases: u32) {
     let rounds = prop::collection::vec(prop::collection::vec(edit(), 0..40), 1..4);
-    run_cases(cases, rounds, |rounds| layers_bring_the_other_tree_along(&rounds));
+    run_cases(cases, &rounds, |rounds| layers_bring_the_other_tree_along(&rounds));
 }
 
-fn run_cases<S: Strategy>(cases: u32, strategy: S, property: impl Fn(S::Value)) {
+fn run_cases<S: Strategy>(cases: u32, strategy: &S, property: impl Fn(S::Value)) {
     let config =
         ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 2000, ..ProptestConfig::default() };
-    let result = proptest::test_runner::TestRunner::new(config).run(&strategy, |value| {
+    let result = proptest::test_runner::TestRunner::new(config).run(strategy, |value| {
         property(value);
         Ok(())
     });

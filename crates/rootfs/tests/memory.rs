@@ -31,7 +31,6 @@ fn memory_does_not_grow_with_the_tree() {
             File::create(directory.join(format!("a-file-with-an-ordinary-name-{file}"))).unwrap();
         }
     }
-    File::create(root.join("sparse")).unwrap().set_len(2 << 30).unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "memory_does_not_grow_with_the_tree"])
         .env(CHILD, outer.path())
@@ -40,7 +39,24 @@ fn memory_does_not_grow_with_the_tree() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
+/// Each is read, and looked up in the table of contents.
+fn touched_files_need_no_memory(directory: &Path) {
+    let tree = Tree::open(&directory.join("root"), None).unwrap();
+    let tree = tree.remember_contents(&directory.join("contents")).unwrap();
+    let before = snapshot(&tree, &directory.join("read")).unwrap();
+    for name in (0..20).flat_map(|number| fs::read_dir(directory.join(format!("root/{number}"))).unwrap()) {
+        let path = name.unwrap().path();
+        fs::set_permissions(&path, fs::metadata(&path).unwrap().permissions()).unwrap();
+    }
+    let options = CommitOptions::default();
+    let (_, touched) =
+        commit(&tree, Some(&before), &directory.join("touched"), &options, &mut std::io::sink()).unwrap();
+    assert_eq!(touched.entries, 0);
+}
+
 fn work(directory: &Path) {
+    touched_files_need_no_memory(directory);
+    File::create(directory.join("root/sparse")).unwrap().set_len(2 << 30).unwrap();
     let tree = Tree::open(&directory.join("root"), None).unwrap();
     let before = snapshot(&tree, &directory.join("before")).unwrap();
     let options = CommitOptions::default();

@@ -22,6 +22,8 @@ pub struct Files {
     /// The stage's own place: everything below is made here.
     directory: PathBuf,
     overlay: Option<Overlay>,
+    /// What changes becomes layers.
+    is_layered: bool,
     state: Mutex<State>,
 }
 
@@ -89,17 +91,19 @@ impl Work {
 }
 
 impl Files {
-    /// An empty rootfs below `directory`, which is made.
-    pub fn create(directory: &Path, overlay: Option<Overlay>) -> Result<Files, RootfsError> {
+    /// An empty rootfs below `directory`, which is made. Where a scan is to find changes for layers it tells those files apart
+    /// that a step touched and left as they were.
+    pub fn create(directory: &Path, overlay: Option<Overlay>, is_layered: bool) -> Result<Files, RootfsError> {
         make_dir(directory)?;
         let own = directory.join("rootfs");
-        let tree = Arc::new(Tree::create(&own, Some(&directory.join("metadata")))?);
+        let tree = Tree::create(&own, Some(&directory.join("metadata")))?;
+        let tree = Arc::new(remembering(tree, directory, is_layered)?);
         let state = State { tree, own, view: None, below: None, snapshot: None, number: 0 };
-        Ok(Files { directory: directory.to_owned(), overlay, state: Mutex::new(state) })
+        Ok(Files { directory: directory.to_owned(), overlay, is_layered, state: Mutex::new(state) })
     }
 
     /// A rootfs that begins as a finished stage left its own, which is not copied; none where that cannot be.
-    pub fn stand_on(parent: &Arc<Files>, directory: &Path) -> Result<Option<Files>, RootfsError> {
+    pub fn stand_on(parent: &Arc<Files>, directory: &Path, is_layered: bool) -> Result<Option<Files>, RootfsError> {
         let Some(overlay) = parent.overlay else { return Ok(None) };
         if parent.tree().has_entries() {
             return Ok(None);
@@ -115,7 +119,12 @@ impl Files {
             Err(RootfsError::Io { .. }) => return Ok(None),
             Err(error) => return Err(error),
         }
-        Ok(Some(Files { directory: directory.to_owned(), overlay: Some(overlay), state: Mutex::new(state) }))
+        Ok(Some(Files {
+            directory: directory.to_owned(),
+            overlay: Some(overlay),
+            is_layered,
+            state: Mutex::new(state),
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -156,9 +165,15 @@ impl Files {
         if state.below.is_some() {
             let own = numbered(state, &self.directory, "rootfs");
             let copy = Tree::create(&own, Some(&self.directory.join("metadata-of-copy")))?;
+            let copy = remembering(copy, &self.directory, self.is_layered)?;
             clone_tree(&state.tree, &copy)?;
             (state.tree, state.own) = (Arc::new(copy), own);
             (state.view, state.below) = (None, None);
+        }
+        if self.is_layered && !state.tree.remembers_contents() {
+            // Steps wrote upon it before, of which no record tells.
+            state.snapshot = None;
+            state.tree = Arc::new(remembering(state.tree.share()?, &self.directory, true)?);
         }
         Ok(state.tree.clone())
     }
@@ -178,6 +193,7 @@ impl Files {
         drop((tree, before, mounted));
         // What is shown would change under its readers, of which there are none while a step runs.
         state.view = None;
+        state.snapshot = None;
         let onto = Tree::open(&state.own, None)?;
         let below = state.below.as_ref().map(|below| below.tree());
         merge_down(upper, &onto, overlay.marks(), below.as_deref())?;
@@ -210,6 +226,11 @@ impl State {
         }
         lowers
     }
+}
+
+/// The tree of a stage of which a scan finds the changes.
+fn remembering(tree: Tree, directory: &Path, is_layered: bool) -> Result<Tree, RootfsError> {
+    if is_layered { tree.remember_contents(&directory.join("contents")) } else { Ok(tree) }
 }
 
 /// Shows the stage's directories as one tree.

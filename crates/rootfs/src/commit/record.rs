@@ -55,6 +55,15 @@ impl State {
         State { changed: before.changed, links: before.links, ..*self } == *before && self.links != before.links
     }
 
+    /// Whether all is equal that a layer says of a file apart from what is in it. The change time tells more: that somebody
+    /// has touched it.
+    pub fn looks_like(&self, before: &State) -> bool {
+        let visible = |state: &State| {
+            (state.kind, state.mode, state.uid, state.gid, state.device, state.size_bytes, state.modified)
+        };
+        visible(self) == visible(before)
+    }
+
     /// Whether a directory's own metadata differ from `before`. Its times and number do not count: they change when something
     /// below it does, and when a step makes a file there and removes it again.
     pub fn differs_as_directory(&self, before: &State) -> bool {

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::vec::IntoIter;
 
 use super::record::{self, Record, State};
 use super::{CommitOptions, Committed};
+use crate::contents::{Contents, Print, Printer};
 use crate::tar::{self, CopyError, Entry, Kind};
 use crate::tree::{Descent, Found, Xattrs, at, inside_error, io_error};
 use crate::{FileKind, RootfsError, Tree};
@@ -31,6 +33,12 @@ pub struct Walk<'a> {
     path: Vec<u8>,
     /// Latest change time that was seen.
     pub newest: (i64, u32),
+    /// How many notes of contents there were when the earlier record was done.
+    pub noted: u64,
+    /// Nothing is remembered of the tree yet: everything is read.
+    pub notes_all: bool,
+    /// Of files with several names that were read without being put into the layer, by inode.
+    prints: HashMap<u64, Print>,
 }
 
 /// A directory on the way down.
@@ -84,12 +92,13 @@ impl<'a> Layer<'a> {
     ) -> Result<(), RootfsError> {
         let fail = |error| inside_error("could not read", Path::new(OsStr::from_bytes(path)), error);
         let mut entry = entry_of(state, path, options, self.is_copy);
+        let contents = tree.contents().filter(|_| !self.is_copy);
         let mut file = None;
         if state.kind == FileKind::File {
             let opened = tree.open_known_file_at(directory, name).map_err(fail)?;
             entry.xattrs = tree.file_xattrs(&opened, found.key).map_err(fail)?;
             // As BuildKit, which leaves all others out of the layers that it writes.
-            entry.xattrs.retain(|(name, _)| self.is_copy || name == "security.capability");
+            entry.xattrs.retain(|(name, _)| self.is_copy || name == tar::CAPABILITY);
             file = Some(opened);
         }
         if let Some(first) = self.names.get(&state.inode) {
@@ -102,14 +111,37 @@ impl<'a> Layer<'a> {
         }
         if state.kind == FileKind::Symlink {
             entry.link = at::read_link(directory, name).map_err(fail)?.into_os_string().into_encoded_bytes();
+            if let Some(contents) = contents {
+                let print = contents.printer().of_link(OsStr::from_bytes(&entry.link));
+                contents.note(state.inode, Some(print)).map_err(record_error)?;
+            }
         }
-        let Some(mut file) = file else { return self.header(&entry) };
+        let Some(file) = file else { return self.header(&entry) };
         entry.size_bytes = file.metadata().map_err(fail)?.len();
         self.header(&entry)?;
-        self.writer.content(&mut file, entry.size_bytes).map_err(|error| match error {
+        let mut content = Content { file, printer: contents.map(Contents::printer) };
+        self.writer.content(&mut content, entry.size_bytes).map_err(|error| match error {
             CopyError::Read(error) => fail(error),
             CopyError::Write(error) => RootfsError::Write(error),
-        })
+        })?;
+        let (Some(contents), Some(printer)) = (contents, content.printer) else { return Ok(()) };
+        contents.note(state.inode, Some(printer.finish(entry.capability()))).map_err(record_error)
+    }
+}
+
+/// A file that is read into a layer, and what has been read of it so far.
+struct Content {
+    file: File,
+    printer: Option<Printer>,
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        if let Some(printer) = &mut self.printer {
+            printer.update(&buffer[..count]);
+        }
+        Ok(count)
     }
 }
 
@@ -134,6 +166,9 @@ impl<'a> Walk<'a> {
             levels: Vec::new(),
             path: Vec::new(),
             newest: (i64::MIN, 0),
+            noted: 0,
+            notes_all: false,
+            prints: HashMap::new(),
         })
     }
 
@@ -195,17 +230,62 @@ impl<'a> Walk<'a> {
         }
         let is_changed = match before {
             None => true,
-            Some(before) if state.differs_in_names(&before.state) => self.has_capability(&name)?,
-            Some(before) => state != before.state,
+            Some(before) => self.is_changed(&name, &found, &state, &before.state)?,
         };
         if is_changed { self.write_file(&name, &found, &state) } else { Ok(()) }
+    }
+
+    /// Whether a file is not what it was before as far as a layer can tell.
+    fn is_changed(&mut self, name: &OsStr, found: &Found, state: &State, before: &State) -> Result<bool, RootfsError> {
+        if state == before || !state.looks_like(before) {
+            return Ok(state != before);
+        }
+        match self.has_same_content(name, found, before)? {
+            Some(is_same) => Ok(!is_same),
+            None if state.differs_in_names(before) => self.has_capability(name),
+            None => Ok(true),
+        }
+    }
+
+    /// Whether what is in a file that looks as before is what was in it then; none where that is not known.
+    fn has_same_content(&mut self, name: &OsStr, found: &Found, before: &State) -> Result<Option<bool>, RootfsError> {
+        let kind = found.metadata.kind;
+        if !matches!(kind, FileKind::File | FileKind::Symlink) {
+            return Ok(Some(true));
+        }
+        let Some(contents) = self.tree.contents() else { return Ok(None) };
+        let Some(then) = contents.find(before.inode, self.noted).map_err(record_error)? else { return Ok(None) };
+        let now = self.print(contents, name, found).map_err(|error| self.fail("could not read", error))?;
+        if now == then {
+            contents.note(found.metadata.inode, Some(now)).map_err(record_error)?;
+        }
+        Ok(Some(now == then))
+    }
+
+    fn print(&mut self, contents: &Contents, name: &OsStr, found: &Found) -> io::Result<Print> {
+        let (directory, inode) = (self.descent.current(), found.metadata.inode);
+        if found.metadata.kind == FileKind::Symlink {
+            return Ok(contents.printer().of_link(at::read_link(directory, name)?.as_os_str()));
+        }
+        if let Some(print) = self.prints.get(&inode) {
+            return Ok(*print);
+        }
+        let file = self.tree.open_known_file_at(directory, name)?;
+        let xattrs = self.tree.file_xattrs(&file, found.key)?;
+        let mut printer = contents.printer();
+        io::copy(&mut BufReader::with_capacity(64 * 1024, file), &mut printer)?;
+        let print = printer.finish(tar::capability(&xattrs));
+        if found.metadata.links > 1 {
+            self.prints.insert(inode, print);
+        }
+        Ok(print)
     }
 
     /// Asked only where a file got another name, so that a capability which came at the same time is not lost.
     fn has_capability(&self, name: &OsStr) -> Result<bool, RootfsError> {
         let fail = |error| self.fail("could not read the attributes of", error);
         let xattrs = self.tree.xattrs_at(self.descent.current(), name).map_err(fail)?;
-        Ok(xattrs.iter().any(|(name, _)| name == "security.capability"))
+        Ok(xattrs.iter().any(|(name, _)| name == tar::CAPABILITY))
     }
 
     fn enter(&mut self, name: OsString, state: State, before: Option<Record>) -> Result<(), RootfsError> {
@@ -339,12 +419,24 @@ impl<'a> Walk<'a> {
     /// Writes a file, link or special file and its content.
     fn write_file(&mut self, name: &OsStr, found: &Found, state: &State) -> Result<(), RootfsError> {
         if self.layer.is_none() {
-            return Ok(());
+            return self.note(name, found);
         }
         check_name(&self.path)?;
         self.write_directories()?;
         let Some(layer) = &mut self.layer else { return Ok(()) };
         layer.file(self.tree, self.descent.current(), name, found, state, &self.path, self.options)
+    }
+
+    /// Remembers what is in a file that goes into the first record and no layer: the target of a symbolic link, and of other
+    /// files what unpacking did not remember.
+    fn note(&mut self, name: &OsStr, found: &Found) -> Result<(), RootfsError> {
+        let Some(contents) = self.tree.contents() else { return Ok(()) };
+        let kind = found.metadata.kind;
+        if kind != FileKind::Symlink && !(kind == FileKind::File && self.notes_all) {
+            return Ok(());
+        }
+        let print = self.print(contents, name, found).map_err(|error| self.fail("could not read", error))?;
+        contents.note(found.metadata.inode, Some(print)).map_err(record_error)
     }
 
     fn fail(&self, action: &'static str, error: io::Error) -> RootfsError {
