@@ -186,12 +186,11 @@ const NUMBERS: &[(libc::c_long, u32)] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const NUMBERS: &[(libc::c_long, u32)] = &[];
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use super::*;
 
     #[test]
-    #[cfg(target_arch = "x86_64")]
     fn numbers_of_i386_are_not_those_of_this_machine() {
         for (own, wanted) in [
             (libc::SYS_openat, vec![295]),

@@ -416,13 +416,12 @@ pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use super::*;
 
     /// A call that is added for this machine must not be forgotten for the other one's programs.
     #[test]
-    #[cfg(target_arch = "x86_64")]
     fn every_call_has_a_number_of_i386() {
         for form in all().chain(SOMETIMES) {
             let there = Abi::I386.numbers(form.0 as u32).next().is_some();
@@ -431,7 +430,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_arch = "x86_64")]
     fn arguments_of_i386_get_the_common_form() {
         let forms = Forms::new();
         let of = |number, arguments| forms.of(Abi::I386, number, &arguments).expect("a call").1;

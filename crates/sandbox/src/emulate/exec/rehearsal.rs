@@ -31,9 +31,9 @@ pub fn rehearse(start: &[u8], size: u64) -> Result<(), Errno> {
         Abi::Own => 0x7ffc_1234_5670,
         Abi::I386 => 0xff81_2340,
     };
-    let words = vec![0; 64];
+    let words = [0; 64];
     let mut empty = |at: u64, buffer: &mut [u8]| {
-        let rest: &[u8] = words.get((at - stack) as usize..).unwrap_or_default();
+        let rest: &[u8] = words.get((at.saturating_sub(stack)) as usize..).unwrap_or_default();
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);
         Ok::<_, Gone>(count)
