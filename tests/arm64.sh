@@ -5,11 +5,10 @@
 #
 #     tests/arm64.sh [PART-OF-A-NAME]
 #
-# `namespace` as root, and `emulate` as user 1000 without any right. It takes two minutes, and where the machine is busy so long that a check
-# with a limit of time may fail. Needs Debian, and root to install
-# what is missing; the kernel and busybox are fetched by apt-get, and kept. The kernel is the one of the machine's own release:
-# with Debian 12 one (6.1) that is also older than much of what the back-ends can use. The last line reads
-# `N passed, N failed, N skipped`.
+# `namespace` as root, and `emulate` as user 1000 without any right. It takes two minutes; where the machine is so busy that it
+# takes longer a check with a limit of time may fail. Needs Debian, and root to install what is missing; the kernel and
+# busybox are fetched by apt-get, and kept. The kernel is the one of the machine's own release: with Debian 12 one (6.1) that
+# is also older than much of what the back-ends can use. The last line reads `N passed, N failed, N skipped`.
 set -euo pipefail
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
