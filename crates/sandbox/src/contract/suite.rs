@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rootfs::commit::Written;
 use rootfs::{FileKind, Metadata, RootfsError, Tree};
 
 use super::{Abilities, Settings, attack};
@@ -28,6 +29,7 @@ pub struct Ran {
     pub exit: Exit,
     pub stdout: String,
     pub stderr: String,
+    pub written: Option<Written>,
 }
 
 /// Every path with its type, mode, owner, size, time and content or target.
@@ -93,6 +95,12 @@ impl Suite<'_> {
         Ok(path)
     }
 
+    /// `what` with digits behind it that nobody else has who runs the suite on this machine.
+    pub fn mark(&self, what: &str) -> String {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        format!("{what}{}{:09}", std::process::id(), now.tv_nsec)
+    }
+
     pub fn place(&self) -> Result<Place<'_>, String> {
         let path = self.fresh_directory("rootfs")?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(text)?;
@@ -142,9 +150,9 @@ impl Place<'_> {
             Stream::Stdout => stdout.extend_from_slice(bytes),
             Stream::Stderr => stderr.extend_from_slice(bytes),
         };
-        let exit = self.suite.sandbox.run(&self.tree, process, mounts, &mut output, cancelled)?;
+        let ended = self.suite.sandbox.run(&self.tree, process, mounts, &mut output, cancelled)?;
         let lossy = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Ran { exit, stdout: lossy(stdout), stderr: lossy(stderr) })
+        Ok(Ran { exit: ended.exit, stdout: lossy(stdout), stderr: lossy(stderr), written: ended.written })
     }
 
     pub fn run(&self, process: &Process, mounts: &[Mount]) -> Result<Ran, String> {
