@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use context::Ignore;
-use rootfs::commit::{CommitOptions, Committed, commit, commit_upper, snapshot};
+use rootfs::commit::{CommitOptions, Committed, Written, commit, commit_upper, snapshot};
 use rootfs::copy::{Everything, Filter};
 use rootfs::unpack::{Limits, unpack};
 use rootfs::{RootfsError, Tree};
@@ -52,6 +52,14 @@ struct Outcome {
     layers: Vec<Handle>,
     /// None: never unpacked, or taken over by the only stage that stands on it.
     files: Option<Arc<Files>>,
+}
+
+/// What came of a step.
+enum Made {
+    /// A spooled layer of its own making.
+    Layer(PathBuf),
+    /// Changes in the tree, in these directories if anybody knows.
+    Changes(Option<Written>),
 }
 
 /// A tree to take files from.
@@ -381,17 +389,18 @@ impl<'a> Execution<'a> {
         if let (Work::Plain(tree), true) = (&work, stage.layered) {
             self.record(step, files, tree)?;
         }
-        let layer = self.act(id, step, work.tree())?;
+        let made = self.act(id, step, work.tree())?;
         match work {
-            Work::Plain(tree) => self.commit_plain(stage, step, files, &tree, layer),
+            Work::Plain(tree) => self.commit_plain(stage, step, files, &tree, made),
             Work::Over(over) => {
                 let failed = |source| self.rootfs_error("could not take over what the step wrote", step, source);
                 let upper = files.written(&over).map_err(failed)?;
-                let layer = match layer {
-                    None if stage.layered => Some(self.spool(step, |options, writer| {
+                let layer = match made {
+                    Made::Layer(layer) => Some(layer),
+                    Made::Changes(_) if !stage.layered => None,
+                    Made::Changes(_) => Some(self.spool(step, None, |options, writer| {
                         commit_upper(&upper, &over.before, over.marks(), options, writer)
                     })?),
-                    made => made,
                 };
                 files.take_over(*over, &upper).map_err(failed)?;
                 Ok(layer.filter(|_| stage.layered).map(|spool| self.layers.submit(spool)))
@@ -399,15 +408,15 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Does what the step says in `tree`; the spooled layer where the step makes one itself.
-    fn act(&self, id: StepId, step: &Step, tree: &Tree) -> Result<Option<PathBuf>, BuildError> {
+    /// Does what the step says in `tree`.
+    fn act(&self, id: StepId, step: &Step, tree: &Tree) -> Result<Made, BuildError> {
         match &step.action {
-            Action::Run(run) => self.run(id, step, run, tree)?,
+            Action::Run(run) => return self.run(id, step, run, tree).map(Made::Changes),
+            Action::Copy(copy) if copy.link => return self.copy_link(step, copy, tree).map(Made::Layer),
             Action::Workdir { path, user } => self.workdir(step, path, user, tree)?,
-            Action::Copy(copy) if copy.link => return self.copy_link(step, copy, tree).map(Some),
             Action::Copy(copy) => self.copy_plain(step, copy, tree)?,
         }
-        Ok(None)
+        Ok(Made::Changes(None))
     }
 
     /// Notes what the tree is like before the first step whose changes a scan finds.
@@ -420,30 +429,29 @@ impl<'a> Execution<'a> {
         Ok(())
     }
 
-    /// What changed in a stage's own directory since the last commit, as a layer on its way. `made` is a layer that has it
-    /// already.
+    /// What changed in a stage's own directory since the last commit, as a layer on its way.
     fn commit_plain(
         &self,
         stage: &Stage,
         step: &Step,
         files: &Files,
         tree: &Tree,
-        made: Option<PathBuf>,
+        made: Made,
     ) -> Result<Option<Handle>, BuildError> {
         if !stage.layered {
             return Ok(None);
         }
         let mut slot = files.snapshot();
         let spool = match made {
-            Some(spool) => {
+            Made::Layer(spool) => {
                 *slot.get() = None;
                 drop(slot);
                 self.record(step, files, tree)?;
                 spool
             }
-            None => {
+            Made::Changes(written) => {
                 let mut after = None;
-                let spool = self.spool(step, |options, writer| {
+                let spool = self.spool(step, written, |options, writer| {
                     let (state, committed) =
                         commit(tree, slot.get().as_ref(), &self.new_file("record"), options, writer)?;
                     after = Some(state);
@@ -460,6 +468,7 @@ impl<'a> Execution<'a> {
     fn spool(
         &self,
         step: &Step,
+        written: Option<Written>,
         write: impl FnOnce(&CommitOptions, &mut dyn Write) -> Result<Committed, RootfsError>,
     ) -> Result<PathBuf, BuildError> {
         let spool = self.layers.spool();
@@ -468,7 +477,7 @@ impl<'a> Execution<'a> {
         let file = Polled { inner: File::create(&spool).map_err(broken)?, stopped: &|| self.stopped() };
         let mut writer = BufWriter::with_capacity(1 << 20, file);
         let clamp = self.request.clamp_modified.then_some(self.request.source_date_epoch).flatten();
-        let options = CommitOptions { clamp_modified: clamp, ignore: self.request.ignore_paths.clone() };
+        let options = CommitOptions { clamp_modified: clamp, ignore: self.request.ignore_paths.clone(), written };
         write(&options, &mut writer).map_err(failed)?;
         writer.flush().map_err(broken)?;
         Ok(spool)
@@ -497,7 +506,8 @@ impl<'a> Execution<'a> {
             .map_err(|e| BuildError::dockerfile(&step.span, format!("could not make working directory `{path}`: {e}")))
     }
 
-    fn run(&self, id: StepId, step: &Step, run: &Run, tree: &Tree) -> Result<(), BuildError> {
+    /// Where the process can have changed something, if anybody knows.
+    fn run(&self, id: StepId, step: &Step, run: &Run, tree: &Tree) -> Result<Option<Written>, BuildError> {
         let user = user::resolve(tree, &run.user).map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?;
         let take = |source: &Source| self.take(source);
         let stopped = || self.stopped();
@@ -524,10 +534,10 @@ impl<'a> Execution<'a> {
         let mut output = |stream, bytes: &[u8]| {
             self.request.observer.event(&Event::Output { id, stream, bytes });
         };
-        let exit = self.request.sandbox.run(tree, &process, &mounts.mounts, &mut output, &stopped);
-        match exit {
-            Ok(Exit::Code(0)) => Ok(()),
-            Ok(exit) => Err(run_failed(step, exit)),
+        let ended = self.request.sandbox.run(tree, &process, &mounts.mounts, &mut output, &stopped);
+        match ended {
+            Ok(ended) if ended.exit == Exit::Code(0) => Ok(ended.written),
+            Ok(ended) => Err(run_failed(step, ended.exit)),
             Err(SandboxError::Cancelled) if self.request.is_cancelled() => Err(BuildError::Cancelled),
             Err(SandboxError::Cancelled) => Err(BuildError::Stopped),
             Err(source) => Err(BuildError::Sandbox {

@@ -12,7 +12,7 @@ use net::Net;
 use oci::Reference;
 use registry::{Credentials, Registry, RegistrySettings};
 use sandbox::probe::Wanted;
-use sandbox::{Exit, Mount, Process, Sandbox, SandboxError, Stream};
+use sandbox::{Ended, Mount, Process, Sandbox, SandboxError, Stream};
 use store::{
     ArchiveExporter, ArchiveFormat, Destination, EntryName, Exporter, Image, LayoutExporter, LayoutSource, StoreError,
 };
@@ -161,7 +161,7 @@ impl Sandbox for NoSandbox {
         _: &[Mount],
         _: &mut dyn FnMut(Stream, &[u8]),
         _: &dyn Fn() -> bool,
-    ) -> Result<Exit, SandboxError> {
+    ) -> Result<Ended, SandboxError> {
         Err(SandboxError::NoBackend { reasons: self.reasons.clone() })
     }
 }

@@ -21,7 +21,7 @@ use rustix::fs::FlockOperation;
 use crate::helper::{Helper, Place, Spec};
 use crate::log::Log;
 use crate::notify::Supervisor;
-use crate::{Exit, Mount, MountSource, Network, Process, Sandbox, SandboxError, Stream, files};
+use crate::{Ended, Mount, MountSource, Network, Process, Sandbox, SandboxError, Stream, files};
 
 pub mod host;
 pub mod lacks;
@@ -130,7 +130,7 @@ impl Sandbox for InPlace {
         mounts: &[Mount],
         output: &mut dyn FnMut(Stream, &[u8]),
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Exit, SandboxError> {
+    ) -> Result<Ended, SandboxError> {
         if process.network == Network::None {
             return Err(SandboxError::Unsupported { backend: "inplace", what: "a RUN without network".into() });
         }
@@ -159,7 +159,7 @@ impl Sandbox for InPlace {
             rootfs.moved_back(path, before)?;
         }
         let exit = result?;
-        lost.map_or(Ok(exit), Err)
+        lost.map_or(Ok(exit.into()), Err)
     }
 }
 

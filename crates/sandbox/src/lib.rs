@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rootfs::commit::Written;
 use rootfs::{RootfsError, Tree};
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +100,20 @@ pub enum Exit {
     Signal(i32),
 }
 
+/// A process that has ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    pub exit: Exit,
+    /// Where in the rootfs it can have changed something, from back-ends that see every change.
+    pub written: Option<Written>,
+}
+
+impl From<Exit> for Ended {
+    fn from(exit: Exit) -> Ended {
+        Ended { exit, written: None }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stream {
     Stdout,
@@ -130,7 +145,7 @@ pub trait Sandbox: Send + Sync {
         mounts: &[Mount],
         output: &mut dyn FnMut(Stream, &[u8]),
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Exit, SandboxError>;
+    ) -> Result<Ended, SandboxError>;
 }
 
 #[derive(Debug, thiserror::Error)]

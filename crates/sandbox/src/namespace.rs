@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::helper::{Helper, Place, Report, Spec};
 use crate::{
-    Exit, Mount, MountSource, Network, Overlay, Process, Sandbox, SandboxError, Stream, files, stubs, sys, wire,
+    Ended, Mount, MountSource, Network, Overlay, Process, Sandbox, SandboxError, Stream, files, stubs, sys, wire,
 };
 
 mod arrange;
@@ -58,7 +58,7 @@ impl Sandbox for Namespace {
         mounts: &[Mount],
         output: &mut dyn FnMut(Stream, &[u8]),
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Exit, SandboxError> {
+    ) -> Result<Ended, SandboxError> {
         for mount in mounts {
             check(mount)?;
         }
@@ -74,7 +74,7 @@ impl Sandbox for Namespace {
         let result = Helper::start().and_then(|helper| helper.run(&spec, None, output, cancelled));
         let removed = stubs::remove(rootfs.path(), &stubs);
         let exit = result?;
-        removed.map(|()| exit)
+        removed.map(|()| exit.into())
     }
 }
 

@@ -35,7 +35,7 @@ impl Execution<'_> {
             .map_err(|e| self.rootfs_error("could not record an empty rootfs", step, e))?;
         let owner = self.owner(tree, step, copy)?;
         self.copy(step, copy, owner, &own)?;
-        let spool = self.spool(step, |options, writer| {
+        let spool = self.spool(step, None, |options, writer| {
             commit(&own, Some(&empty), &self.new_file("record"), options, writer).map(|(_, committed)| committed)
         })?;
         let limits = Limits { size_bytes: u64::MAX, entries: u64::MAX };

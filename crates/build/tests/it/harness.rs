@@ -14,7 +14,7 @@ use net::{Net, Settings};
 use oci::media_type::Compression;
 use oci::{Descriptor, DiffId, Digest, Flavor, History, ImageConfig, Platform, Reference};
 use rootfs::{FileKind, Tree};
-use sandbox::{Exit, Mount, Process, Sandbox, SandboxError, Stream};
+use sandbox::{Ended, Exit, Mount, Process, Sandbox, SandboxError, Stream};
 use store::{BlobSource, Image, ImageSource, Layer, LayoutExporter, StoreError};
 use zuwai_build::{BuildError, Built, CacheRoot, Event, NamedContext, Observer, Plan, Request, RootfsOutput, Secret};
 
@@ -465,7 +465,7 @@ impl Sandbox for Scripted {
         mounts: &[Mount],
         output: &mut dyn FnMut(Stream, &[u8]),
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Exit, SandboxError> {
+    ) -> Result<Ended, SandboxError> {
         lock(&self.ran).push((process.clone(), mounts.to_vec()));
         self.most.fetch_max(self.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let script = process.args.last().unwrap().to_str().unwrap().to_owned();
@@ -478,7 +478,7 @@ impl Sandbox for Scripted {
             }
         }
         self.running.fetch_sub(1, Ordering::SeqCst);
-        if cancelled() { Err(SandboxError::Cancelled) } else { Ok(exit) }
+        if cancelled() { Err(SandboxError::Cancelled) } else { Ok(exit.into()) }
     }
 }
 

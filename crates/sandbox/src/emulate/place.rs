@@ -49,7 +49,7 @@ pub struct Area {
     pub shared: bool,
     /// Who knows its owners and modes; none for what is really the host's.
     pub tree: Option<Arc<Tree>>,
-    root: Id,
+    pub root: Id,
     /// The directory that it is mapped in; none for the rootfs.
     above: Option<Arc<Dir>>,
 }
@@ -519,6 +519,10 @@ impl Places {
 
     pub fn tree_of(&self, descriptor: &CString) -> Option<Arc<Tree>> {
         self.area_of_descriptor(descriptor)?.tree.clone()
+    }
+
+    pub fn is_in_rootfs(&self, host: &[u8]) -> bool {
+        self.area_of(host).is_some_and(|area| area.is_rootfs())
     }
 
     /// The area that a path of the host lies in.
