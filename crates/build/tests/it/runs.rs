@@ -119,6 +119,26 @@ fn bind_mounts() {
 }
 
 #[test]
+fn a_context_of_another_user_is_roots_for_a_step() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: a context of another user takes root");
+    }
+    let bench = Bench::new("FROM scratch\nRUN --mount=target=/src look\n").file("main.c", "").on("look", |call| {
+        let MountSource::Bind { path, .. } = &call.mounts[0].source else { panic!("a bind mount") };
+        for path in [path.clone(), path.join("main.c")] {
+            let found = std::fs::symlink_metadata(path).unwrap();
+            assert_eq!((found.uid(), found.gid()), (0, 0));
+        }
+        Exit::Code(0)
+    });
+    for path in ["context", "context/main.c"] {
+        chown(bench.path(path), Some(1234), Some(5678)).unwrap();
+    }
+    bench.build();
+}
+
+#[test]
 fn writes_into_a_bind_mount_are_lost() {
     let dockerfile = "FROM scratch\nRUN --mount=target=/m,rw spoil\nCOPY f /\n";
     let bench = Bench::new(dockerfile).file("f", "original").on("spoil", |call| {
