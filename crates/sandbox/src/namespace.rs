@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::helper::{Helper, Place, Report, Spec};
 use crate::{
-    Exit, Mount, MountSource, Network, Overlay, Process, Sandbox, SandboxError, Stream, files, sockets, stubs, sys, wire,
+    Exit, Mount, MountSource, Network, Overlay, Process, Sandbox, SandboxError, Stream, files, sockets, stubs, sys,
+    wire,
 };
 
 mod arrange;

@@ -256,9 +256,7 @@ pub fn bound(rootfs: &Path, mounts: &[Mount]) -> Result<(Vec<Mount>, Bound), San
             Some(room) => room,
             none => none.insert(Room::beside(rootfs).map_err(fail)?),
         };
-        sockets
-            .listen(&room.0, OsStr::new(&name), server, |path| give(path, *mode, *uid, *gid))
-            .map_err(fail)?;
+        sockets.listen(&room.0, OsStr::new(&name), server, |path| give(path, *mode, *uid, *gid)).map_err(fail)?;
         let source = MountSource::Bind { path: room.0.join(name), read_only: false };
         lowered.push(Mount { target: mount.target.clone(), source, tree: None });
     }

@@ -29,8 +29,7 @@ impl Upstream {
     }
 
     pub fn connect(&self) -> io::Result<UnixStream> {
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         let stream = UnixStream::from(socket);
         // Holds for connecting, too.
         stream.set_write_timeout(Some(PATIENCE))?;

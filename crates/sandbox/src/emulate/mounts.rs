@@ -167,9 +167,7 @@ impl Arranging<'_> {
                 sockets.listen(&path, name.as_os_str(), server, |_| Ok(()))?;
                 let table = self.scratch.join(format!("mount-{index}.table"));
                 let tree = Tree::open(&path, Some(&table)).map_err(io::Error::other)?;
-                tree.set_owner(name, *uid, *gid)
-                    .and_then(|()| tree.set_mode(name, *mode))
-                    .map_err(io::Error::other)?;
+                tree.set_owner(name, *uid, *gid).and_then(|()| tree.set_mode(name, *mode)).map_err(io::Error::other)?;
                 self.file(&mount.target, &path.join(name), false, Some(Arc::new(tree)))
             }
         }

@@ -54,12 +54,7 @@ enum Back {
 
 impl Mounted {
     /// Puts every mount into the tree; on an error nothing is left of them. Sockets are listened at by `sockets`.
-    pub fn put(
-        tree: &Tree,
-        state: &Path,
-        mounts: &[Mount],
-        sockets: &mut Sockets,
-    ) -> Result<Mounted, SandboxError> {
+    pub fn put(tree: &Tree, state: &Path, mounts: &[Mount], sockets: &mut Sockets) -> Result<Mounted, SandboxError> {
         let covered = state.join("covered");
         let mut mounted = Mounted { covered, places: Vec::new() };
         fs::create_dir_all(&mounted.covered).map_err(|error| failed("could not make", &mounted.covered, error))?;
