@@ -145,8 +145,12 @@ impl Key {
         }
     }
 
-    pub(crate) fn ed25519(seed: &[u8]) -> Result<Key, KeyError> {
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed)?;
+    /// A public key that is given has to be that of the seed.
+    pub(crate) fn ed25519(seed: &[u8], public: Option<&[u8]>) -> Result<Key, KeyError> {
+        let pair = match public {
+            Some(public) => Ed25519KeyPair::from_seed_and_public_key(seed, public)?,
+            None => Ed25519KeyPair::from_seed_unchecked(seed)?,
+        };
         let mut public = Vec::new();
         put_string(&mut public, b"ssh-ed25519");
         put_string(&mut public, pair.public_key().as_ref());
@@ -270,7 +274,7 @@ fn pkcs8(content: &[u8]) -> Result<Key, KeyError> {
         (RSA, _, key) => pkcs1(key),
         (EC, curve, key) => sec1(key, curve),
         // RFC 8410 section 7
-        (ED25519, _, key) => Key::ed25519(der::Reader(key).value(der::BYTES).ok_or(KeyError::Malformed)?),
+        (ED25519, _, key) => Key::ed25519(der::Reader(key).value(der::BYTES).ok_or(KeyError::Malformed)?, None),
         _ => Err(KeyError::kind(b"an unknown one")),
     }
 }

@@ -35,7 +35,8 @@ fn key(fields: &mut Reader<'_>) -> Result<Key, KeyError> {
         b"ssh-ed25519" => {
             let (_public, private) = (fields.string(), fields.string());
             // The seed, and the public key once more.
-            Key::ed25519(private.and_then(|private| private.get(..32)).ok_or(KeyError::Malformed)?)
+            let (seed, public) = private.and_then(|private| private.split_at_checked(32)).ok_or(KeyError::Malformed)?;
+            Key::ed25519(seed, Some(public))
         }
         b"ssh-rsa" => {
             let mut next = || fields.number().ok_or(KeyError::Malformed);
