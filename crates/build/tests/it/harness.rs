@@ -115,7 +115,7 @@ impl Bench {
     }
 
     pub fn agent(mut self, id: &str) -> Bench {
-        self.request.agents.insert(id.to_owned(), Server(Arc::new(Silent)));
+        self.request.agents.insert(id.to_owned(), sandbox::Server(Arc::new(Silent)));
         self
     }
 
