@@ -1,5 +1,7 @@
 //! The agent as clients see it: messages by hand, any bytes at all, and OpenSSH's own programs where they are installed.
 
+#![expect(clippy::print_stderr, reason = "a skipped check is said aloud")]
+
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
