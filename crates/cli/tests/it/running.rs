@@ -92,7 +92,7 @@ fn an_ssh_agent_is_nowhere_afterwards() {
          stat -c '%n %u:%g %a' \"$SSH_AUTH_SOCK\" > /result\n\
          RUN [ -z \"$SSH_AUTH_SOCK\" ] && [ ! -e /run ]\n",
     )
-    .file("key", &format!("-----BEGIN PRIVATE KEY-----\n{KEY}\n-----END PRIVATE KEY-----\n"));
+    .file("key", format!("-----BEGIN PRIVATE KEY-----\n{KEY}\n-----END PRIVATE KEY-----\n"));
     let ran = place.build(&["--ssh=k=key", "--oci-layout-path=out", "--output=files", "--verbosity=trace"]);
     assert_eq!(ran.code(), 0, "{}", ran.stderr);
     assert_eq!(place.read("files/result"), "/run/buildkit/ssh_agent.0 0:5 640\n");
