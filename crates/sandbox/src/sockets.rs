@@ -294,7 +294,7 @@ mod tests {
         let mut sockets = Sockets::default();
         let name = "s".repeat(200);
         let server = Server(Arc::new(Echo));
-        sockets.listen(directory.path(), OsStr::new(&name), &server, |path| give_own(path)).unwrap();
+        sockets.listen(directory.path(), OsStr::new(&name), &server, give_own).unwrap();
         // The path is longer than an address can be.
         let linked = directory.path().join("l");
         std::os::unix::fs::symlink(&name, &linked).unwrap();

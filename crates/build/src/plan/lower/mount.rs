@@ -81,12 +81,6 @@ impl Lowering<'_> {
                 (path, kind)
             }
             Written::Ssh { id, required, mode, uid, gid } => {
-                let number = earlier.iter().filter(|mount| matches!(mount.kind, MountKind::Ssh { .. })).count();
-                // What is relative is so to `/` (runc), and the variable has to be of use wherever the step is.
-                let path = match target.as_deref().filter(|target| !target.is_empty()) {
-                    Some(target) => join_clean("/", target),
-                    None => format!("/run/buildkit/ssh_agent.{number}"),
-                };
                 let kind = MountKind::Ssh {
                     id: text(id).filter(|id| !id.is_empty()).unwrap_or_else(|| DEFAULT_AGENT.to_owned()),
                     required: *required,
@@ -95,10 +89,20 @@ impl Lowering<'_> {
                     uid: uid.unwrap_or(0),
                     gid: gid.unwrap_or(0),
                 };
-                (path, kind)
+                (agent_target(target.as_deref(), earlier), kind)
             }
         };
         Ok(Mount { target, kind })
+    }
+}
+
+/// Where the socket of an agent is (BuildKit `client/llb/exec.go`, Marshal). What is relative is so to `/` (runc), and the variable
+/// has to be of use wherever the step is.
+fn agent_target(target: Option<&str>, earlier: &[Mount]) -> String {
+    let number = earlier.iter().filter(|mount| matches!(mount.kind, MountKind::Ssh { .. })).count();
+    match target.filter(|target| !target.is_empty()) {
+        Some(target) => join_clean("/", target),
+        None => format!("/run/buildkit/ssh_agent.{number}"),
     }
 }
 
