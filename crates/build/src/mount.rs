@@ -13,7 +13,7 @@ use rootfs::Tree;
 use rustix::fd::OwnedFd;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
-use sandbox::{Mount, MountSource};
+use sandbox::{Mount, MountSource, Server};
 
 use crate::execute::Taken;
 use crate::plan::{self, MountKind, Step};
@@ -72,6 +72,10 @@ pub fn lower(
             MountKind::Cache { .. } => Some(cache(request, step, &mount.kind, take)?),
             MountKind::Tmpfs { size_bytes } => Some((MountSource::Tmpfs { size_bytes: *size_bytes }, None)),
             MountKind::Secret { .. } => secret(request, step, &mount.kind, &mut lowered)?.map(|source| (source, None)),
+            MountKind::Ssh { id, required, mode, uid, gid } => {
+                let server = agent(request, step, id, *required)?;
+                server.map(|server| (MountSource::Socket { server, mode: *mode, uid: *uid, gid: *gid }, None))
+            }
         };
         if let Some((source, tree)) = source {
             lowered.mounts.push(Mount { target: PathBuf::from(&mount.target), source, tree });
@@ -324,4 +328,14 @@ fn secret(
         lowered.env.push(OsString::from_vec(entry));
     }
     Ok(file.then(|| MountSource::File { content: secret.0.clone(), mode: *mode, uid: *uid, gid: *gid }))
+}
+
+/// The agent of this id; none when it is optional and not there.
+fn agent(request: &Request, step: &Step, id: &str, required: bool) -> Result<Option<Server>, BuildError> {
+    let server = request.agents.get(id).cloned();
+    if server.is_none() && required {
+        return Err(BuildError::dockerfile(&step.span, format!("SSH agent `{id}` is required and was not given"))
+            .with_hint(format!("pass it with `--ssh {id}=FILE` (a socket or a private key); `--ssh {id}` alone takes the agent at `SSH_AUTH_SOCK`")));
+    }
+    Ok(server)
 }

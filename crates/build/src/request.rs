@@ -12,7 +12,7 @@ use dockerfile::Dockerfile;
 use net::Net;
 use oci::media_type::Compression;
 use oci::{Flavor, Platform, Reference};
-use sandbox::Sandbox;
+use sandbox::{Sandbox, Server};
 use store::{Exporter, ImageSource};
 
 use crate::Observer;
@@ -37,6 +37,8 @@ pub struct Request {
     /// Manifest annotations.
     pub annotations: BTreeMap<String, String>,
     pub secrets: BTreeMap<String, Secret>,
+    /// SSH agents for `RUN --mount=type=ssh`, by id.
+    pub agents: BTreeMap<String, Server>,
     pub exporters: Vec<Arc<dyn Exporter>>,
     /// Writes the target's files as they are, beside or instead of an image.
     pub rootfs_output: Option<RootfsOutput>,

@@ -142,6 +142,13 @@ pub struct Input {
     /// Offer a secret to RUN --mount=type=secret: `id=ID[,src=FILE|,env=NAME]` (can be repeated)
     #[arg(long, value_name = "SPEC")]
     pub secret: Vec<String>,
+    /// Offer an SSH agent to RUN --mount=type=ssh: `default` or `ID[=SOCKET|=KEY[,KEY...]]` (can be repeated)
+    ///
+    /// Without a path it is the agent at `SSH_AUTH_SOCK`. A path is the socket of an agent, or a private key in OpenSSH's format or PEM
+    /// without a passphrase (ed25519, ecdsa with nistp256 or nistp384, rsa of 2048 to 4096 bits), for which zuwai is the agent
+    /// itself. A step can list the keys and have things signed, and no more.
+    #[arg(long, value_name = "SPEC")]
+    pub ssh: Vec<String>,
     /// Set a label of the image (can be repeated)
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,
@@ -368,8 +375,6 @@ pub struct Unsupported {
     pub bucket: Option<String>,
     #[arg(long, value_name = "KEY=VALUE", hide = true)]
     pub git: Vec<String>,
-    #[arg(long, value_name = "SPEC", hide = true)]
-    pub ssh: Vec<String>,
     #[arg(long, hide = true)]
     pub load: bool,
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "SPEC", hide = true)]
@@ -399,7 +404,6 @@ impl Unsupported {
             (self.materialize == Some(true), "--materialize"),
             (self.bucket.is_some(), "--bucket (contexts in object stores)"),
             (!self.git.is_empty(), "--git (contexts from git)"),
-            (!self.ssh.is_empty(), "--ssh (SSH agent forwarding)"),
             (self.azure_container_registry_config.is_some(), "--azure-container-registry-config (cloud credentials)"),
             (wanted(&self.provenance), "--provenance"),
             (wanted(&self.sbom), "--sbom"),

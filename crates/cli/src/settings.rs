@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,6 +12,7 @@ use dockerfile::lint::Checks;
 use net::{Proxies, Settings};
 use oci::media_type::Compression;
 use oci::{Flavor, Platform, Reference};
+use ssh::{Agent, Key, KeyError};
 
 use crate::args::{Build, CompressionName, ImageFormat, Input, Output, RegistryArgs};
 use crate::labels::{fields, pair};
@@ -110,21 +112,79 @@ fn secret(word: &str) -> Result<(String, Secret), Failure> {
             .map(OsStringExt::into_vec)
             .ok_or_else(|| Failure::usage(format!("secret `{id}`: variable `{name}` is not set")))?,
         (None, Some(path)) => {
-            read_secret(&path).map_err(|e| Failure::usage(format!("secret `{id}`: could not read `{path}`: {e}")))?
+            let read = read_at_most(Path::new(&path), SECRET_MAX_BYTES);
+            read.map_err(|e| Failure::usage(format!("secret `{id}`: could not read `{path}`: {e}")))?
         }
         (None, None) => Vec::new(),
     };
     Ok((id, Secret(bytes)))
 }
 
+/// `default` or `ID[=PATH[,PATH...]]`, as `docker buildx build --ssh` and `buildctl` have it. Keys are read now, and sockets found:
+/// they may be out of reach later.
+pub fn agents(words: &[String], own: Option<&Path>) -> Result<BTreeMap<String, Agent>, Failure> {
+    let mut agents = BTreeMap::new();
+    for word in words {
+        let (id, paths) = word.split_once('=').unwrap_or((word, ""));
+        let id = if id.is_empty() { "default" } else { id };
+        let agent = agent(paths, own)
+            .map_err(|(problem, hint)| Failure::Usage { message: format!("SSH agent `{id}`: {problem}"), hint })?;
+        if agents.insert(id.to_owned(), agent).is_some() {
+            return Err(Failure::usage(format!("SSH agent `{id}` is given twice")));
+        }
+    }
+    Ok(agents)
+}
+
+/// What is wrong, and what helps.
+type Problem = (String, Option<String>);
+
+fn agent(paths: &str, own: Option<&Path>) -> Result<Agent, Problem> {
+    let plain = |problem: String| (problem, None);
+    if let Some(raw) = paths.split(',').find(|path| path.starts_with("raw=")) {
+        return Err(plain(format!("not supported yet: `{raw}` (a socket of which every byte is passed on)")));
+    }
+    let paths: Vec<&Path> = match paths {
+        "" => vec![own.ok_or_else(|| {
+            let hint = "start an agent (`eval $(ssh-agent)`, `ssh-add`), or name a private key: `--ssh default=FILE`";
+            ("`SSH_AUTH_SOCK` is not set".to_owned(), Some(hint.to_owned()))
+        })?],
+        paths => paths.split(',').map(Path::new).collect(),
+    };
+    let failed = |path: &Path, error: std::io::Error| plain(format!("could not open `{}`: {error}", path.display()));
+    let mut keys = Vec::new();
+    for path in &paths {
+        let kind = std::fs::metadata(path).map_err(|error| failed(path, error))?.file_type();
+        if kind.is_socket() {
+            return match paths.len() {
+                1 => Agent::at_socket(path).map_err(|error| failed(path, error)),
+                _ => Err(plain("one socket, or keys, and not both".to_owned())),
+            };
+        }
+        let text = read_at_most(path, KEY_MAX_BYTES).map_err(|error| failed(path, error))?;
+        keys.push(Key::parse(&text).map_err(|error| {
+            let hint = match error {
+                KeyError::Encrypted => Some("add it to an agent (`ssh-add FILE`), and pass that: `--ssh default`"),
+                KeyError::NoKey => Some("a private key is needed, not the public one (`.pub`)"),
+                KeyError::Malformed | KeyError::Kind(_) | KeyError::Rejected(_) => None,
+            };
+            (format!("`{}`: {error}", path.display()), hint.map(str::to_owned))
+        })?);
+    }
+    Ok(Agent::of_keys(keys))
+}
+
+/// As much as BuildKit reads of a key (`sshprovider`, toDialer).
+const KEY_MAX_BYTES: u64 = 100 * 1024;
+
 /// As much as BuildKit takes (`secretsprovider.MaxSecretSize`): a larger file is hardly a secret, and may have no end.
 const SECRET_MAX_BYTES: u64 = 500 * 1024;
 
-fn read_secret(path: &str) -> std::io::Result<Vec<u8>> {
+fn read_at_most(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(SECRET_MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > SECRET_MAX_BYTES {
-        return Err(std::io::Error::other(format!("larger than {} KiB", SECRET_MAX_BYTES >> 10)));
+    std::fs::File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(std::io::Error::other(format!("larger than {} KiB", most >> 10)));
     }
     Ok(bytes)
 }

@@ -1,6 +1,7 @@
 //! Values to back-ends: the one place that picks implementations of the seams.
 
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,7 +13,7 @@ use net::Net;
 use oci::Reference;
 use registry::{Credentials, Registry, RegistrySettings};
 use sandbox::probe::Wanted;
-use sandbox::{Ended, Mount, Process, Sandbox, SandboxError, Stream};
+use sandbox::{Ended, Mount, Process, Sandbox, SandboxError, Server, Service, Stream};
 use store::{
     ArchiveExporter, ArchiveFormat, Destination, EntryName, Exporter, Image, LayoutExporter, LayoutSource, StoreError,
 };
@@ -204,6 +205,7 @@ pub fn request(
         labels: settings::pairs("--label", &typed.input.label)?,
         annotations: settings::pairs("--annotation", &typed.output.annotation)?.into_iter().collect(),
         secrets: settings::secrets(&typed.input.secret)?,
+        agents: agents(typed)?,
         exporters: outputs.exporters,
         rootfs_output: outputs.rootfs,
         flavor: settings::flavor(&typed.output)?,
@@ -221,6 +223,22 @@ pub fn request(
         observer: shown,
     };
     Ok(Wired { request, names, dockerfile_name: opened.name })
+}
+
+/// What answers a step at the socket of an agent.
+struct AgentService(ssh::Agent);
+
+impl Service for AgentService {
+    fn serve(&self, connection: &UnixStream) {
+        // What goes wrong ends this connection, and is for the step's client to tell.
+        let _ = self.0.serve(connection);
+    }
+}
+
+fn agents(typed: &Build) -> Result<BTreeMap<String, Server>, Failure> {
+    let own = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let agents = settings::agents(&typed.input.ssh, own.as_deref())?;
+    Ok(agents.into_iter().map(|(id, agent)| (id, Server(Arc::new(AgentService(agent))))).collect())
 }
 
 fn processors() -> usize {

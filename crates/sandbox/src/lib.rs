@@ -6,6 +6,7 @@
 #[doc(hidden)]
 pub use emulate::rehearse;
 pub use overlay::Overlay;
+pub use sockets::{Server, Service};
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -27,6 +28,7 @@ pub mod namespace;
 mod notify;
 mod overlay;
 pub mod probe;
+mod sockets;
 mod start;
 mod stubs;
 mod sys;
@@ -87,6 +89,15 @@ pub enum MountSource {
     /// A file with this content that is nowhere else (secrets); kept in memory where the back-end can.
     File {
         content: Vec<u8>,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+    /// A socket (SOCK_STREAM) at which the builder answers while the step runs. No helper is told of it: a back-end puts
+    /// something else in its place before.
+    #[serde(skip)]
+    Socket {
+        server: Server,
         mode: u32,
         uid: u32,
         gid: u32,

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::helper::{Helper, Place, Report, Spec};
 use crate::{
-    Ended, Mount, MountSource, Network, Overlay, Process, Sandbox, SandboxError, Stream, files, stubs, sys, wire,
+    Ended, Mount, MountSource, Network, Overlay, Process, Sandbox, SandboxError, Stream, files, sockets, stubs, sys,
+    wire,
 };
 
 mod arrange;
@@ -64,9 +65,10 @@ impl Sandbox for Namespace {
         }
         let targets = mounts.iter().map(|mount| mount.target.as_path());
         let stubs = stubs::missing(rootfs, targets.chain(files::TARGETS.iter().map(Path::new)))?;
+        let (mounts, _served) = sockets::bound(rootfs.path(), mounts)?;
         let inside = Inside {
             root: rootfs.path().to_owned(),
-            mounts: mounts.to_vec(),
+            mounts,
             resolv_conf: files::resolv_conf(),
             pid_namespace: self.fresh_proc,
         };

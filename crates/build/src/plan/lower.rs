@@ -260,7 +260,8 @@ impl<'a> Lowering<'a> {
         }
         let mut mounts = Vec::new();
         for (mount, source) in run.mounts.iter().zip(&at.placed.sources) {
-            mounts.push(self.mount(state, at, mount, source.as_ref())?);
+            let lowered = self.mount(state, at, mount, source.as_ref(), &mounts)?;
+            mounts.push(lowered);
         }
         let (args, script) = state.command(run);
         state.history(format!("RUN {}", state.run_text(&args)), false);
@@ -270,6 +271,7 @@ impl<'a> Lowering<'a> {
                 env.set(name, value);
             }
         }
+        mount::set_agent(&mut env, &mounts);
         let action =
             Action::Run(Run { args, env, cwd: state.cwd(), user: state.user(), mounts, network: run.network, script });
         state.step(at, title(&at.placed.instruction), action);

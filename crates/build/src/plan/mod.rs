@@ -122,6 +122,7 @@ pub enum MountKind {
     Cache { id: String, from: Source, source: String, sharing: Sharing, mode: u32, uid: u32, gid: u32, read_only: bool },
     Tmpfs { size_bytes: Option<u64> },
     Secret { id: String, file: bool, env: Option<String>, required: bool, mode: u32, uid: u32, gid: u32 },
+    Ssh { id: String, required: bool, mode: u32, uid: u32, gid: u32 },
 }
 
 #[derive(Clone)]
@@ -190,7 +191,7 @@ impl Action {
                 .iter()
                 .filter_map(|mount| match &mount.kind {
                     MountKind::Bind { from, .. } | MountKind::Cache { from, .. } => from.stage(),
-                    MountKind::Tmpfs { .. } | MountKind::Secret { .. } => None,
+                    MountKind::Tmpfs { .. } | MountKind::Secret { .. } | MountKind::Ssh { .. } => None,
                 })
                 .collect(),
         }

@@ -31,6 +31,13 @@ pub struct Bench {
     pub events: Arc<Recorder>,
 }
 
+/// An agent that ends every connection.
+struct Silent;
+
+impl sandbox::Service for Silent {
+    fn serve(&self, _: &std::os::unix::net::UnixStream) {}
+}
+
 impl Bench {
     /// An empty context, no images, an OCI layout as the only output.
     pub fn new(dockerfile: &str) -> Bench {
@@ -54,6 +61,7 @@ impl Bench {
             labels: Vec::new(),
             annotations: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            agents: BTreeMap::new(),
             exporters: vec![Arc::new(LayoutExporter::new(&directory.path().join("out"), Vec::new()))],
             rootfs_output: None,
             flavor: None,
@@ -103,6 +111,11 @@ impl Bench {
 
     pub fn secret(mut self, id: &str, content: &str) -> Bench {
         self.request.secrets.insert(id.to_owned(), Secret(content.as_bytes().to_vec()));
+        self
+    }
+
+    pub fn agent(mut self, id: &str) -> Bench {
+        self.request.agents.insert(id.to_owned(), sandbox::Server(Arc::new(Silent)));
         self
     }
 

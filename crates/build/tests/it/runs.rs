@@ -316,6 +316,54 @@ fn secrets_that_are_not_there() {
 }
 
 #[test]
+fn ssh_agents_reach_the_run() {
+    let dockerfile = "FROM scratch\nWORKDIR /w\nARG T=b\n\
+                      RUN --mount=type=ssh --mount=type=ssh,id=deploy,target=a/$T,mode=1640,uid=5,gid=6,required \
+                      --mount=type=ssh,id=none --mount=type=ssh,id=deploy nothing\nRUN nothing\n";
+    let bench = Bench::new(dockerfile).agent("default").agent("deploy");
+    let outcome = bench.build();
+    let ran = lock(&bench.sandbox.ran);
+    let (process, mounts) = &ran[0];
+    let found: Vec<_> = mounts
+        .iter()
+        .map(|mount| match &mount.source {
+            MountSource::Socket { mode, uid, gid, .. } => (mount.target.to_str().unwrap(), *mode, *uid, *gid),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let wanted = [
+        ("/run/buildkit/ssh_agent.0", 0o600, 0, 0),
+        ("/a/b", 0o640, 5, 6),
+        // The one that was not given is counted, too.
+        ("/run/buildkit/ssh_agent.3", 0o600, 0, 0),
+    ];
+    assert_eq!(found, wanted);
+    assert!(process.env.contains(&"SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0".into()), "{:?}", process.env);
+    assert!(!format!("{:?}", ran[1].0).contains("SSH_AUTH_SOCK"), "the next RUN does not have it");
+    assert!(!format!("{:?}", outcome.image.config).contains("ssh_agent"), "in the image");
+}
+
+#[test]
+fn ssh_agents_that_are_not_there() {
+    let bench = Bench::new("FROM scratch\nRUN --mount=type=ssh,id=s,target=/s nothing\n");
+    bench.build();
+    let (process, mounts) = bench.sandbox.only();
+    assert!(mounts.is_empty());
+    assert!(process.env.contains(&"SSH_AUTH_SOCK=/s".into()), "{:?}", process.env);
+    for (variable, dockerfile) in [
+        ("SSH_AUTH_SOCK=/mine", "FROM scratch\nENV SSH_AUTH_SOCK=/mine\nRUN --mount=type=ssh nothing\n"),
+        ("SSH_AUTH_SOCK=/arg", "FROM scratch\nARG SSH_AUTH_SOCK=/arg\nRUN --mount=type=ssh nothing\n"),
+    ] {
+        let bench = Bench::new(dockerfile).agent("default");
+        bench.build();
+        assert!(bench.sandbox.only().0.env.contains(&variable.into()), "{variable}");
+    }
+    let bench = Bench::new("FROM scratch\nRUN --mount=type=ssh,id=s,required nothing\n").agent("default");
+    assert_eq!(bench.error(), "SSH agent `s` is required and was not given");
+    assert!(lock(&bench.sandbox.ran).is_empty());
+}
+
+#[test]
 fn how_a_run_ends() {
     let table = [
         ("exit 7", Exit::Code(7), "RUN exited with status 7"),

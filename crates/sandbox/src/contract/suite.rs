@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rootfs::commit::Written;
 use rootfs::{FileKind, Metadata, RootfsError, Tree};
 
 use super::{Abilities, Settings, attack};
-use crate::{Exit, Mount, MountSource, Network, Process, Sandbox, SandboxError, Stream, os};
+use crate::{Exit, Mount, MountSource, Network, Process, Sandbox, SandboxError, Server, Service, Stream, os};
 
 pub struct Suite<'a> {
     pub sandbox: &'a dyn Sandbox,
@@ -81,6 +82,11 @@ pub fn memory(target: &str, size_bytes: Option<u64>) -> Mount {
 
 pub fn secret(target: &str, content: &str, mode: u32, uid: u32, gid: u32) -> Mount {
     let source = MountSource::File { content: content.as_bytes().to_vec(), mode, uid, gid };
+    Mount { target: PathBuf::from(target), source, tree: None }
+}
+
+pub fn socket(target: &str, server: &Arc<dyn Service>, mode: u32, uid: u32, gid: u32) -> Mount {
+    let source = MountSource::Socket { server: Server(server.clone()), mode, uid, gid };
     Mount { target: PathBuf::from(target), source, tree: None }
 }
 

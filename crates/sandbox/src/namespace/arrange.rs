@@ -372,6 +372,11 @@ fn user_mount(root: &Root, scratch: &Scratch, mount: &Mount) -> Result<(), Repor
         MountSource::File { content, mode, uid, gid } => {
             scratch.file(root, &mount.target, content, *mode, (*uid, *gid))
         }
+        // The builder has bound it under a path (`sockets::bound`).
+        MountSource::Socket { .. } => Err(Report::Mount {
+            target: mount.target.as_os_str().to_owned(),
+            reason: "a socket without a path".to_owned(),
+        }),
     }
 }
 
