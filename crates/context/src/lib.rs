@@ -7,6 +7,7 @@
 mod directory;
 mod dockerfile;
 mod fetch;
+pub mod git;
 mod ignore;
 mod place;
 mod tar;
@@ -65,6 +66,13 @@ pub enum ContextError {
     Unsupported { what: String },
     #[error("could not fetch `{url}`: {reason}")]
     Fetch { url: String, reason: String },
+    #[error("could not fetch git repository `{remote}`: {reason}")]
+    Git {
+        /// Without a login.
+        remote: String,
+        reason: String,
+        hint: Option<String>,
+    },
     #[error(transparent)]
     Rootfs(#[from] rootfs::RootfsError),
 }
