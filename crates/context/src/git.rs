@@ -32,7 +32,7 @@ use std::sync::Arc;
 use net::{Net, NetError};
 use rootfs::{RootfsError, Tree};
 
-use self::address::{Modified, Remote, is_commit};
+use self::address::{GitRef, KanikoRef, Modified, Remote, is_commit};
 use self::checkout::{Budget, Found, Gitlink, Writer};
 use self::keep::IndexWriter;
 use self::modules::Module;
@@ -121,6 +121,65 @@ pub enum GitDir {
     },
 }
 
+/// How a build context is fetched, as far as its address does not say.
+#[derive(Clone, Default, Debug)]
+pub struct Settings {
+    pub auth: Auth,
+    /// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`
+    pub keep_git_dir: bool,
+    /// File times are the commit's: the build has a `SOURCE_DATE_EPOCH`.
+    pub commit_times: bool,
+    pub clone: CloneSettings,
+}
+
+/// kaniko's `--git`, for its `git://` addresses.
+#[derive(Clone, Default, Debug)]
+pub struct CloneSettings {
+    pub branch: Option<String>,
+    pub single_branch: bool,
+    /// None for all.
+    pub depth: Option<u32>,
+    pub submodules: bool,
+}
+
+impl Settings {
+    /// BuildKit `DetectGitContext`.
+    pub(crate) fn checkout(&self, found: &GitRef) -> Checkout {
+        let keep = self.keep_git_dir || found.keep_git_dir == Some(true);
+        let times = if self.commit_times { Modified::Commit } else { Modified::Checkout };
+        Checkout {
+            git_dir: if keep { GitDir::Shallow } else { GitDir::No },
+            modified: found.modified.unwrap_or(times),
+            ..Checkout::of(found)
+        }
+    }
+
+    /// As kaniko clones.
+    pub(crate) fn clone_of(&self, found: &KanikoRef) -> std::result::Result<Checkout, ContextError> {
+        let clone = &self.clone;
+        let reference = match &clone.branch {
+            Some(_) if !found.reference.is_empty() => {
+                let what = format!("context `{}`", found.remote);
+                let reason = "`--git=branch=…` and `#…` both name what to check out".to_owned();
+                return Err(ContextError::Invalid { what, reason });
+            }
+            Some(branch) => branch,
+            None => &found.reference,
+        };
+        Ok(Checkout {
+            remote: found.remote.clone(),
+            reference: reference.clone(),
+            checksum: None,
+            fetch_by_commit: false,
+            commit: found.commit.clone(),
+            subdir: String::new(),
+            submodules: clone.submodules,
+            git_dir: GitDir::Clone { depth: clone.depth, single_branch: clone.single_branch },
+            modified: Modified::Checkout,
+        })
+    }
+}
+
 /// What is to be checked out, of where.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Checkout {
@@ -136,6 +195,23 @@ pub struct Checkout {
     pub submodules: bool,
     pub git_dir: GitDir,
     pub modified: Modified,
+}
+
+impl Checkout {
+    /// What an address says by itself, without `.git`.
+    pub fn of(found: &GitRef) -> Checkout {
+        Checkout {
+            remote: found.remote.clone(),
+            reference: found.reference.clone(),
+            checksum: found.checksum.clone(),
+            fetch_by_commit: found.fetch_by_commit,
+            commit: None,
+            subdir: found.subdir.clone(),
+            submodules: found.submodules.unwrap_or(true),
+            git_dir: GitDir::No,
+            modified: found.modified.unwrap_or(Modified::Checkout),
+        }
+    }
 }
 
 /// Files of a commit, below the directory for work.

@@ -168,6 +168,9 @@ impl KanikoRef {
         if parts.next().is_some() {
             return Err("more than two `#`".to_owned());
         }
+        if reference.contains(':') {
+            return Err("kaniko's form has no subdirectory; that is `--context-sub-path`".to_owned());
+        }
         Ok(KanikoRef { remote, reference, commit })
     }
 }

@@ -99,7 +99,8 @@ impl Pack {
                 }
                 stop()?;
                 let Some((kind, content)) = self.resolve(record.offset)? else { continue };
-                budget = budget.checked_sub(content.size()).ok_or_else(|| Fault::server("objects beyond all measure"))?;
+                budget =
+                    budget.checked_sub(content.size()).ok_or_else(|| Fault::server("objects beyond all measure"))?;
                 let mut hasher = Hasher::object(self.format, kind.name(), content.size());
                 content.copy_to(&mut hasher)?;
                 records.name(number, hasher.finish()?)?;

@@ -7,7 +7,6 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use testkit::GitServer;
 use testkit::git_server::{available, git, publish};
 
-use super::address::GitRef;
 use super::*;
 
 /// Repositories, and a directory to work in.
@@ -74,17 +73,8 @@ impl Room {
         change: impl FnOnce(&mut Checkout),
     ) -> std::result::Result<CheckedOut, ContextError> {
         let found = GitRef::parse(text).unwrap().unwrap();
-        let mut wanted = Checkout {
-            remote: found.remote,
-            reference: found.reference,
-            checksum: found.checksum,
-            fetch_by_commit: found.fetch_by_commit,
-            commit: None,
-            subdir: found.subdir,
-            submodules: found.submodules.unwrap_or(true),
-            git_dir: if found.keep_git_dir == Some(true) { GitDir::Shallow } else { GitDir::No },
-            modified: found.modified.unwrap_or(Modified::Checkout),
-        };
+        let git_dir = if found.keep_git_dir == Some(true) { GitDir::Shallow } else { GitDir::No };
+        let mut wanted = Checkout { git_dir, ..Checkout::of(&found) };
         change(&mut wanted);
         super::check_out(&client(), auth, &wanted, &self.path("work"))
     }
