@@ -521,7 +521,7 @@ fn trees_that_never_end_are_given_up() {
     let stop = || Ok(());
     let net = client();
     let work = room.path("work");
-    let limits = Limits { entries: 5000, ..Limits::DEFAULT };
+    let limits = Limits { entries: 500, ..Limits::DEFAULT };
     let Opened::Smart(mut session) = protocol::open(&net, &remote, None).unwrap() else { panic!() };
     let main = session.references(&["refs/heads/main"]).unwrap()[0].oid;
     let sent = session.fetch(&Wanted { oids: &[main], depth: Some(1) }, &work, &limits, &stop).unwrap();
