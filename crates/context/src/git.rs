@@ -6,6 +6,7 @@
 //! checked. Nothing of a login is ever written.
 
 pub mod address;
+mod attributes;
 mod checkout;
 mod content;
 mod delta;
@@ -33,6 +34,7 @@ use net::{Net, NetError};
 use rootfs::{RootfsError, Tree};
 
 use self::address::{GitRef, KanikoRef, Modified, Remote, is_commit};
+use self::attributes::Attributes;
 use self::checkout::{Budget, Found, Gitlink, Writer};
 use self::keep::IndexWriter;
 use self::modules::Module;
@@ -472,7 +474,8 @@ impl<'a> Builder<'a> {
         depth: u32,
     ) -> Result<()> {
         let root = repository.commit.tree;
-        let tree = match checkout::descend(&mut repository.objects, root, subdir)? {
+        let mut attributes = Attributes::default();
+        let tree = match checkout::descend(&mut repository.objects, root, subdir, &mut attributes)? {
             Found::Tree(tree) => tree,
             Found::Beyond(_, _) if !self.submodules => {
                 return Err(Fault::server(format!("the subdirectory `{subdir}` is in a submodule")));
@@ -484,7 +487,8 @@ impl<'a> Builder<'a> {
             }
         };
         let mut index = git_dir.map(|_| IndexWriter::create(self.work)).transpose()?;
-        let mut writer = Writer { into: self.tree, budget: &mut self.budget, index: index.as_mut() };
+        let (into, budget, work) = (self.tree, &mut self.budget, self.work);
+        let mut writer = Writer { into, budget, index: index.as_mut(), attributes, work };
         let links = writer.write(&mut repository.objects, &tree, Path::new(subdir), to)?;
         let mut kept = Vec::new();
         if self.submodules && !links.is_empty() {
@@ -822,6 +826,9 @@ pub fn parse_anything(bytes: &[u8]) {
     let mut from = bytes;
     while let Ok(Some(_)) = packet::read(&mut from) {}
     let _ = modules::parse(bytes);
+    let mut attributes = Attributes::default();
+    attributes.enter(b"", bytes);
+    let _ = attributes.line_ends(bytes);
     let _ = (Commit::parse(bytes), object::tagged(bytes));
     let mut rest = bytes;
     while let Ok(Some(_)) = object::next_item(&mut rest, Format::Sha1) {}

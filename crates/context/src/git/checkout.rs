@@ -1,13 +1,14 @@
 //! A commit as files: beneath a directory handle, with git's modes, no owner of its own and nobody's umask.
 
 use std::ffi::OsStr;
-use std::io::{BufWriter, Write as _};
+use std::io::{self, BufWriter, Seek as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rootfs::{FileKind, Tree};
 
+use super::attributes::{self, Attributes, LineEnds};
 use super::keep::IndexWriter;
 use super::object::{ItemKind, next_item};
 use super::objects::Objects;
@@ -18,6 +19,8 @@ use super::{Fault, Limits, Result};
 const PATH_MAX: usize = 4096;
 /// Directories on the way to the one being written; each of them is in memory.
 const OPEN_TREES_MAX_BYTES: usize = 256 << 20;
+/// Larger attribute files are ignored (by git from 100 MiB on).
+const ATTRIBUTES_MAX_BYTES: u64 = 1 << 20;
 
 /// What may still be written.
 pub struct Budget {
@@ -52,12 +55,15 @@ pub enum Found {
 }
 
 /// Follows `subdir` from a tree down; links on the way are refused (BuildKit `validateDirsOnly`).
-pub fn descend(objects: &mut Objects<'_>, root: Oid, subdir: &str) -> Result<Found> {
+///
+/// `attributes` enters the directories above the one that is found.
+pub fn descend(objects: &mut Objects<'_>, root: Oid, subdir: &str, attributes: &mut Attributes) -> Result<Found> {
     let mut at = root;
     let mut path = PathBuf::new();
     let mut rest = subdir;
     while !rest.is_empty() {
         let (name, after) = rest.split_once('/').unwrap_or((rest, ""));
+        enter(attributes, objects, &at, &path)?;
         path.push(name);
         let missing = |what: &str| Fault::server(format!("the subdirectory `{subdir}`: `{}` {what}", path.display()));
         match entry(objects, &at, name.as_bytes())? {
@@ -90,6 +96,9 @@ pub struct Writer<'a> {
     pub budget: &'a mut Budget,
     /// Told of every file, in order.
     pub index: Option<&'a mut IndexWriter>,
+    pub attributes: Attributes,
+    /// For what is converted on its way.
+    pub work: &'a Path,
 }
 
 /// A tree on the way.
@@ -107,12 +116,14 @@ impl Writer<'_> {
     pub fn write(&mut self, objects: &mut Objects<'_>, oid: &Oid, path: &Path, to: &Path) -> Result<Vec<Gitlink>> {
         let format = objects.format();
         let mut links = Vec::new();
+        enter(&mut self.attributes, objects, oid, path)?;
         let mut open = vec![Open { bytes: objects.tree(oid)?, used: 0, path: path.to_owned(), to: to.to_owned() }];
         while let Some(top) = open.last_mut() {
             let bytes = top.bytes.clone();
             let mut rest = &bytes[top.used..];
             let Some(item) = next_item(&mut rest, format)? else {
                 open.pop();
+                self.attributes.leave();
                 continue;
             };
             top.used = bytes.len() - rest.len();
@@ -125,6 +136,7 @@ impl Writer<'_> {
             let size = match item.kind {
                 ItemKind::Directory => {
                     self.into.make_dir(&to, 0o755)?;
+                    enter(&mut self.attributes, objects, &item.oid, &path)?;
                     open.push(Open { bytes: objects.tree(&item.oid)?, used: 0, path, to });
                     let held: usize = open.iter().map(|it| it.bytes.len()).sum();
                     if held > OPEN_TREES_MAX_BYTES {
@@ -137,7 +149,7 @@ impl Writer<'_> {
                     links.push(Gitlink { path: path.clone(), oid: item.oid });
                     0
                 }
-                ItemKind::File { executable } => self.file(objects, &item.oid, &to, executable)?,
+                ItemKind::File { executable } => self.file(objects, &item.oid, (&path, &to), executable)?,
                 ItemKind::Link => self.link(objects, &item.oid, &to)?,
             };
             if let Some(index) = &mut self.index {
@@ -147,12 +159,33 @@ impl Writer<'_> {
         Ok(links)
     }
 
-    fn file(&mut self, objects: &mut Objects<'_>, oid: &Oid, to: &Path, executable: bool) -> Result<u64> {
+    /// Gives the size of what was written.
+    fn file(
+        &mut self,
+        objects: &mut Objects<'_>,
+        oid: &Oid,
+        (path, to): (&Path, &Path),
+        executable: bool,
+    ) -> Result<u64> {
         let mut out = BufWriter::with_capacity(64 << 10, self.into.make_file(to)?);
-        let size = objects.copy_blob(oid, self.budget.size_bytes, &mut out)?;
+        let limit = self.budget.size_bytes;
+        let size = match self.attributes.line_ends(path.as_os_str().as_bytes()) {
+            LineEnds::AsStored => objects.copy_blob(oid, limit, &mut out)?,
+            LineEnds::Carriage { only_text } => {
+                let mut stored = tempfile::tempfile_in(self.work)?;
+                objects.copy_blob(oid, limit, &mut stored)?;
+                stored.rewind()?;
+                let converts = attributes::converts(&mut stored, only_text)?;
+                stored.rewind()?;
+                match converts {
+                    true => attributes::convert(&mut stored, &mut out)?,
+                    false => io::copy(&mut stored, &mut out)?,
+                }
+            }
+        };
         out.flush()?;
         drop(out);
-        self.budget.size_bytes -= size;
+        self.budget.size_bytes = limit.saturating_sub(size);
         self.into.set_mode(to, if executable { 0o755 } else { 0o644 })?;
         Ok(size)
     }
@@ -165,6 +198,16 @@ impl Writer<'_> {
         self.into.make_symlink(Path::new(OsStr::from_bytes(&target)), to)?;
         Ok(target.len() as u64)
     }
+}
+
+/// Goes into the directory `path` of a repository, with its `.gitattributes` if there is a file of that name.
+pub fn enter(attributes: &mut Attributes, objects: &mut Objects<'_>, tree: &Oid, path: &Path) -> Result<()> {
+    let text = match entry(objects, tree, b".gitattributes")? {
+        Some((ItemKind::File { .. }, oid)) => objects.small_blob(&oid, ATTRIBUTES_MAX_BYTES, "a `.gitattributes`").ok(),
+        _ => None,
+    };
+    attributes.enter(path.as_os_str().as_bytes(), text.as_deref().map_or(&[], Vec::as_slice));
+    Ok(())
 }
 
 /// Gives everything in `directory`, and itself, one modification time; directories after what is in them.

@@ -434,6 +434,41 @@ fn names_that_are_no_text() {
     assert_eq!(fs::read(done.tree.path().join(name).join(name)).unwrap(), b"here");
 }
 
+/// A checkout of git's own is the judge.
+#[test]
+fn line_ends_are_gits() {
+    if !available() {
+        return;
+    }
+    let room = Room::new();
+    let source = room.source("a");
+    fs::write(source.join(".gitattributes"), "*.bat eol=crlf\n*.auto text=auto eol=crlf\n*.bin binary\n").unwrap();
+    fs::write(source.join("docs/.gitattributes"), "x.* eol=crlf\ny.bat -text\n").unwrap();
+    for name in ["a.bat", "a.auto", "a.bin", "a.sh", "docs/x.sh", "docs/y.bat", "docs/deep/x.y"] {
+        fs::write(source.join(name), "one\ntwo\n").unwrap();
+    }
+    fs::write(source.join("b.auto"), b"one\n\0").unwrap();
+    commit(&source, "ends");
+    room.publish("a");
+    let server = room.serve();
+    let by_git = room.path("by-git");
+    git(&room.path("src"), &["clone", "-q", "a", by_git.to_str().unwrap()]);
+    let url = server.url("smart", "a.git");
+    let done = room.check_out(&url, &Auth::default(), |it| it.git_dir = GitDir::Shallow).unwrap();
+    assert_eq!(git(done.tree.path(), &["status", "--porcelain"]), "");
+    fs::remove_dir_all(by_git.join(".git")).unwrap();
+    fs::remove_dir_all(done.tree.path().join(".git")).unwrap();
+    let contents = |root: &Path| -> BTreeMap<PathBuf, Vec<u8>> {
+        let content = |path: &PathBuf| fs::read(path).unwrap_or_default();
+        walk(root).into_iter().map(|it| (it.strip_prefix(root).unwrap().to_owned(), content(&it))).collect()
+    };
+    let (ours, theirs) = (contents(done.tree.path()), contents(&by_git));
+    assert_eq!(ours[Path::new("a.bat")], b"one\r\ntwo\r\n");
+    assert_eq!(ours, theirs);
+    let below = room.check_out(&format!("{url}#:docs/deep"), &Auth::default(), |_| {}).unwrap();
+    assert_eq!(contents(below.tree.path())[Path::new("x.y")], theirs[Path::new("docs/deep/x.y")]);
+}
+
 /// Makes a commit of trees that git itself would not write.
 fn forged(at: &Path, trees: &[&[(&str, &[u8], &str)]]) -> String {
     let mut last = String::new();
@@ -529,7 +564,8 @@ fn trees_that_never_end_are_given_up() {
     let (_, commit) = objects.commit(main).unwrap();
     let tree = Tree::create(&work.join("tree"), None).unwrap();
     let mut budget = Budget::new(&limits);
-    let mut writer = Writer { into: &tree, budget: &mut budget, index: None };
+    let mut writer =
+        Writer { into: &tree, budget: &mut budget, index: None, attributes: Default::default(), work: &work };
     let fault = writer.write(&mut objects, &commit.tree, Path::new(""), Path::new("")).unwrap_err();
     assert!(fault.to_string().contains("too many files"), "{fault}");
 }
