@@ -501,7 +501,7 @@ fn without_verification(net: &Net, host: &str) -> Result<Net, Failure> {
 
 fn context_failure(error: anyhow::Error) -> Failure {
     let (code, hint) = match error.downcast_ref() {
-        Some(ContextError::Git { hint, .. }) => (3, hint.clone()),
+        Some(ContextError::Git(error)) => (3, error.hint.clone()),
         Some(ContextError::Unsupported { .. }) => (2, None),
         Some(ContextError::NoDockerfile { suggestion: Some(near), .. }) => {
             (3, Some(format!("there is `{}`; name it with --file", near.display())))
@@ -543,7 +543,7 @@ fn named_contexts(
         // The hint is in the error, which gets a line before it.
         let fetched = |error: ContextError| {
             let hint = match &error {
-                ContextError::Git { hint, .. } => hint.clone(),
+                ContextError::Git(error) => error.hint.clone(),
                 _ => None,
             };
             Failure::Other {

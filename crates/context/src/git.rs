@@ -88,8 +88,8 @@ impl fmt::Debug for Auth {
 }
 
 impl Auth {
-    /// The value of `Authorization` for `remote` (BuildKit `authSecretNames`).
-    fn authorization(&self, remote: &Remote) -> Option<String> {
+    /// The value of `Authorization` for `remote` (BuildKit `authSecretNames`), and whether it is for all of its host.
+    fn authorization(&self, remote: &Remote) -> Option<(String, bool)> {
         let host = remote.host_and_port();
         let names = [
             format!("GIT_AUTH_HEADER.{host}"),
@@ -102,9 +102,9 @@ impl Auth {
             // Files end in a newline that nobody means.
             let value = String::from_utf8_lossy(value.trim_ascii_end()).into_owned();
             let token = name.starts_with("GIT_AUTH_TOKEN");
-            Some(if token { transport::basic("x-access-token", &value) } else { value })
+            Some((if token { transport::basic("x-access-token", &value) } else { value }, false))
         };
-        let user = || self.user.as_ref().map(|(user, password)| transport::basic(user, password));
+        let user = || self.user.as_ref().map(|(user, password)| (transport::basic(user, password), true));
         names.iter().find_map(secret).or_else(user)
     }
 }
@@ -227,6 +227,16 @@ pub struct CheckedOut {
     pub committed: i64,
 }
 
+/// What was fetched from where, and why that did not work.
+#[derive(Debug, thiserror::Error)]
+#[error("could not fetch git repository `{remote}`: {reason}")]
+pub struct GitError {
+    /// Without a login.
+    pub remote: String,
+    pub reason: String,
+    pub hint: Option<String>,
+}
+
 /// Fetches and checks out.
 ///
 /// # Errors
@@ -238,11 +248,8 @@ pub fn check_out(
     work: &Path,
 ) -> std::result::Result<CheckedOut, ContextError> {
     let stop = || if net.cancelled() { Err(Fault::from(NetError::Cancelled)) } else { Ok(()) };
-    try_check_out(net, auth, wanted, work, &stop).map_err(|fault| ContextError::Git {
-        remote: wanted.remote.to_string(),
-        reason: fault.reason,
-        hint: fault.hint,
-    })
+    let failed = |fault: Fault| GitError { remote: wanted.remote.to_string(), reason: fault.reason, hint: fault.hint };
+    try_check_out(net, auth, wanted, work, &stop).map_err(|fault| Box::new(failed(fault)).into())
 }
 
 fn try_check_out(net: &Net, auth: &Auth, wanted: &Checkout, work: &Path, stop: Stop<'_>) -> Result<CheckedOut> {
@@ -251,11 +258,8 @@ fn try_check_out(net: &Net, auth: &Auth, wanted: &Checkout, work: &Path, stop: S
     let objects = tempfile::Builder::new().prefix("git-objects-").tempdir_in(work)?;
     let directory = tempfile::Builder::new().prefix("git-").tempdir_in(work)?;
     let tree = Arc::new(Tree::create(&directory.path().join("files"), Some(&directory.path().join("table")))?);
-    let scope = Scope {
-        authorization: auth.authorization(&wanted.remote),
-        whole_host: auth.user.is_some(),
-        remote: &wanted.remote,
-    };
+    let (authorization, whole_host) = auth.authorization(&wanted.remote).unzip();
+    let scope = Scope { authorization, whole_host: whole_host.unwrap_or(false), remote: &wanted.remote };
     let mut builder = Builder {
         net,
         work: objects.path(),

@@ -66,13 +66,8 @@ pub enum ContextError {
     Unsupported { what: String },
     #[error("could not fetch `{url}`: {reason}")]
     Fetch { url: String, reason: String },
-    #[error("could not fetch git repository `{remote}`: {reason}")]
-    Git {
-        /// Without a login.
-        remote: String,
-        reason: String,
-        hint: Option<String>,
-    },
+    #[error(transparent)]
+    Git(#[from] Box<git::GitError>),
     #[error(transparent)]
     Rootfs(#[from] rootfs::RootfsError),
 }

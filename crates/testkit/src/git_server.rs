@@ -25,6 +25,7 @@ pub struct Seen {
 }
 
 /// Whether there is a git program here that can serve; says so when there is none.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 pub fn available() -> bool {
     let there = Command::new("git").arg("version").output().is_ok_and(|output| output.status.success());
     if !there {

@@ -188,7 +188,7 @@ impl Index {
             Ok(offset) if offset < 1 << 31 => out.put(&offset.to_be_bytes()),
             _ => {
                 large += 1;
-                out.put(&(large - 1 | 1 << 31).to_be_bytes())
+                out.put(&((large - 1) | (1 << 31)).to_be_bytes())
             }
         })?;
         sorted.each(&mut |record, _| match record.offset < 1 << 31 {

@@ -85,6 +85,7 @@ impl<'a> Objects<'a> {
 
     /// Writes a file of at most `limit` bytes; gives its size.
     pub fn copy_blob(&mut self, oid: &Oid, limit: u64, out: &mut dyn Write) -> Result<u64> {
+        (self.stop)()?;
         for pack in &mut self.packs {
             if let Some(offset) = pack.find(oid)? {
                 return pack.copy_blob(offset, limit, out);

@@ -358,10 +358,9 @@ fn before_pack_two(from: &mut dyn Read) -> Result<Vec<Oid>> {
 
 fn before_pack_zero(from: &mut dyn Read, deepened: bool) -> Result<Vec<Oid>> {
     let mut shallow = Vec::new();
-    while deepened {
-        match packet::expect(from)? {
-            Packet::Data(data) => shallow_line(packet::line(&data), &mut shallow)?,
-            _ => break,
+    if deepened {
+        while let Packet::Data(data) = packet::expect(from)? {
+            shallow_line(packet::line(&data), &mut shallow)?;
         }
     }
     match packet::expect(from)? {

@@ -249,7 +249,8 @@ fn logins_reach_only_their_host_and_are_written_nowhere() {
     let server = room.serve();
     let url = server.url("private", "a.git");
     let error = room.check_out(&url, &Auth::default(), |_| {}).unwrap_err();
-    let ContextError::Git { hint: Some(hint), .. } = &error else { panic!("{error:?}") };
+    let ContextError::Git(inner) = &error else { panic!("{error:?}") };
+    let hint = inner.hint.clone().unwrap_or_default();
     assert!(error.to_string().contains("401") && hint.contains("GIT_AUTH_TOKEN"), "{error} {hint}");
 
     let secret = |name: &str, value: &str| Auth { secrets: vec![(name.to_owned(), value.into())], user: None };
@@ -469,8 +470,11 @@ fn line_ends_are_gits() {
     assert_eq!(contents(below.tree.path())[Path::new("x.y")], theirs[Path::new("docs/deep/x.y")]);
 }
 
+/// Mode, name and object of an entry; an empty one is the tree before.
+type Entry<'a> = (&'a str, &'a [u8], &'a str);
+
 /// Makes a commit of trees that git itself would not write.
-fn forged(at: &Path, trees: &[&[(&str, &[u8], &str)]]) -> String {
+fn forged(at: &Path, trees: &[&[Entry<'_>]]) -> String {
     let mut last = String::new();
     for entries in trees {
         let mut bytes = Vec::new();
@@ -504,8 +508,8 @@ fn hostile_trees_write_nothing_outside() {
     fs::write(source.join("../target"), outside.to_str().unwrap()).unwrap();
     let link = git(&served, &["hash-object", "-w", "../../src/target"]);
     let file = |name: &'static [u8]| ("100644", name, blob.as_str());
-    let inner: &[(&str, &[u8], &str)] = &[file(b"x")];
-    let table: Vec<(Vec<Vec<(&str, &[u8], &str)>>, &str)> = vec![
+    let inner: &[Entry<'_>] = &[file(b"x")];
+    let table: Vec<(Vec<Vec<Entry<'_>>>, &str)> = vec![
         (vec![vec![file(b"..")]], "a tree with the name `..`"),
         (vec![inner.to_vec(), vec![("40000", b"..", "")]], "a tree with the name `..`"),
         (vec![inner.to_vec(), vec![("40000", b".git", "")]], "a tree with the name `.git`"),
@@ -546,8 +550,8 @@ fn trees_that_never_end_are_given_up() {
     let blob = git(&source, &["rev-parse", "v1:file"]);
     // Ten levels of ten directories, all the same ones: ten thousand million files in a kilobyte.
     let names: Vec<Vec<u8>> = (0..10).map(|number| format!("d{number}").into_bytes()).collect();
-    let leaf: Vec<(&str, &[u8], &str)> = names.iter().map(|name| ("100644", name.as_slice(), blob.as_str())).collect();
-    let node: Vec<(&str, &[u8], &str)> = names.iter().map(|name| ("40000", name.as_slice(), "")).collect();
+    let leaf: Vec<Entry<'_>> = names.iter().map(|name| ("100644", name.as_slice(), blob.as_str())).collect();
+    let node: Vec<Entry<'_>> = names.iter().map(|name| ("40000", name.as_slice(), "")).collect();
     let mut trees: Vec<&[_]> = vec![&leaf];
     trees.extend(std::iter::repeat_n(node.as_slice(), 9));
     forged(&served, &trees);
