@@ -100,6 +100,13 @@ pub enum RootfsOutput {
 }
 
 impl Request {
+    /// The secrets that are logins for repositories; they need no `RUN --mount` to be used (BuildKit `source/git`).
+    pub(crate) fn git_auth(&self) -> context::git::Auth {
+        let named = self.secrets.iter().filter(|(name, _)| name.starts_with("GIT_AUTH_"));
+        let secrets = named.map(|(name, secret)| (name.clone(), secret.0.clone())).collect();
+        context::git::Auth { secrets, user: None }
+    }
+
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(std::sync::atomic::Ordering::Relaxed)
     }

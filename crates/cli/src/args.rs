@@ -96,7 +96,8 @@ macro_rules! switches {
 
 #[derive(Debug, Args)]
 pub struct Build {
-    /// Build context: a directory, `tar://FILE`, `tar://stdin`, `https://…/x.tar.gz`, or `-` for a tar on standard input
+    /// Build context: a directory, `tar://FILE`, `tar://stdin`, `https://…/x.tar.gz`, `https://…/x.git#REF:DIR`, or `-` for a
+    /// tar on standard input
     #[arg(value_name = "CONTEXT")]
     pub positional_context: Option<String>,
     #[command(flatten)]
@@ -121,13 +122,18 @@ pub struct Input {
     /// Dockerfile, tried as given, then in the context; `-` is standard input
     #[arg(short = 'f', long = "file", visible_alias = "dockerfile", value_name = "PATH")]
     pub file: Option<String>,
-    /// Build context, as kaniko spells it
+    /// Build context, as kaniko spells it; `git://HOST/REPO#REF#COMMIT` is fetched over HTTPS
     #[arg(short = 'c', long, value_name = "CONTEXT")]
     pub context: Option<String>,
+    /// How `--context git://…` is cloned: `branch=NAME`, `single-branch=BOOL`, `depth=N`, `recurse-submodules=BOOL`,
+    /// `insecure-skip-tls=BOOL` (can be repeated)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub git: Vec<String>,
     /// Directory within the context to use as the context
     #[arg(long, value_name = "DIR")]
     pub context_sub_path: Option<PathBuf>,
-    /// More contexts for FROM and --from: a directory, `docker-image://REF`, `oci-layout://DIR[:TAG]` (can be repeated)
+    /// More contexts for FROM and --from: a directory, `docker-image://REF`, `oci-layout://DIR[:TAG]`, `https://…/x.tar.gz`,
+    /// `https://…/x.git#REF:DIR` (can be repeated)
     #[arg(long, value_name = "NAME=CONTEXT")]
     pub build_context: Vec<String>,
     /// Set a build argument; without `=` its value comes from the environment (can be repeated)
@@ -373,8 +379,6 @@ pub struct Unsupported {
     pub materialize: Option<bool>,
     #[arg(short = 'b', long, value_name = "BUCKET", hide = true)]
     pub bucket: Option<String>,
-    #[arg(long, value_name = "KEY=VALUE", hide = true)]
-    pub git: Vec<String>,
     #[arg(long, hide = true)]
     pub load: bool,
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "SPEC", hide = true)]
@@ -403,7 +407,6 @@ impl Unsupported {
             (self.single_snapshot == Some(true), "--single-snapshot"),
             (self.materialize == Some(true), "--materialize"),
             (self.bucket.is_some(), "--bucket (contexts in object stores)"),
-            (!self.git.is_empty(), "--git (contexts from git)"),
             (self.azure_container_registry_config.is_some(), "--azure-container-registry-config (cloud credentials)"),
             (wanted(&self.provenance), "--provenance"),
             (wanted(&self.sbom), "--sbom"),

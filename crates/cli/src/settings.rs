@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use build::Secret;
+use context::{GitScheme, git};
 use dockerfile::lint::Checks;
 use net::{Proxies, Settings};
 use oci::media_type::Compression;
@@ -176,6 +177,85 @@ fn agent(paths: &str, own: Option<&Path>) -> Result<Agent, Problem> {
 
 /// As much as BuildKit reads of a key (`sshprovider`, toDialer).
 const KEY_MAX_BYTES: u64 = 100 * 1024;
+
+/// Logins and wishes for a build context from git.
+pub struct Git {
+    pub settings: git::Settings,
+    /// `--git=insecure-skip-tls=true`
+    pub skip_verify: bool,
+}
+
+/// `--git`, kaniko's variables, BuildKit's secrets and build arguments.
+pub fn git(
+    input: &Input,
+    secrets: &BTreeMap<String, Secret>,
+    build_args: &BTreeMap<String, String>,
+) -> Result<Git, Failure> {
+    let logins = secrets.iter().filter(|(name, _)| name.starts_with("GIT_AUTH_"));
+    let auth = git::Auth {
+        secrets: logins.map(|(name, secret)| (name.clone(), secret.0.clone())).collect(),
+        user: git_user(&|name| std::env::var(name).ok().filter(|value| !value.is_empty())),
+    };
+    let (clone, skip_verify) = clone_settings(&input.git)?;
+    let settings = git::Settings {
+        auth,
+        keep_git_dir: build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|text| bool_of(text) == Some(true)),
+        commit_times: build_args.get("SOURCE_DATE_EPOCH").is_some_and(|text| !text.is_empty()),
+        clone,
+    };
+    Ok(Git { settings, skip_verify })
+}
+
+/// kaniko `getGitAuth`: a token takes the place of the user.
+fn git_user(variable: &dyn Fn(&str) -> Option<String>) -> Option<(String, String)> {
+    if let Some(token) = variable("GIT_TOKEN") {
+        return Some((token, String::new()));
+    }
+    let (user, password) = (variable("GIT_USERNAME"), variable("GIT_PASSWORD"));
+    (user.is_some() || password.is_some()).then(|| (user.unwrap_or_default(), password.unwrap_or_default()))
+}
+
+/// What kaniko's `git://` stands for: any other value of `GIT_PULL_METHOD` means HTTPS, as there.
+pub fn git_scheme() -> GitScheme {
+    match std::env::var("GIT_PULL_METHOD").as_deref() {
+        Ok("http") => GitScheme::Http,
+        _ => GitScheme::Https,
+    }
+}
+
+fn clone_settings(words: &[String]) -> Result<(git::CloneSettings, bool), Failure> {
+    let (mut clone, mut skip_verify) = (git::CloneSettings::default(), false);
+    for word in words {
+        for (key, value) in fields(word) {
+            let bad = |expected: &str| Failure::usage(format!("`--git {word}`: `{key}` is {expected}"));
+            let switch = || bool_of(&value).ok_or_else(|| bad("true or false"));
+            match key.as_str() {
+                "branch" => clone.branch = Some(value).filter(|branch| !branch.is_empty()),
+                "single-branch" => clone.single_branch = switch()?,
+                "depth" => {
+                    let depth = value.parse().map_err(|_| bad("a number of commits, 0 for all"))?;
+                    clone.depth = Some(depth).filter(|depth| *depth > 0);
+                }
+                "recurse-submodules" => clone.submodules = switch()?,
+                "insecure-skip-tls" => skip_verify = switch()?,
+                _ => {
+                    let known = "branch, single-branch, depth, recurse-submodules and insecure-skip-tls";
+                    return Err(Failure::usage(format!("`--git {word}`: unknown key `{key}`; known are {known}")));
+                }
+            }
+        }
+    }
+    Ok((clone, skip_verify))
+}
+
+/// Go's `strconv.ParseBool`.
+fn bool_of(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
 
 /// As much as BuildKit takes (`secretsprovider.MaxSecretSize`): a larger file is hardly a secret, and may have no end.
 const SECRET_MAX_BYTES: u64 = 500 * 1024;
@@ -416,6 +496,27 @@ mod tests {
             assert!(super::secret(bad).is_err(), "{bad}");
         }
         assert!(secrets(&[word.clone(), word]).is_err(), "twice");
+    }
+
+    #[test]
+    fn how_git_contexts_are_cloned() {
+        let words = ["branch=main,depth=3", "single-branch=true", "recurse-submodules=1", "insecure-skip-tls=t"];
+        let (clone, skip_verify) = clone_settings(&words.map(str::to_owned)).expect("valid");
+        assert_eq!((clone.branch.as_deref(), clone.depth), (Some("main"), Some(3)));
+        assert!(clone.single_branch && clone.submodules && skip_verify);
+        assert_eq!(clone_settings(&["depth=0".to_owned()]).expect("valid").0.depth, None);
+        for bad in ["colour=red", "branch", "depth=x", "depth=-1", "single-branch=perhaps"] {
+            let got = clone_settings(&[bad.to_owned()]);
+            assert!(got.is_err() || bad == "branch", "{bad}");
+        }
+        let user = |pairs: &[(&str, &str)]| {
+            let pairs: BTreeMap<&str, &str> = pairs.iter().copied().collect();
+            git_user(&|name| pairs.get(name).map(|value| (*value).to_owned()))
+        };
+        let owned = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
+        assert_eq!(user(&[("GIT_TOKEN", "t"), ("GIT_PASSWORD", "p")]), owned("t", ""));
+        assert_eq!(user(&[("GIT_USERNAME", "u"), ("GIT_PASSWORD", "p")]), owned("u", "p"));
+        assert_eq!(user(&[]), None);
     }
 
     #[test]

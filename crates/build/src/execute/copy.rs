@@ -4,8 +4,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use context::Ignore;
+use context::git::{self, Checkout};
 use rootfs::commit::{commit, snapshot};
-use rootfs::copy::{Archives, Copied, CopyError, CopyOptions};
+use rootfs::copy::{Archives, Copied, CopyError, CopyOptions, Everything};
 use rootfs::unpack::{Limits, unpack};
 use rootfs::{RootfsError, Tree};
 
@@ -58,7 +59,7 @@ impl Execution<'_> {
         };
         let path = |source: &CopySource| match source {
             CopySource::Path(path) => Some(path.clone()),
-            CopySource::Heredoc(_) | CopySource::Url(_) => None,
+            CopySource::Heredoc(_) | CopySource::Url(_) | CopySource::Git { .. } => None,
         };
         let paths: Vec<String> = copy.sources.iter().filter_map(path).collect();
         if !paths.is_empty() {
@@ -75,7 +76,7 @@ impl Execution<'_> {
         Ok(())
     }
 
-    /// Here-documents and fetched files.
+    /// Here-documents, fetched files and repositories.
     fn copy_made(
         &self,
         step: &Step,
@@ -94,7 +95,29 @@ impl Execution<'_> {
                     .map_err(failed)
             }
             CopySource::Url(url) => self.copy_url(step, copy, url, to, options),
+            CopySource::Git { shown, checkout } => self.copy_git(step, copy, (shown, checkout), to, options),
         }
+    }
+
+    /// ADD of a git repository: the files of a commit, whatever the ignore file says.
+    fn copy_git(
+        &self,
+        step: &Step,
+        copy: &Copy,
+        (shown, checkout): (&str, &Checkout),
+        to: &Tree,
+        options: &CopyOptions,
+    ) -> Result<Copied, BuildError> {
+        let action = || format!("could not add `{shown}`");
+        let directory = tempfile::tempdir_in(&self.request.work).map_err(BuildError::io(action()))?;
+        let done = git::check_out(&self.request.net, &self.request.git_auth(), checkout, directory.path()).map_err(
+            |source| BuildError::Context { action: action(), place: Some(Place { span: step.span.clone() }), source },
+        )?;
+        // The files themselves were asked for, not what archives among them hold; there is no path for `--parents` to keep.
+        let options = CopyOptions { archives: Archives::Copy, parents: false, ..options.clone() };
+        let all = ["/".to_owned()];
+        rootfs::copy::copy(&done.tree, &Everything, &all, to, &copy.destination, &options)
+            .map_err(|e| copy_error(e, step, "the repository", None))
     }
 
     /// ADD of an address: a file of mode 0600 with the server's time, or what is in it with `--unpack`.

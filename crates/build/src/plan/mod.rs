@@ -151,6 +151,11 @@ pub enum CopySource {
     Heredoc(Heredoc),
     /// http(s) address.
     Url(String),
+    Git {
+        /// The address without a login.
+        shown: String,
+        checkout: Box<context::git::Checkout>,
+    },
 }
 
 impl Plan {

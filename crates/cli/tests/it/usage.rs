@@ -89,7 +89,6 @@ fn what_is_not_supported_yet_says_so() {
         "--single-snapshot",
         "--load",
         "--bucket=x",
-        "--git=branch=main",
         "--target=a,b",
         "--platform=linux/amd64,linux/arm64",
         "--credential-helpers=ecr-login",
@@ -107,7 +106,7 @@ fn what_is_not_supported_yet_says_so() {
 #[test]
 fn a_context_that_is_not_supported_yet_says_so() {
     let place = Place::new(EMPTY);
-    for context in ["s3://bucket/key", "gs://bucket/key", "git://github.com/a/b"] {
+    for context in ["s3://bucket/key", "gs://bucket/key"] {
         place.run(&["build", "--no-push", context]).failed(2, &["not supported yet", context]);
     }
 }
