@@ -30,7 +30,7 @@ impl Lowering<'_> {
             self.check_ignored(at, &sources, if add { "Add" } else { "Copy" });
         }
         let optional = |word: &Option<Word>| word.as_ref().map(|w| at.expand(state, w)).transpose();
-        let checksum = optional(&copy.checksum)?;
+        let checksum = optional(&copy.checksum)?.filter(|c| !c.is_empty());
         if checksum.is_some() {
             check_checksum(&sources, &whole)?;
         }
@@ -54,7 +54,8 @@ impl Lowering<'_> {
             sources,
             destination: destination(&state.cwd(), &written),
             chown,
-            link: copy.link,
+            // With a mode BuildKit copies as without the flag (`dispatchCopy`).
+            link: copy.link && chmod.is_none(),
             chmod,
             parents: copy.parents,
             exclude,
