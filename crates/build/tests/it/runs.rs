@@ -8,7 +8,8 @@ use zuwai_build::BuildError;
 
 use crate::harness::{Base, Bench, all_files, lock};
 
-const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nu:x:10:20::/home/u:/bin/sh\n";
+const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nu:x:10:20::/home/u:/bin/sh\n\
+    12:x:13:14::/thirteen:/bin/sh\n";
 const GROUP: &str = "own:x:20:\nmore:x:30:root,u\nodd line\nother:x:40:\n";
 
 #[test]
@@ -54,6 +55,9 @@ fn users() {
         ("u:77", 10, 77, &[77], "/home/u"),
         ("99", 99, 0, &[0], "/"),
         ("99:98", 99, 98, &[98], "/"),
+        // There is a user called 12 who is 13.
+        ("12", 12, 0, &[0], "/"),
+        ("13", 13, 14, &[14], "/thirteen"),
     ];
     for (user, uid, gid, groups, home) in table {
         let bench = Bench::new(&format!("FROM base\nUSER {user}\nRUN nothing\n"))
