@@ -273,7 +273,7 @@ impl<'a> Lowering<'a> {
         let (args, script) = state.command(run);
         state.history(format!("RUN {}", state.run_text(&args)), false);
         let mut env = state.env.clone();
-        // They win over ENV (BuildKit `executor`, proxy environment).
+        // They win over ENV (BuildKit `solver/llbsolver/ops/exec.go`, `proxyEnvList`).
         for (name, value) in &self.proxies {
             env.set(name, value);
         }

@@ -192,6 +192,26 @@ fn caches_by_owner() {
     assert_eq!(owners, [(0, 0, 0o755), (7, 8, 0o755), (0, 0, 0o700)]);
 }
 
+/// `BUILDKIT_CACHE_MOUNT_NS`
+#[test]
+fn caches_of_a_namespace() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: a cache directory is given to the user it is for, which takes root");
+    }
+    let directory = |namespace: &str| {
+        let mut bench = Bench::new("FROM scratch\nRUN --mount=type=cache,target=/c,id=one nothing\n");
+        bench.request.cache_mounts.namespace = namespace.to_owned();
+        bench.build();
+        match &bench.sandbox.only().1[0].source {
+            MountSource::Bind { path, .. } => path.parent().unwrap().file_name().unwrap().to_owned(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(directory("a"), directory("a"));
+    assert_ne!(directory("a"), directory("b"));
+    assert_ne!(directory("a"), directory(""));
+}
+
 /// One cache twice in a step, and two caches in two orders in stages that run at a time: nobody waits for ever.
 #[test]
 fn locked_caches() {
