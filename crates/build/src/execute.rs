@@ -228,10 +228,17 @@ impl<'a> Execution<'a> {
     fn stage(&self, id: StageId) -> Result<Outcome, BuildError> {
         let stage = self.plan.stage(id);
         let mut layers = self.base_layers(stage)?;
-        if !self.needs_files(id) {
+        let directory = match &stage.base {
+            Base::Directory(name) if stage.layered => Some(name),
+            _ => None,
+        };
+        if !self.needs_files(id) && directory.is_none() {
             return Ok(Outcome { layers, files: None });
         }
         let files = self.prepare(id, stage)?;
+        if let Some(name) = directory {
+            layers.push(self.with_permit(|| self.directory_layer(name, &files))?);
+        }
         for (index, step) in stage.steps.iter().enumerate() {
             for source in step.action.sources() {
                 self.wait(source)?;
@@ -320,10 +327,6 @@ impl<'a> Execution<'a> {
                 })
             }
             Base::Directory(name) => {
-                if stage.layered {
-                    let message = format!("not supported yet: an image on the directory context `{name}`");
-                    return Err(BuildError::Request { message, hint: Some("COPY --from it instead".to_owned()) });
-                }
                 let NamedContext::Directory(context) = &self.request.contexts[name] else { return Ok(()) };
                 let options = copy_options(None, false);
                 rootfs::copy::copy(&context.tree, &context.ignore, &["/".to_owned()], tree, "/", &options)
@@ -331,6 +334,20 @@ impl<'a> Execution<'a> {
                     .map_err(|e| BuildError::Request { message: format!("named context `{name}`: {e}"), hint: None })
             }
         }
+    }
+
+    /// The files of a directory context that an image stands on, as a layer.
+    fn directory_layer(&self, name: &str, files: &Files) -> Result<Handle, BuildError> {
+        let tree = files.tree();
+        let write = |options: &CommitOptions, writer: &mut dyn Write| {
+            commit(&tree, None, &self.new_file("record"), options, writer).map(|(_, committed)| committed)
+        };
+        let failed = |source| BuildError::Rootfs {
+            action: format!("could not make a layer of the named context `{name}`"),
+            place: None,
+            source,
+        };
+        self.spool(&failed, None, write).map(|spool| self.layers.submit(spool))
     }
 
     /// Unpacks layers in order; the next ones are fetched meanwhile.
@@ -398,7 +415,7 @@ impl<'a> Execution<'a> {
                 let layer = match made {
                     Made::Layer(layer) => Some(layer),
                     Made::Changes(_) if !stage.layered => None,
-                    Made::Changes(_) => Some(self.spool(step, None, |options, writer| {
+                    Made::Changes(_) => Some(self.spool(&self.no_layer(step), None, |options, writer| {
                         commit_upper(&upper, &over.before, over.marks(), options, writer)
                     })?),
                 };
@@ -451,7 +468,7 @@ impl<'a> Execution<'a> {
             }
             Made::Changes(written) => {
                 let mut after = None;
-                let spool = self.spool(step, written, |options, writer| {
+                let spool = self.spool(&self.no_layer(step), written, |options, writer| {
                     let (state, committed) =
                         commit(tree, slot.get().as_ref(), &self.new_file("record"), options, writer)?;
                     after = Some(state);
@@ -467,20 +484,23 @@ impl<'a> Execution<'a> {
     /// Writes a layer to a new file.
     fn spool(
         &self,
-        step: &Step,
+        failed: &dyn Fn(RootfsError) -> BuildError,
         written: Option<Written>,
         write: impl FnOnce(&CommitOptions, &mut dyn Write) -> Result<Committed, RootfsError>,
     ) -> Result<PathBuf, BuildError> {
         let spool = self.layers.spool();
-        let failed = |source| self.rootfs_error("could not make a layer of the changes", step, source);
         let broken = |source| failed(RootfsError::Write(source));
         let file = Polled { inner: File::create(&spool).map_err(broken)?, stopped: &|| self.stopped() };
         let mut writer = BufWriter::with_capacity(1 << 20, file);
-        let clamp = self.request.clamp_modified.then_some(self.request.source_date_epoch).flatten();
+        let clamp = self.request.clamp_modified.then_some(self.plan.source_date_epoch).flatten();
         let options = CommitOptions { clamp_modified: clamp, ignore: self.request.ignore_paths.clone(), written };
         write(&options, &mut writer).map_err(failed)?;
         writer.flush().map_err(broken)?;
         Ok(spool)
+    }
+
+    fn no_layer<'s>(&'s self, step: &'s Step) -> impl Fn(RootfsError) -> BuildError + 's {
+        move |source| self.rootfs_error("could not make a layer of the changes", step, source)
     }
 
     fn rootfs_error(&self, action: &str, step: &Step, source: RootfsError) -> BuildError {
@@ -501,7 +521,7 @@ impl<'a> Execution<'a> {
                 (user.0, user.1)
             }
         };
-        let made = self.request.source_date_epoch;
+        let made = self.plan.source_date_epoch;
         rootfs::copy::make_dirs_at(tree, Path::new(path), owner, made)
             .map_err(|e| BuildError::dockerfile(&step.span, format!("could not make working directory `{path}`: {e}")))
     }

@@ -104,6 +104,9 @@ pub enum MountSource {
     },
 }
 
+/// Mode of a tmpfs where no directory was before: the kernel's own.
+const NEW_TMPFS_MODE: u32 = 0o1777;
+
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Exit {

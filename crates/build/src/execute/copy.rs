@@ -10,7 +10,7 @@ use rootfs::copy::{Archives, Copied, CopyError, CopyOptions, Everything};
 use rootfs::unpack::{Limits, unpack};
 use rootfs::{RootfsError, Tree};
 
-use super::Execution;
+use super::{Execution, Taken};
 use crate::plan::{Copy, CopySource, Step};
 use crate::{BuildError, Event, Place, user};
 
@@ -36,7 +36,7 @@ impl Execution<'_> {
             .map_err(|e| self.rootfs_error("could not record an empty rootfs", step, e))?;
         let owner = self.owner(tree, step, copy)?;
         self.copy(step, copy, owner, &own)?;
-        let spool = self.spool(step, None, |options, writer| {
+        let spool = self.spool(&self.no_layer(step), None, |options, writer| {
             commit(&own, Some(&empty), &self.new_file("record"), options, writer).map(|(_, committed)| committed)
         })?;
         let limits = Limits { size_bytes: u64::MAX, entries: u64::MAX };
@@ -55,23 +55,40 @@ impl Execution<'_> {
             parents: copy.parents,
             exclude: copy.exclude.clone(),
             archives: if copy.unpack_local { Archives::Unpack } else { Archives::Copy },
-            made_modified: self.request.source_date_epoch,
+            made_modified: self.plan.source_date_epoch,
         };
-        let path = |source: &CopySource| match source {
-            CopySource::Path(path) => Some(path.clone()),
-            CopySource::Heredoc(_) | CopySource::Url(_) | CopySource::Git { .. } => None,
-        };
-        let paths: Vec<String> = copy.sources.iter().filter_map(path).collect();
-        if !paths.is_empty() {
-            let copied = rootfs::copy::copy(&taken.tree, taken.filter(), &paths, to, &copy.destination, &options)
-                .map_err(|e| copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
-            if copied.overwritten > 0 {
-                let message = format!("several sources have one destination, the last one stays: {}", step.title);
-                self.request.observer.event(&Event::Warning { message });
+        // In the order of the instruction, and here-documents after all others (BuildKit `dispatchCopy`).
+        let (made, others): (Vec<_>, Vec<_>) =
+            copy.sources.iter().partition(|source| matches!(source, CopySource::Heredoc(_)));
+        for sources in others.chunk_by(|a, b| matches!((a, b), (CopySource::Path(_), CopySource::Path(_)))) {
+            let path = |source: &&CopySource| match source {
+                CopySource::Path(path) => Some(path.clone()),
+                CopySource::Heredoc(_) | CopySource::Url(_) | CopySource::Git { .. } => None,
+            };
+            let paths: Vec<String> = sources.iter().filter_map(path).collect();
+            if paths.is_empty() {
+                sources.iter().try_for_each(|source| self.copy_made(step, copy, source, to, &options).map(drop))?;
+            } else {
+                self.copy_paths(step, copy, &taken, &paths, to, &options)?;
             }
         }
-        for source in &copy.sources {
-            self.copy_made(step, copy, source, to, &options)?;
+        made.into_iter().try_for_each(|source| self.copy_made(step, copy, source, to, &options).map(drop))
+    }
+
+    fn copy_paths(
+        &self,
+        step: &Step,
+        copy: &Copy,
+        taken: &Taken,
+        paths: &[String],
+        to: &Tree,
+        options: &CopyOptions,
+    ) -> Result<(), BuildError> {
+        let copied = rootfs::copy::copy(&taken.tree, taken.filter(), paths, to, &copy.destination, options)
+            .map_err(|e| copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
+        if copied.overwritten > 0 {
+            let message = format!("several sources have one destination, the last one stays: {}", step.title);
+            self.request.observer.event(&Event::Warning { message });
         }
         Ok(())
     }

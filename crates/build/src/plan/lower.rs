@@ -79,7 +79,9 @@ impl<'a> Lowering<'a> {
             };
         }
         self.finish_result(target);
-        Ok(Plan { stages: self.stages, target, warnings: Vec::new() })
+        let epoch = args::epoch(&self.request.dockerfile, self.scope)?;
+        let source_date_epoch = self.request.source_date_epoch.or(epoch);
+        Ok(Plan { stages: self.stages, target, source_date_epoch, warnings: Vec::new() })
     }
 
     /// What only the result gets: `--label`s, and the platform that was asked for by name.
@@ -106,7 +108,7 @@ impl<'a> Lowering<'a> {
         }
         let draft = &self.drafts[index];
         let target_platform = self.request.platform.clone().unwrap_or_else(Platform::host);
-        let mut platform = draft.platform.clone().unwrap_or(target_platform);
+        let mut platform = draft.platform.clone().unwrap_or_else(|| target_platform.clone());
         let (base, config, inherited) = match (&draft.resolved, &draft.base) {
             (Some(image), _) => {
                 let config = image.image.config.clone();
@@ -121,7 +123,11 @@ impl<'a> Lowering<'a> {
             (None, DraftBase::Named(name)) => {
                 (Base::Directory(name.clone()), empty_config(&platform), Inherited::default())
             }
-            (None, _) => (Base::Scratch, empty_config(&platform), Inherited::default()),
+            (None, _) => {
+                // Nothing is of no platform, whatever FROM says (BuildKit `resolveReachableStages`).
+                platform = target_platform;
+                (Base::Scratch, empty_config(&platform), Inherited::default())
+            }
         };
         let mut state = State::new(draft, index, config, inherited, platform);
         let base_history = state.config.history.len();
@@ -167,6 +173,8 @@ impl<'a> Lowering<'a> {
                 let args = state.with_shell(command);
                 state.history(format!("CMD {}", quoted_list(&args)), true);
                 state.config.config.cmd = Some(args);
+                // As BuildKit writes it (`dispatchCmd`); nothing but Windows looks at it.
+                state.config.config.args_escaped = Some(true);
                 state.cmd_set = true;
                 Ok(())
             }
@@ -228,7 +236,7 @@ impl<'a> Lowering<'a> {
                 (None, Some(default)) => Some(at.expand(state, default)?),
                 (None, None) => self.scope.get(name).map(str::to_owned),
             };
-            if let Some(value) = &value {
+            if let Some(value) = value.as_ref().filter(|_| !args::is_for_builder(name)) {
                 state.env.set(name, value);
             }
             shown.push(value.as_ref().map_or_else(|| name.clone(), |v| format!("{name}={v}")));
@@ -266,10 +274,9 @@ impl<'a> Lowering<'a> {
         let (args, script) = state.command(run);
         state.history(format!("RUN {}", state.run_text(&args)), false);
         let mut env = state.env.clone();
+        // They win over ENV (BuildKit `solver/llbsolver/ops/exec.go`, `proxyEnvList`).
         for (name, value) in &self.proxies {
-            if env.get(name).is_none() {
-                env.set(name, value);
-            }
+            env.set(name, value);
         }
         mount::set_agent(&mut env, &mounts);
         let action =

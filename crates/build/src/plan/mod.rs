@@ -24,6 +24,8 @@ pub use print::{to_json, to_text};
 pub struct Plan {
     pub stages: Vec<Stage>,
     pub target: StageId,
+    /// Unix seconds: what the request says, else an ARG before the first FROM.
+    pub source_date_epoch: Option<i64>,
     /// Findings of the build checks, in source order.
     pub warnings: Vec<dockerfile::Diagnostic>,
 }

@@ -8,7 +8,8 @@ use zuwai_build::BuildError;
 
 use crate::harness::{Base, Bench, all_files, lock};
 
-const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nu:x:10:20::/home/u:/bin/sh\n";
+const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nu:x:10:20::/home/u:/bin/sh\n\
+    12:x:13:14::/thirteen:/bin/sh\n";
 const GROUP: &str = "own:x:20:\nmore:x:30:root,u\nodd line\nother:x:40:\n";
 
 #[test]
@@ -54,6 +55,9 @@ fn users() {
         ("u:77", 10, 77, &[77], "/home/u"),
         ("99", 99, 0, &[0], "/"),
         ("99:98", 99, 98, &[98], "/"),
+        // There is a user called 12 who is 13.
+        ("12", 12, 0, &[0], "/"),
+        ("13", 13, 14, &[14], "/thirteen"),
     ];
     for (user, uid, gid, groups, home) in table {
         let bench = Bench::new(&format!("FROM base\nUSER {user}\nRUN nothing\n"))
@@ -206,6 +210,26 @@ fn caches_by_owner() {
         .map(|m| (m.uid(), m.gid(), m.mode() & 0o7777))
         .collect();
     assert_eq!(owners, [(0, 0, 0o755), (7, 8, 0o755), (0, 0, 0o700)]);
+}
+
+/// `BUILDKIT_CACHE_MOUNT_NS`
+#[test]
+fn caches_of_a_namespace() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: a cache directory is given to the user it is for, which takes root");
+    }
+    let directory = |namespace: &str| {
+        let mut bench = Bench::new("FROM scratch\nRUN --mount=type=cache,target=/c,id=one nothing\n");
+        bench.request.cache_mounts.namespace = namespace.to_owned();
+        bench.build();
+        match &bench.sandbox.only().1[0].source {
+            MountSource::Bind { path, .. } => path.parent().unwrap().file_name().unwrap().to_owned(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(directory("a"), directory("a"));
+    assert_ne!(directory("a"), directory("b"));
+    assert_ne!(directory("a"), directory(""));
 }
 
 /// One cache twice in a step, and two caches in two orders in stages that run at a time: nobody waits for ever.

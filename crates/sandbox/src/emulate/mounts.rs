@@ -175,6 +175,11 @@ impl Arranging<'_> {
 
     /// Gives a new directory the mode and owner of the one that it will cover, as runc does.
     fn look_like_covered(&self, target: &Path, tree: &Tree) -> io::Result<()> {
+        let root = Node::Dir(self.view.root.clone());
+        let walked = self.world.places.walk(&self.view, &root, target.as_os_str().as_bytes(), true);
+        if !walked.is_ok_and(|walked| walked.found.is_some()) {
+            return tree.set_mode(Path::new(""), crate::NEW_TMPFS_MODE).map_err(io::Error::other);
+        }
         let (above, name) = self.point(target, Kind::Directory, 40)?;
         let Some(covered) = self.world.places.seen_at(&above, &name)? else { return Ok(()) };
         let root = Path::new("");

@@ -97,7 +97,7 @@ impl Mounted {
         if there.is_some() {
             renamed(&place, &covered).map_err(|error| failed("could not move", &place, error))?;
         }
-        let mode = there.map_or(0o755, |there| there.mode() & 0o7777);
+        let mode = there.map_or(crate::NEW_TMPFS_MODE, |there| there.mode() & 0o7777);
         placed.back = match alias {
             Some(first) => in_parent(&place, || symlink(first, &place)).map(|()| Back::Nowhere),
             None => fill(&place, &source, mode, sockets),

@@ -56,7 +56,8 @@ impl Lowering<'_> {
             sources,
             destination: destination(&state.cwd(), &written),
             chown,
-            link: copy.link,
+            // With a mode BuildKit copies as without the flag (`dispatchCopy`).
+            link: copy.link && chmod.is_none(),
             chmod,
             parents: copy.parents,
             exclude,

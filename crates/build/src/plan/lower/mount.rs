@@ -4,7 +4,7 @@ use dockerfile::{MountKind as Written, Word};
 
 use super::{At, From, Lowering, State};
 use crate::BuildError;
-use crate::plan::metadata::join_clean;
+use crate::plan::metadata::{base_name, clean, join_clean};
 use crate::plan::{Mount, MountKind, Source};
 
 /// The agent of an ssh mount without an id (BuildKit `session/sshforward/ssh.go` DefaultID).
@@ -48,7 +48,8 @@ impl Lowering<'_> {
             }
             Written::Cache { id, sharing, mode, uid, gid } => {
                 let path = must(&target)?;
-                let id = text(id).filter(|i| !i.is_empty()).unwrap_or_else(|| path.clone());
+                // As written, so that a relative one is the same cache in every working directory (BuildKit `dispatchRunMounts`).
+                let id = text(id).filter(|i| !i.is_empty()).unwrap_or_else(|| clean(&target.unwrap_or_default()));
                 let from = self.source(state, from, Source::Empty, &span, "mount")?;
                 let kind = MountKind::Cache {
                     id,
@@ -62,13 +63,19 @@ impl Lowering<'_> {
                 };
                 (path, kind)
             }
+            Written::Tmpfs { .. } if mount.read_only == Some(true) => {
+                // Nothing that nobody can write to.
+                (must(&target)?, MountKind::Bind { from: Source::Empty, source: "/".to_owned(), read_only: true })
+            }
             Written::Tmpfs { size_bytes } => (must(&target)?, MountKind::Tmpfs { size_bytes: *size_bytes }),
             Written::Secret { id, env, required, mode, uid, gid } => {
                 let env = text(env);
-                let id = text(id).or_else(|| text(&mount.source)).unwrap_or_else(|| {
-                    target.as_deref().and_then(|t| t.rsplit('/').next()).unwrap_or_default().to_owned()
-                });
-                let path = absolute(&target.clone().unwrap_or_else(|| format!("/run/secrets/{id}")));
+                let target = target.filter(|t| !t.is_empty());
+                let given = |word| text(word).filter(|i| !i.is_empty());
+                let id = given(id)
+                    .or_else(|| given(&mount.source))
+                    .unwrap_or_else(|| base_name(target.as_deref().unwrap_or_default()).to_owned());
+                let path = absolute(&target.clone().unwrap_or_else(|| format!("/run/secrets/{}", base_name(&id))));
                 let kind = MountKind::Secret {
                     id,
                     file: target.is_some() || env.is_none(),
