@@ -468,7 +468,11 @@ impl<'a> Execution<'a> {
         let file = Polled { inner: File::create(&spool).map_err(broken)?, stopped: &|| self.stopped() };
         let mut writer = BufWriter::with_capacity(1 << 20, file);
         let clamp = self.request.clamp_modified.then_some(self.request.source_date_epoch).flatten();
-        let options = CommitOptions { clamp_modified: clamp, ignore: self.request.ignore_paths.clone() };
+        let options = CommitOptions {
+            clamp_modified: clamp,
+            ignore: self.request.ignore_paths.clone(),
+            ..CommitOptions::default()
+        };
         write(&options, &mut writer).map_err(failed)?;
         writer.flush().map_err(broken)?;
         Ok(spool)
