@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# shellcheck disable=SC2154 # variables of lib.sh
+# shellcheck disable=SC2154,SC2317 # variables of lib.sh; functions that are called by name
 # Proves that a build depends on its inputs alone: one commit is built by two runners that have nothing else in common (uid,
 # umask, time zone, locale, host name, times and order of the checked out files, number of processors, directories, back-end,
 # clock), and the images are the same to the last byte. Then `--verify` says so, and says what is different after a change.
@@ -118,32 +118,34 @@ checkout "$one" forward
 # A checkout comes after its commit, and the commit's time is the epoch. (What is older than the epoch stays as it is.)
 find "$one" -exec touch -h -d @1800000000 {} +
 find "$two" -exec touch -h -d @1999999999 {} +
-# What git's modes come to under another umask: 0644 and 0600. COPY takes a file as it is, as BuildKit does, and git does not
-# keep this; docs/reproducible.md says what to do, and the Dockerfile's author does it here.
+# COPY takes modes as they are, as BuildKit does, and a umask is part of a checkout's: docs/reproducible.md says what to do. Here
+# the files are made equal, so that the umask of the build alone is another one.
 find "$two" -type f -exec chmod u=rwX,go=rX {} + -o -type d -exec chmod 755 {} +
 chmod 755 "$work/elsewhere" "$work/elsewhere/much" "$work/elsewhere/much/deeper"
 
-common=(--reproducible --tag app --build-context "base=oci-layout://@layout@")
+common=(--tag app --build-context "base=oci-layout://@layout@")
 
-# runner NAME LAYOUT CONTEXT ARGUMENT...: builds into $work/NAME; the digest in $work/NAME.digest
-runner_host() { # root on this machine: in UTC, C, one processor
+# runner_host ARGUMENT...: root on this machine, in UTC and C, with one processor; `mask` is its umask
+mask=022
+runner_host() {
   mkdir -p "$work/host-work"
   (
-    umask 022
+    umask "$mask"
     export TZ=UTC LC_ALL=C SOURCE_DATE_EPOCH=$epoch
     taskset 1 unshare --uts sh -c 'hostname runner-one && exec "$@"' sh "$zuwai" build --jobs 1 --work-dir "$work/host-work" \
-      --no-cache --progress plain "${common[@]//@layout@/$work/layout}" "$@"
+      --progress plain "${common[@]//@layout@/$work/layout}" "$@"
   )
 }
 
-runner_cage() { # a restricted pod: uid 1000 without capabilities, emulate, another time zone, locale, and more of everything
-  local arguments=("$@") cage=$1
-  arguments=("${arguments[@]:1}")
+# runner_cage CAGE ARGUMENT...: a pod, of any user, with another time zone, locale and host name, and more of everything
+runner_cage() {
+  local cage=$1
+  shift
   mkdir -p "$work/out" && chmod 777 "$work/out"
   CAGE_TMP=$work timeout 300 cages/cage "$cage" --rootfs "$work/image" --ro-bind "$two:/srv/checkout" \
     --ro-bind "$work/layout:/srv/layout" --bind "$work/out:/out" --env TZ=Pacific/Auckland --env LC_ALL=de_DE.UTF-8 \
     --env LANG=tr_TR.UTF-8 --env HOSTNAME=runner-two --env "SOURCE_DATE_EPOCH=$epoch" -- \
-    /zuwai/zuwai build --jobs 7 --progress plain "${common[@]//@layout@//srv/layout}" "${arguments[@]}"
+    /zuwai/zuwai build --jobs 7 --progress plain "${common[@]//@layout@//srv/layout}" "$@"
 }
 
 built() { # built NAME COMMAND...
@@ -213,21 +215,23 @@ verify_finds() { # verify_finds STATUS TEXT COMMAND...: and standard output has 
   grep -qF -- "$text" "$work/verify.out"
 }
 
-built host runner_host --oci-layout-path "$work/host" "$one"
+built host runner_host --reproducible --oci-layout-path "$work/host" "$one"
 check "the base image's layers and history are untouched" base_is_untouched "$work/host"
 check "times in new layers are at most SOURCE_DATE_EPOCH" times_are_clamped "$work/host"
 for cage in k8s-restricted docker-default; do
   if ! reason=$(cages/cage --self-check "$cage" 2>&1 </dev/null); then skip "$cage: $(tail -n 1 <<<"$reason")"; continue; fi
-  built "$cage" runner_cage "$cage" --oci-layout-path "/out/$cage" /srv/checkout
+  built "$cage" runner_cage "$cage" --reproducible --oci-layout-path "/out/$cage" /srv/checkout
   check "$cage: the same image as root on this machine builds" same host "$cage"
 done
+# And with a umask that leaves nothing to others.
+mask=077
 built rewrite runner_host --output "type=oci,dest=$work/rewrite.tar,rewrite-timestamp=true" "$one"
-check "rewrite-timestamp=true is --reproducible" same host rewrite
+check "rewrite-timestamp=true, and another umask" same host rewrite
 
 check "--verify: the same image" verify_finds 0 "the same image: $(cat "$work/host.digest")" \
-  runner_host --verify "oci-layout://$work/host" "$two"
+  runner_host --reproducible --verify "oci-layout://$work/host" "$two"
 echo "changed" >>"$two/src/lib/two" && chmod 600 "$two/src/lib/one"
 check "--verify: another content" verify_finds 7 "context/src/lib/two: size 20 → 28, content" \
-  runner_host --verify "oci-layout://$work/host" "$two"
+  runner_host --reproducible --verify "oci-layout://$work/host" "$two"
 check "--verify: another mode" grep -qF "context/src/lib/one: mode 0644 → 0600" "$work/verify.out"
 finish

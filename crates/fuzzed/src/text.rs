@@ -39,14 +39,13 @@ pub fn dockerfile_expand(input: &[u8]) {
     let Ok(input_text) = std::str::from_utf8(input) else { return };
     let (value, text) = input_text.split_once('\n').unwrap_or(("", input_text));
     let variables = |name: &str| (name.len() == 1).then(|| value.to_owned());
-    within_second(input, || {
-        for escape in ['\\', '`'] {
-            let _ = expand::word(text, escape, &variables);
-            let _ = expand::words(text, escape, &variables);
-            let _ = expand::heredoc(text, escape, &variables);
-            let _ = expand::for_display(text, escape, &variables);
-        }
-    });
+    for escape in ['\\', '`'] {
+        // What an expansion may cost is bounded by itself (`MAX_STEPS`, `MAX_OUTPUT_BYTES`), not by the size of the text.
+        crate::within(Duration::from_secs(3), || drop(expand::word(text, escape, &variables)));
+        crate::within(Duration::from_secs(3), || drop(expand::words(text, escape, &variables)));
+        crate::within(Duration::from_secs(3), || drop(expand::heredoc(text, escape, &variables)));
+        crate::within(Duration::from_secs(3), || drop(expand::for_display(text, escape, &variables)));
+    }
 }
 
 /// Any directives and rules of `# check=` are read or refused, and the file behind them with these rules. The first line is

@@ -12,3 +12,4 @@ mod shown;
 mod signals;
 mod unprivileged;
 mod usage;
+mod verify;
