@@ -26,6 +26,10 @@ fi
 [ -n "$zuwai" ] || build_binary ci
 make_workdir
 make_builder
+# A file system that lists directories in an order of its own: by creation rather than by a hash of the name.
+elsewhere=$work/elsewhere
+if [ -d /dev/shm ] && [ -w /dev/shm ]; then elsewhere=/dev/shm/$(basename "$work"); fi
+trap 'rm -rf "$elsewhere"; clean_up' EXIT
 epoch=1700000000
 
 # checkout DIR NEWEST: the commit, its files written in an order and with times of their own
@@ -112,7 +116,7 @@ mkdir "$work/archive" && mkdir -m 750 "$work/archive/d" && echo packed >"$work/a
 tar -C "$work/archive" --owner=11 --group=22 --mtime=@1500000000 -czf "$work/archive.tar.gz" .
 
 # Two checkouts of one commit.
-one=$work/one two=$work/elsewhere/much/deeper/two
+one=$work/one two=$elsewhere/much/deeper/two
 checkout "$one" forward
 (umask 077 && checkout "$two" backward)
 # A checkout comes after its commit, and the commit's time is the epoch. (What is older than the epoch stays as it is.)
@@ -121,7 +125,8 @@ find "$two" -exec touch -h -d @1999999999 {} +
 # COPY takes modes as they are, as BuildKit does, and a umask is part of a checkout's: docs/reproducible.md says what to do. Here
 # the files are made equal, so that the umask of the build alone is another one.
 find "$two" -type f -exec chmod u=rwX,go=rX {} + -o -type d -exec chmod 755 {} +
-chmod 755 "$work/elsewhere" "$work/elsewhere/much" "$work/elsewhere/much/deeper"
+chmod 755 "$elsewhere" "$elsewhere/much" "$elsewhere/much/deeper"
+for dir in "$one" "$two"; do say "directories are listed as: $(find "$dir" -mindepth 1 -maxdepth 1 -printf '%f ')"; done
 
 common=(--tag app --build-context "base=oci-layout://@layout@")
 

@@ -110,11 +110,11 @@ fn harmless(text: &str) -> String {
 /// archive of `docker save`), when their configs have the same digest: that is the image ID, and covers the files.
 ///
 /// # Errors
-/// A layer that cannot be read, and whatever `tell` returns.
+/// A layer that cannot be read; [`BuildError::Io`] when `tell` fails.
 pub fn compare(
     found: &Image,
     built: &Image,
-    tell: &mut dyn FnMut(&Difference) -> Result<(), BuildError>,
+    tell: &mut dyn FnMut(&Difference) -> io::Result<()>,
 ) -> Result<Comparison, BuildError> {
     if are_same(found, built) {
         return Ok(Comparison::Same);
@@ -123,15 +123,19 @@ pub fn compare(
     let mut note = |difference: Difference| {
         is_told = true;
         only_times &= difference.is_time();
-        tell(&difference)
+        tell(&difference).map_err(untold)
     };
     documents(found, built, &mut note)?;
     layers(found, built, &mut note)?;
     if !is_told {
         only_times = false;
-        tell(&Difference::Bytes)?;
+        tell(&Difference::Bytes).map_err(untold)?;
     }
     Ok(Comparison::Different { only_times })
+}
+
+fn untold(source: io::Error) -> BuildError {
+    BuildError::Io { action: "could not say what is different".to_owned(), source }
 }
 
 type Tell<'a> = dyn FnMut(Difference) -> Result<(), BuildError> + 'a;

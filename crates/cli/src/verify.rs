@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
+use build::Event;
 use build::compare::{Comparison, Difference, compare};
-use build::{BuildError, Event};
-use oci::{Digest, Platform, Reference};
+use oci::{Digest, OciError, Platform, Reference};
 use store::{Archive, Exporter, Image, ImageSource as _, Layer, LayoutSource, StoreError};
 
 use crate::report::Failure;
@@ -26,9 +26,7 @@ impl Verification<'_> {
     /// Finds the image, and asks for one that can be the same: of its media types, and with its time of creation where
     /// `SOURCE_DATE_EPOCH` is not given.
     pub fn prepare<'a>(spec: &'a str, wired: &mut Wired) -> Result<Verification<'a>, Failure> {
-        let found = find(spec, wired)
-            .with_context(|| format!("could not find `{spec}`, which is to be verified"))
-            .map_err(Failure::other(5))?;
+        let found = find(spec, wired).map_err(|error| not_found(spec, error))?;
         let request = &mut wired.request;
         if found.digest.is_some() {
             request.flavor = request.flavor.or(Some(found.flavor));
@@ -36,10 +34,14 @@ impl Verification<'_> {
         if !crate::settings::is_epoch_given(&request.build_args, &request.dockerfile)
             && let Some(epoch) = created(&found)
         {
-            let message = format!("SOURCE_DATE_EPOCH is not given: it is {epoch}, when `{spec}` was created");
+            let seconds = epoch.as_second();
+            let message = format!("SOURCE_DATE_EPOCH is not given: it is {seconds}, when `{spec}` was created");
             request.observer.event(&Event::Warning { message });
-            request.source_date_epoch = Some(epoch);
-            request.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string());
+            request.source_date_epoch = Some(seconds);
+            // A whole second was an epoch, which the steps may have seen; any other time was a clock's.
+            if epoch.subsec_nanosecond() == 0 {
+                request.build_args.insert(crate::settings::EPOCH.to_owned(), seconds.to_string());
+            }
         }
         let kept = Arc::new(Kept::default());
         request.exporters = vec![kept.clone()];
@@ -54,7 +56,7 @@ impl Verification<'_> {
         let mut tell = |difference: &Difference| {
             print(&format!("{difference}\n")).map_err(|failure| {
                 unprinted = Some(failure);
-                BuildError::Cancelled
+                std::io::ErrorKind::Other.into()
             })
         };
         let compared = compare(&self.found, &built, &mut tell);
@@ -101,10 +103,18 @@ fn find(spec: &str, wired: &Wired) -> anyhow::Result<Image> {
     Ok(request.images.image(&reference, &platform)?)
 }
 
-/// When an image says it was created, in seconds.
-fn created(image: &Image) -> Option<i64> {
-    let text = image.config.created.as_deref()?;
-    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
+fn not_found(spec: &str, error: anyhow::Error) -> Failure {
+    let (code, hint) = match error.downcast_ref() {
+        Some(StoreError::Remote { hint, .. }) => (5, hint.clone()),
+        _ if error.is::<OciError>() => (2, None),
+        _ => (5, None),
+    };
+    Failure::Other { error: error.context(format!("could not find `{spec}`, which is to be verified")), code, hint }
+}
+
+/// When an image says it was created.
+fn created(image: &Image) -> Option<jiff::Timestamp> {
+    image.config.created.as_deref()?.parse().ok()
 }
 
 /// Where the image goes: nowhere. Its layers stay in the work directory.

@@ -151,4 +151,22 @@ fn rewrite_timestamp_is_reproducible() {
     place.build(&both).failed(2, &["rewrite-timestamp=true and another one false"]);
     place.build(&["--output=type=oci,dest=d,rewrite-timestamp=x"]).failed(2, &["neither true nor false"]);
     place.build(&["--verify=oci-layout://a", "--push", "-t", "x"]).failed(2, &["--verify", "--push"]);
+    place.build(&["--verify=UPPER"]).failed(2, &["`UPPER`, which is to be verified", "lower case"]);
+    place.build(&["--verify=oci-layout://nothing"]).failed(5, &["`oci-layout://nothing`, which is to be verified"]);
+}
+
+#[test]
+fn a_base_image_that_is_another_one_now() {
+    let (old, new) = (place(), place().file("context/b", "a new base\n"));
+    for base in [&old, &new] {
+        base.build(&["--reproducible", "--oci-layout-path=out"]).digest();
+    }
+    let app = Place::new("FROM base\nCOPY f /f\n").file("context/f", "f");
+    let context = |base: &Place| format!("--build-context=base=oci-layout://{}", base.text("out"));
+    app.build(&["--reproducible", &context(&old), "--oci-layout-path=out"]).digest();
+    let ran = app.build(&["--reproducible", &context(&new), "--verify=oci-layout://out"]);
+    assert_eq!(ran.code(), 7, "{}", ran.stderr);
+    // The layer above is the same, and not read.
+    assert_eq!(ran.stdout(), "layer 1 (COPY --chown=1:2 a b /d/):\n  d/b: size 4 → 11, content\n");
+    app.assert_clean();
 }
