@@ -117,6 +117,9 @@ pub fn compare(
     tell: &mut dyn FnMut(&Difference) -> io::Result<()>,
 ) -> Result<Comparison, BuildError> {
     if are_same(found, built) {
+        if found.digest.is_none() {
+            found.layers.iter().try_for_each(check_content)?;
+        }
         return Ok(Comparison::Same);
     }
     let (mut is_told, mut only_times) = (false, true);
@@ -146,6 +149,19 @@ fn are_same(found: &Image, built: &Image) -> bool {
         Some(digest) => *digest == built.manifest_descriptor.digest,
         None => found.encode().config_descriptor.digest == built.config_descriptor.digest,
     }
+}
+
+/// Where no digest of stored bytes binds a layer to its image, its plain bytes must have the diff ID of the config.
+fn check_content(layer: &Layer) -> Result<(), BuildError> {
+    let failed = |source| unreadable_layer(layer, source);
+    let plain = store::decode(layer.content.open(&layer.descriptor).map_err(failed)?);
+    let plain = plain.map_err(|error| failed(StoreError::from_read(error)))?;
+    let copied = io::copy(&mut Verified::new(plain, &layer.diff_id.0, None), &mut io::sink());
+    copied.map(drop).map_err(|error| failed(StoreError::from_read(error)))
+}
+
+fn unreadable_layer(layer: &Layer, source: StoreError) -> BuildError {
+    BuildError::Store { action: format!("could not read layer `{}`", layer.descriptor.digest), place: None, source }
 }
 
 fn documents(found: &Image, built: &Image, tell: &mut Tell<'_>) -> Result<(), BuildError> {
@@ -257,11 +273,7 @@ struct Stream<'a>(Entries<Box<dyn Read + Send + 'a>>);
 
 impl Stream<'_> {
     fn open(layer: &Layer) -> Result<Stream<'_>, BuildError> {
-        let failed = |source| BuildError::Store {
-            action: format!("could not read layer `{}`", layer.descriptor.digest),
-            place: None,
-            source,
-        };
+        let failed = |source| unreadable_layer(layer, source);
         let stored = layer.content.open(&layer.descriptor).map_err(failed)?;
         let plain = store::decode(Verified::blob(stored, &layer.descriptor));
         Ok(Stream(Entries::new(plain.map_err(|error| failed(StoreError::from_read(error)))?)))

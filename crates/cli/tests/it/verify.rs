@@ -30,6 +30,20 @@ fn the_same_inputs_build_the_same_image() {
 }
 
 #[test]
+fn an_archive_whose_layers_are_not_its_configs_is_not_the_same() {
+    let place = place();
+    let flags = ["--reproducible", "--compression=none"];
+    place.build(&[&flags[..], &["--tar-path=saved.tar"]].concat()).digest();
+    let mut archive = std::fs::read(place.path("saved.tar")).unwrap();
+    let at = archive.windows(4).position(|four| four == b"one\n").unwrap();
+    archive[at] = b'O';
+    let place = place.file("changed.tar", archive);
+    let verify = |file: &str| place.build(&[&flags[..], &["--verify", &format!("docker-archive:{file}")]].concat());
+    assert_eq!(verify("saved.tar").code(), 0);
+    verify("changed.tar").failed(5, &["could not read layer", "expected"]);
+}
+
+#[test]
 fn an_image_without_a_told_epoch_says_when_it_was_created() {
     let written = place().variable("SOURCE_DATE_EPOCH", "1700000000");
     written.build(&["--reproducible", "--oci-layout-path=out"]).digest();
