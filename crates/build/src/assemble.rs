@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 
 use oci::{Flavor, History};
-use rootfs::commit::{CommitOptions, clone_tree, commit};
+use rootfs::commit::{CommitOptions, clone_tree_with, write_tree};
 use rootfs::{RootfsError, Tree};
 use store::Image;
 
@@ -32,9 +32,9 @@ pub fn assemble(plan: &Plan, request: &Request, stages: &Stages) -> Result<Image
 }
 
 /// Writes the image to every destination, and the files where they were asked for.
-pub fn export(image: &Image, request: &Request, stages: &Stages) -> Result<Built, BuildError> {
+pub fn export(image: &Image, plan: &Plan, request: &Request, stages: &Stages) -> Result<Built, BuildError> {
     if let Some(output) = &request.rootfs_output {
-        export_rootfs(output, request, stages)?;
+        export_rootfs(output, request, stages, plan.source_date_epoch)?;
     }
     let mut digests = Vec::new();
     for exporter in &request.exporters {
@@ -55,8 +55,15 @@ pub fn export(image: &Image, request: &Request, stages: &Stages) -> Result<Built
     })
 }
 
-fn export_rootfs(output: &RootfsOutput, request: &Request, stages: &Stages) -> Result<(), BuildError> {
+fn export_rootfs(
+    output: &RootfsOutput,
+    request: &Request,
+    stages: &Stages,
+    epoch: Option<i64>,
+) -> Result<(), BuildError> {
     let tree = stages.target_tree()?;
+    // BuildKit's exporters of files give every file this time (`exporter/local/fs.go`), and leave none as it is.
+    let options = CommitOptions { set_modified: epoch, ..CommitOptions::default() };
     let failed = |action: String| move |source| BuildError::Rootfs { action, place: None, source };
     match output {
         RootfsOutput::Directory(path) => {
@@ -66,26 +73,25 @@ fn export_rootfs(output: &RootfsOutput, request: &Request, stages: &Stages) -> R
             let open = if path.is_dir() { Tree::open } else { Tree::create };
             let to = open(path, Some(&table));
             let to = to.map_err(failed(action.clone()))?;
-            clone_tree(&tree, &to).map_err(failed(action))
+            clone_tree_with(&tree, &to, &options).map_err(failed(action))
         }
         RootfsOutput::Tar(writer) => {
             let mut writer = writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            write_tar(&tree, request, &mut **writer).map_err(failed("could not write the files as a tar".to_owned()))
+            write_tar(&tree, &options, &mut **writer).map_err(failed("could not write the files as a tar".to_owned()))
         }
         RootfsOutput::TarFile(path) => {
             let action = format!("could not write files to `{}`", path.display());
             let write = |file: &mut File| {
                 let mut writer = BufWriter::with_capacity(1 << 20, file);
-                write_tar(&tree, request, &mut writer).map_err(failed(action.clone()))
+                write_tar(&tree, &options, &mut writer).map_err(failed(action.clone()))
             };
             store::write_whole(path, write, |source| BuildError::Store { action: action.clone(), place: None, source })
         }
     }
 }
 
-fn write_tar(tree: &Tree, request: &Request, writer: &mut dyn Write) -> Result<(), RootfsError> {
-    let record = request.work.join("output.record");
-    commit(tree, None, &record, &CommitOptions::default(), writer)?;
+fn write_tar(tree: &Tree, options: &CommitOptions, writer: &mut dyn Write) -> Result<(), RootfsError> {
+    write_tree(tree, options, writer)?;
     writer.flush().map_err(RootfsError::Write)
 }
 

@@ -4,6 +4,7 @@
 //! happens goes out as [`Event`]s. Nothing here reads flags or the environment, and nothing prints.
 
 mod assemble;
+pub mod compare;
 mod env;
 mod error;
 mod event;
@@ -12,7 +13,7 @@ mod layers;
 mod mount;
 pub mod plan;
 mod request;
-mod user;
+pub mod user;
 
 pub use error::{BuildError, Place};
 pub use event::{Event, Observer, StepId};
@@ -54,5 +55,5 @@ fn carry_out(request: &Request) -> Result<Built, BuildError> {
     let layers = layers::Pool::start(request)?;
     let stages = execute::execute(&plan, request, &layers)?;
     let image = assemble::assemble(&plan, request, &stages)?;
-    assemble::export(&image, request, &stages)
+    assemble::export(&image, &plan, request, &stages)
 }

@@ -189,6 +189,12 @@ pub struct Output {
     /// Write a `docker save` archive
     #[arg(long, alias = "tarPath", value_name = "FILE")]
     pub tar_path: Option<PathBuf>,
+    /// Build again, write nothing, and compare with an image: a reference, `oci-layout://DIR[:TAG]` or `docker-archive:FILE`
+    ///
+    /// Ends with 0 when it is the same image, to the digest, and with 7 and a list of what is different when not.
+    #[arg(long, value_name = "IMAGE",
+          conflicts_with_all = ["push", "destination", "output", "oci_layout_path", "tar_path"])]
+    pub verify: Option<String>,
     /// Write the manifest digest to a file
     #[arg(long, value_name = "FILE")]
     pub digest_file: Option<PathBuf>,

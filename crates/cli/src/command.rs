@@ -12,6 +12,7 @@ use oci::Reference;
 use crate::args::{Build, Doctor, LogFormat};
 use crate::labels::fields;
 use crate::report::Failure;
+use crate::verify::Verification;
 use crate::wire::{Wired, WorkDir};
 use crate::{Manner, progress, settings, signals, wire};
 
@@ -32,7 +33,8 @@ fn build_until(typed: &Build, manner: Manner, cancelled: Arc<AtomicBool>) -> Res
     let sandbox = wire::sandbox(typed, work.path())?;
     work.remove_dead_runs();
     let shown = progress::choose(&typed.display, typed.kaniko.log_timestamp);
-    let wired = wire::request(typed, manner, sandbox, &work, shown.clone(), cancelled)?;
+    let mut wired = wire::request(typed, manner, sandbox, &work, shown.clone(), cancelled)?;
+    let verified = typed.output.verify.as_deref().map(|spec| Verification::prepare(spec, &mut wired)).transpose()?;
     if typed.input.dry_run {
         return dry_run(typed, &wired);
     }
@@ -40,6 +42,9 @@ fn build_until(typed: &Build, manner: Manner, cancelled: Arc<AtomicBool>) -> Res
     shown.finish();
     let built = built.map_err(|error| wired.failure(error))?;
     write_results(typed, &wired.names, &built)?;
+    if let Some(verified) = verified {
+        return verified.finish(&wired, &print);
+    }
     if stdout_is_taken(typed) {
         return Ok(());
     }

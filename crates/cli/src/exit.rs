@@ -22,8 +22,8 @@ pub fn usage(error: &clap::Error, manner: Manner) -> ExitCode {
     }
 }
 
-/// 1 our bug, 2 usage, 3 Dockerfile or context, 4 a RUN failed, 5 registry or image store, 6 host cannot isolate, 130
-/// interrupted. In kaniko's manner a RUN gives its own code and everything else 1.
+/// 1 our bug, 2 usage, 3 Dockerfile or context, 4 a RUN failed, 5 registry or image store, 6 host cannot isolate, 7
+/// `--verify` found differences, 130 interrupted. In kaniko's manner a RUN gives its own code and everything else 1.
 pub fn code(failure: &Failure, manner: Manner) -> ExitCode {
     let error = match failure {
         Failure::Usage { .. } => return ExitCode::from(if manner == Manner::Kaniko { 1 } else { 2 }),

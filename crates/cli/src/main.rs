@@ -8,6 +8,7 @@ mod progress;
 mod report;
 mod settings;
 mod signals;
+mod verify;
 mod wire;
 
 use std::ffi::OsString;

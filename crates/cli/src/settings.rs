@@ -296,16 +296,25 @@ pub fn compression_level(output: &Output) -> Result<Option<u32>, Failure> {
     Ok(level)
 }
 
-/// `SOURCE_DATE_EPOCH` of the build arguments, then of the environment; 0 where `--reproducible` asks and neither says.
-pub fn source_date_epoch(args: &BTreeMap<String, String>, reproducible: bool) -> Result<Option<i64>, Failure> {
-    let given = args.get("SOURCE_DATE_EPOCH").cloned().or_else(|| std::env::var("SOURCE_DATE_EPOCH").ok());
-    match given.filter(|text| !text.is_empty()) {
-        Some(text) => text
-            .parse()
-            .map(Some)
-            .map_err(|_| Failure::usage(format!("SOURCE_DATE_EPOCH `{text}` is not a number of seconds"))),
-        None => Ok(reproducible.then_some(0)),
+/// The variable of the environment that is a build argument without being asked for, as buildx passes it on.
+pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// The build arguments that were typed, and [`EPOCH`] of the environment.
+pub fn build_args_and_epoch(words: &[String]) -> BTreeMap<String, String> {
+    let mut args = build_args(words);
+    if let Some(epoch) = std::env::var(EPOCH).ok().filter(|text| !text.is_empty()) {
+        args.entry(EPOCH.to_owned()).or_insert(epoch);
     }
+    args
+}
+
+/// [`EPOCH`] of the build arguments.
+pub fn source_date_epoch(args: &BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
+    let given = args.get(EPOCH).filter(|text| !text.is_empty());
+    let parse = |text: &String| {
+        text.parse().map_err(|_| Failure::usage(format!("{EPOCH} `{text}` is not a number of seconds")))
+    };
+    given.map(parse).transpose()
 }
 
 /// Where images are pushed: every --destination, every --tag with --push, and every --output that says so.
@@ -337,6 +346,22 @@ pub fn output_fields(spec: &str) -> BTreeMap<String, String> {
     }
     let kind = if spec == "-" { "tar" } else { "local" };
     [("type", kind), ("dest", spec)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+/// Whether an `--output` asks for `rewrite-timestamp=true`, which is --reproducible in docker's spelling. Layers are made once,
+/// for all outputs: two that contradict each other cannot both be right.
+pub fn rewrites_timestamps(output: &Output) -> Result<bool, Failure> {
+    let mut asked = None;
+    for spec in &output.output {
+        let Some(text) = output_fields(spec).remove("rewrite-timestamp") else { continue };
+        let Some(wanted) = truth(&text) else {
+            return Err(Failure::usage(format!("`--output {spec}`: rewrite-timestamp is neither true nor false")));
+        };
+        if asked.replace(wanted).is_some_and(|before| before != wanted) {
+            return Err(Failure::usage("one --output has rewrite-timestamp=true and another one false"));
+        }
+    }
+    Ok(asked == Some(true))
 }
 
 /// Whether an `--output` means a registry.
@@ -371,11 +396,20 @@ fn references(texts: Vec<&String>) -> Result<Vec<Reference>, Failure> {
 fn env_flag(name: &str) -> Result<bool, Failure> {
     match std::env::var(name) {
         Err(_) => Ok(false),
-        Ok(text) => match text.to_ascii_lowercase().as_str() {
-            "1" | "t" | "true" => Ok(true),
-            "" | "0" | "f" | "false" => Ok(false),
-            _ => Err(Failure::usage(format!("variable `{name}` is `{text}`, neither true nor false"))),
-        },
+        Ok(text) if text.is_empty() => Ok(false),
+        Ok(text) => {
+            let neither = || Failure::usage(format!("variable `{name}` is `{text}`, neither true nor false"));
+            truth(&text).ok_or_else(neither)
+        }
+    }
+}
+
+/// What Go's `ParseBool` takes.
+fn truth(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "t" | "true" => Some(true),
+        "0" | "f" | "false" => Some(false),
+        _ => None,
     }
 }
 

@@ -180,7 +180,7 @@ pub fn request(
     let net = Net::new(settings::network(typed, &destinations, &cancelled)?)
         .context("could not set up networking")
         .map_err(Failure::other(2))?;
-    let build_args = settings::build_args(&typed.input.build_arg);
+    let build_args = settings::build_args_and_epoch(&typed.input.build_arg);
     let secrets = settings::secrets(&typed.input.secret)?;
     let git = settings::git(&typed.input, &secrets, &build_args)?;
     let opened = open_context(typed, &net, &git, work, &cancelled)?;
@@ -192,7 +192,7 @@ pub fn request(
     let names = settings::names(typed)?;
     let outputs = outputs(typed, manner, &registry, &destinations, &names)?;
     check_permission(typed, &registry, &destinations)?;
-    let source_date_epoch = settings::source_date_epoch(&build_args, typed.kaniko.reproducible)?;
+    let source_date_epoch = settings::source_date_epoch(&build_args)?;
     let cache_namespace = build_args.get("BUILDKIT_CACHE_MOUNT_NS").cloned().unwrap_or_default();
     let request = Request {
         contexts: named_contexts(typed, &registry, &net, &git.settings, work)?,
@@ -214,7 +214,7 @@ pub fn request(
         compression: settings::compression(&typed.output),
         compression_level: settings::compression_level(&typed.output)?,
         source_date_epoch,
-        clamp_modified: typed.kaniko.reproducible,
+        clamp_modified: typed.kaniko.reproducible || settings::rewrites_timestamps(&typed.output)?,
         ignore_paths: typed.output.ignore_path.iter().map(|p| p.strip_prefix("/").unwrap_or(p).to_owned()).collect(),
         extra_hosts: settings::extra_hosts(&typed.input.add_host)?,
         layer_limit_bytes: typed.run.layer_limit.saturating_mul(1 << 30),
@@ -353,7 +353,7 @@ fn outputs(
         output(spec, names, &mut outputs)?;
     }
     let nowhere = outputs.exporters.is_empty() && outputs.rootfs.is_none();
-    if nowhere && !settings::no_push(typed)? && !typed.input.dry_run {
+    if nowhere && typed.output.verify.is_none() && !settings::no_push(typed)? && !typed.input.dry_run {
         let hint = match manner {
             Manner::Kaniko => "give --destination, or --no-push",
             Manner::Zuwai => "give --push with --tag, --output, or --no-push to only see whether it builds",
@@ -381,7 +381,7 @@ fn archive_names(names: &[Reference]) -> Vec<Reference> {
 fn output(spec: &str, names: &[Reference], outputs: &mut Outputs) -> Result<(), Failure> {
     let parsed = settings::output_fields(spec);
     for key in parsed.keys() {
-        if !["type", "dest", "name", "push", "tar"].contains(&key.as_str()) {
+        if !["type", "dest", "name", "push", "tar", "rewrite-timestamp"].contains(&key.as_str()) {
             return Err(Failure::usage(format!("`--output {spec}`: not supported yet: `{key}`")));
         }
     }

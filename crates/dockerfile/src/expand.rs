@@ -401,7 +401,11 @@ impl<'a> Lexer<'a> {
     /// The text up to `stop`; when the end came first, `missing` says what was looked for.
     fn argument(&mut self, stop: char, raw_escapes: bool, missing: &str) -> Result<String, String> {
         match self.until(Some(stop), raw_escapes) {
-            Ok((text, _)) => Ok(text),
+            Ok((text, _)) => {
+                // Each level of nesting goes over it again.
+                self.count(text.len())?;
+                Ok(text)
+            }
             Err(_) if self.peek().is_none() => Err(missing.to_owned()),
             Err(why) => Err(why),
         }

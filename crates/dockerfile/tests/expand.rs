@@ -240,3 +240,17 @@ fn hostile_texts_end_soon() {
     let error = expand::word("${V//*a*a*a*a*b/c}", '\\', &slow).expect_err("backtracking");
     assert!(error.message.ends_with("the pattern takes too long on this value"), "{error}");
 }
+
+/// Found by fuzzing: each level of nesting goes over the text of the one inside, so that a few hundred bytes cost seconds.
+#[test]
+fn nesting_a_long_text_is_bounded_as_its_length_is() {
+    let four_mib = |name: &str| (name == "L").then(|| "x".repeat(4 << 20));
+    let nested = |levels: usize| format!("{}$L{}", "${u:-".repeat(levels), "}".repeat(levels));
+    assert_eq!(expand::word(&nested(2), '\\', &four_mib).expect("12 MiB in all").text.len(), 4 << 20);
+    let error = expand::word(&nested(60), '\\', &four_mib).expect_err("240 MiB in all");
+    assert!(error.message.ends_with("the result is longer than 16 MiB"), "{error}");
+    let fuzzed = include_bytes!("../../../fuzz/corpus/dockerfile_expand/nested-replacements");
+    let (value, text) = std::str::from_utf8(fuzzed).expect("text").split_once('\n').expect("two lines");
+    let short = |name: &str| (name.len() == 1).then(|| value.to_owned());
+    assert!(expand::word(text, '\\', &short).is_err());
+}

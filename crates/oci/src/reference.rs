@@ -65,7 +65,7 @@ impl Reference {
         let full = self.to_string();
         let Some(path) = full.strip_prefix("docker.io/") else { return full };
         let short = path.strip_prefix("library/").filter(|rest| !rest.contains('/')).unwrap_or(path);
-        if split_registry(short).0 == "docker.io" { short.to_owned() } else { full }
+        if split_registry(short) == ("docker.io", short) { short.to_owned() } else { full }
     }
 }
 

@@ -129,6 +129,9 @@ fn forms_to_show() {
         // Shortened it would be read as a host.
         ("docker.io/library/localhost/app", "docker.io/library/localhost/app:latest", "library/localhost/app:latest"),
         ("docker.io/localhost/app", "docker.io/localhost/app:latest", "docker.io/localhost/app:latest"),
+        // Found by fuzzing: what is left of these begins with Docker Hub's own name.
+        ("docker.io/docker.io/a/b", "docker.io/docker.io/a/b:latest", "docker.io/docker.io/a/b:latest"),
+        ("docker.io/index.docker.io/a", "docker.io/index.docker.io/a:latest", "docker.io/index.docker.io/a:latest"),
     ];
     for (text, full, familiar) in cases {
         let parsed = Reference::parse(text).unwrap();

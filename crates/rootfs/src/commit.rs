@@ -41,6 +41,8 @@ impl Drop for Snapshot {
 pub struct CommitOptions {
     /// Modification times later than this (seconds) become this.
     pub clamp_modified: Option<i64>,
+    /// All modification times become this (seconds): for files that leave the build as files.
+    pub set_modified: Option<i64>,
     /// Paths (relative) that are left out with everything below. What an earlier record has of them stays recorded, so that
     /// leaving them out is no deletion.
     pub ignore: Vec<PathBuf>,
@@ -110,14 +112,26 @@ fn notes(tree: &Tree) -> u64 {
     tree.contents().map_or(0, Contents::length)
 }
 
+/// Writes the whole of `tree` as an uncompressed layer tar to `layer`, and records nothing: as [`commit`] without `before`.
+///
+/// # Errors
+/// As [`commit`].
+pub fn write_tree(tree: &Tree, options: &CommitOptions, layer: &mut dyn Write) -> Result<Committed, RootfsError> {
+    Walk::new(tree, options, None, None, Some(Layer::new(layer, false)))?.run()
+}
+
 /// Copies the whole of `from` into the empty `to`: owners, hard links, attributes, holes, times.
 pub fn clone_tree(from: &Tree, to: &Tree) -> Result<(), RootfsError> {
+    clone_tree_with(from, to, &CommitOptions::default())
+}
+
+/// [`clone_tree`], but with the times of `options`.
+pub fn clone_tree_with(from: &Tree, to: &Tree, options: &CommitOptions) -> Result<(), RootfsError> {
     let (mut reader, mut writer) = std::io::pipe().map_err(RootfsError::Write)?;
-    let options = CommitOptions::default();
     let (written, unpacked) = std::thread::scope(|scope| {
         let writing = scope.spawn(move || {
             let layer = Layer::new(&mut writer, true);
-            Walk::new(from, &options, None, None, Some(layer)).and_then(|mut walk| walk.run())
+            Walk::new(from, options, None, None, Some(layer)).and_then(|mut walk| walk.run())
         });
         let unpacked = unpack(&mut reader, to, &Limits::NONE);
         // With the reading end gone the writer cannot wait for a reader that failed.

@@ -68,6 +68,17 @@ impl Mode {
             _ => refuse(format!("invalid chmod value `{text}`: it should be an octal number between 0 and 07777")),
         }
     }
+
+    /// What becomes of the permission bits `before`.
+    ///
+    /// # Errors
+    /// [`CopyError::Refused`] for clauses that [`Mode::parse`] has not seen.
+    pub fn of(&self, before: u32, is_directory: bool) -> Result<u32, CopyError> {
+        match self {
+            Mode::Octal(mode) => Ok(mode & 0o7777),
+            Mode::Symbolic(text) => Ok(chmod::Clauses::parse(text)?.apply(before, is_directory)),
+        }
+    }
 }
 
 /// How local archives are treated.

@@ -8,11 +8,13 @@ pub mod archive;
 pub mod commit;
 mod contents;
 pub mod copy;
+mod entries;
 pub mod overlay;
 mod tar;
 mod tree;
 pub mod unpack;
 
+pub use entries::{Entries, LayerEntry};
 pub use tree::{FileKind, Metadata, Tree, Wanted};
 
 use std::path::PathBuf;

@@ -535,7 +535,7 @@ fn may_lack_attribute(error: &io::Error, is_user: bool) -> bool {
 }
 
 /// An entry's path as a relative one without `.`, `..` and double slashes. What would climb out of the root stays in it.
-fn clean(path: &[u8]) -> Result<PathBuf, RootfsError> {
+pub(crate) fn clean(path: &[u8]) -> Result<PathBuf, RootfsError> {
     if path.len() > MAX_PATH_BYTES {
         return Err(RootfsError::InvalidLayer { reason: format!("path of {} bytes", path.len()) });
     }
@@ -556,7 +556,7 @@ fn is_relic(path: &Path) -> bool {
     relics > usize::from(opaque)
 }
 
-fn tar_error(error: tar::Error) -> RootfsError {
+pub(crate) fn tar_error(error: tar::Error) -> RootfsError {
     match error {
         tar::Error::Read(error) => RootfsError::Read(error),
         tar::Error::Invalid(reason) => RootfsError::InvalidLayer { reason },

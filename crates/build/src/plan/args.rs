@@ -72,6 +72,12 @@ pub fn epoch(dockerfile: &Dockerfile, scope: &Env) -> Result<Option<i64>, BuildE
     })
 }
 
+/// Whether there is an ARG before the first FROM that gives `SOURCE_DATE_EPOCH` a value.
+pub fn declares_epoch(dockerfile: &Dockerfile) -> bool {
+    let gives = |kind: &Kind| matches!(kind, Kind::Arg(args) if args.iter().any(|arg| arg.name.text == EPOCH && arg.default.is_some()));
+    dockerfile.global_args.iter().any(|instruction| gives(&instruction.kind))
+}
+
 /// Whether a build argument is for the builder alone and reaches no environment (BuildKit `nonEnvArgs`).
 pub fn is_for_builder(name: &str) -> bool {
     matches!(name, "BUILDKIT_SBOM_SCAN_CONTEXT" | "BUILDKIT_SBOM_SCAN_STAGE")

@@ -80,7 +80,8 @@ impl<'a> Lowering<'a> {
         }
         self.finish_result(target);
         let epoch = args::epoch(&self.request.dockerfile, self.scope)?;
-        let source_date_epoch = self.request.source_date_epoch.or(epoch);
+        let default = self.request.clamp_modified.then_some(0);
+        let source_date_epoch = self.request.source_date_epoch.or(epoch).or(default);
         Ok(Plan { stages: self.stages, target, source_date_epoch, warnings: Vec::new() })
     }
 

@@ -16,6 +16,7 @@ use oci::{ImageConfig, Platform};
 use rootfs::copy::Mode;
 use store::Image;
 
+pub use args::declares_epoch;
 pub use drafts::plan;
 pub use print::{to_json, to_text};
 

@@ -13,3 +13,4 @@ mod shown;
 mod signals;
 mod unprivileged;
 mod usage;
+mod verify;

@@ -496,7 +496,11 @@ pub fn whiteout(path: Vec<u8>) -> Entry {
 }
 
 pub fn entry_of(state: &State, path: &[u8], options: &CommitOptions, is_copy: bool) -> Entry {
-    let seconds = options.clamp_modified.map_or(state.modified.0, |latest| state.modified.0.min(latest));
+    let clamped = options.clamp_modified.map_or(state.modified.0, |latest| state.modified.0.min(latest));
+    let (seconds, nanoseconds) = match options.set_modified {
+        Some(seconds) => (seconds, 0),
+        None => (clamped, if is_copy { state.modified.1 } else { 0 }),
+    };
     Entry {
         kind: match state.kind {
             // Sockets never come here.
@@ -510,7 +514,7 @@ pub fn entry_of(state: &State, path: &[u8], options: &CommitOptions, is_copy: bo
         mode: if state.kind == FileKind::Symlink { 0o777 } else { state.mode },
         uid: state.uid,
         gid: state.gid,
-        modified: (seconds, if is_copy { state.modified.1 } else { 0 }),
+        modified: (seconds, nanoseconds),
         device: state.device,
         ..whiteout(path.to_vec())
     }
