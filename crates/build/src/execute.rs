@@ -493,7 +493,12 @@ impl<'a> Execution<'a> {
         let file = Polled { inner: File::create(&spool).map_err(broken)?, stopped: &|| self.stopped() };
         let mut writer = BufWriter::with_capacity(1 << 20, file);
         let clamp = self.request.clamp_modified.then_some(self.plan.source_date_epoch).flatten();
-        let options = CommitOptions { clamp_modified: clamp, ignore: self.request.ignore_paths.clone(), written };
+        let options = CommitOptions {
+            clamp_modified: clamp,
+            ignore: self.request.ignore_paths.clone(),
+            set_modified: None,
+            written,
+        };
         write(&options, &mut writer).map_err(failed)?;
         writer.flush().map_err(broken)?;
         Ok(spool)

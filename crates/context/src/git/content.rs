@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::{Fault, Result};
 
 /// Larger objects go to a file. A few of them exist at a time.
-pub const MEMORY_MAX_BYTES: u64 = 4 << 20;
+pub const MEMORY_MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Clone)]
 pub enum Content {
@@ -84,7 +84,9 @@ impl Spool {
             true => Some(io::BufWriter::with_capacity(128 << 10, tempfile::tempfile_in(work)?)),
             false => None,
         };
-        Ok(Spool { announced, written: 0, memory: Vec::new(), file })
+        // Not more than is taken up: a cache counts what is in it, not what was set aside for it.
+        let memory = Vec::with_capacity(if file.is_some() { 0 } else { announced as usize });
+        Ok(Spool { announced, written: 0, memory, file })
     }
 
     /// # Errors

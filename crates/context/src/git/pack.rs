@@ -20,8 +20,9 @@ use super::{Fault, Limits, Result, Stop, delta};
 const CHAIN_MAX: usize = 4096;
 /// Rounds in which deltas that name their base are resolved; the depth of the deepest chain of them.
 const ROUNDS_MAX: usize = 512;
-const CACHE_MAX_BYTES: usize = 24 << 20;
-const CACHED_MAX_BYTES: usize = 2 << 20;
+const CACHE_MAX_BYTES: usize = 8 << 20;
+/// Large contents, which are files.
+const CACHED_FILES_MAX: usize = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -444,7 +445,9 @@ impl<R: BufRead> Read for Tap<R> {
 #[derive(Default)]
 struct Cache {
     contents: HashMap<u64, (Kind, Content)>,
+    /// Those in memory.
     order: VecDeque<u64>,
+    files: VecDeque<u64>,
     size_bytes: usize,
 }
 
@@ -454,18 +457,26 @@ impl Cache {
     }
 
     fn put(&mut self, offset: u64, kind: Kind, content: &Content) {
-        let Content::Memory(bytes) = content else { return };
-        if bytes.len() > CACHED_MAX_BYTES || self.contents.contains_key(&offset) {
+        if self.contents.insert(offset, (kind, content.clone())).is_some() {
             return;
         }
-        self.size_bytes += bytes.len();
-        self.contents.insert(offset, (kind, content.clone()));
-        self.order.push_back(offset);
+        match content {
+            Content::Memory(bytes) => {
+                self.size_bytes += bytes.len();
+                self.order.push_back(offset);
+            }
+            Content::File(..) => self.files.push_back(offset),
+        }
         // Many empty ones are limited by their number.
-        while self.size_bytes > CACHE_MAX_BYTES || self.order.len() > 1 << 14 {
+        while self.size_bytes > CACHE_MAX_BYTES || self.order.len() > 1 << 13 {
             let Some(oldest) = self.order.pop_front() else { break };
-            if let Some((_, Content::Memory(bytes))) = self.contents.remove(&oldest) {
-                self.size_bytes -= bytes.len();
+            if let Some((_, content)) = self.contents.remove(&oldest) {
+                self.size_bytes -= content.size() as usize;
+            }
+        }
+        while self.files.len() > CACHED_FILES_MAX {
+            if let Some(oldest) = self.files.pop_front() {
+                self.contents.remove(&oldest);
             }
         }
     }
