@@ -5,6 +5,7 @@
 
 mod copy;
 mod files;
+mod tail;
 
 pub use copy::{copy_error, copy_options};
 
@@ -29,6 +30,7 @@ use crate::plan::{Action, Base, Plan, Run, Source, Stage, StageId, Step};
 use crate::request::NamedContext;
 use crate::{BuildError, Event, Place, Request, StepId, mount, user};
 use files::{Files, Work};
+use tail::Tail;
 
 /// What processes see as their host's name (BuildKit's default).
 const HOSTNAME: &str = "buildkitsandbox";
@@ -381,7 +383,7 @@ impl<'a> Execution<'a> {
         if let (Work::Plain(tree), true) = (&work, stage.layered) {
             self.record(step, files, tree)?;
         }
-        let layer = self.act(id, step, work.tree())?;
+        let layer = self.act(id, stage, step, work.tree())?;
         match work {
             Work::Plain(tree) => self.commit_plain(stage, step, files, &tree, layer),
             Work::Over(over) => {
@@ -400,9 +402,9 @@ impl<'a> Execution<'a> {
     }
 
     /// Does what the step says in `tree`; the spooled layer where the step makes one itself.
-    fn act(&self, id: StepId, step: &Step, tree: &Tree) -> Result<Option<PathBuf>, BuildError> {
+    fn act(&self, id: StepId, stage: &Stage, step: &Step, tree: &Tree) -> Result<Option<PathBuf>, BuildError> {
         match &step.action {
-            Action::Run(run) => self.run(id, step, run, tree)?,
+            Action::Run(run) => self.run(id, stage, step, run, tree)?,
             Action::Workdir { path, user } => self.workdir(step, path, user, tree)?,
             Action::Copy(copy) if copy.link => return self.copy_link(step, copy, tree).map(Some),
             Action::Copy(copy) => self.copy_plain(step, copy, tree)?,
@@ -497,7 +499,7 @@ impl<'a> Execution<'a> {
             .map_err(|e| BuildError::dockerfile(&step.span, format!("could not make working directory `{path}`: {e}")))
     }
 
-    fn run(&self, id: StepId, step: &Step, run: &Run, tree: &Tree) -> Result<(), BuildError> {
+    fn run(&self, id: StepId, stage: &Stage, step: &Step, run: &Run, tree: &Tree) -> Result<(), BuildError> {
         let user = user::resolve(tree, &run.user).map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?;
         let take = |source: &Source| self.take(source);
         let stopped = || self.stopped();
@@ -521,13 +523,18 @@ impl<'a> Execution<'a> {
             hostname: HOSTNAME.to_owned(),
             extra_hosts: self.request.extra_hosts.clone(),
         };
+        let mut tail = Tail::default();
         let mut output = |stream, bytes: &[u8]| {
+            tail.push(bytes);
             self.request.observer.event(&Event::Output { id, stream, bytes });
         };
         let exit = self.request.sandbox.run(tree, &process, &mounts.mounts, &mut output, &stopped);
         match exit {
             Ok(Exit::Code(0)) => Ok(()),
-            Ok(exit) => Err(run_failed(step, exit)),
+            Ok(exit) => {
+                let shown = format!("[{} {}/{}] {}", stage.name, id.step + 1, stage.steps.len(), step.title);
+                Err(run_failed(step, exit, shown, tail.lines()))
+            }
             Err(SandboxError::Cancelled) if self.request.is_cancelled() => Err(BuildError::Cancelled),
             Err(SandboxError::Cancelled) => Err(BuildError::Stopped),
             Err(source) => Err(BuildError::Sandbox {
@@ -601,11 +608,11 @@ impl<T: Write> Write for Polled<'_, T> {
     }
 }
 
-fn run_failed(step: &Step, exit: Exit) -> BuildError {
+fn run_failed(step: &Step, exit: Exit, shown: String, output: String) -> BuildError {
     let message = match exit {
         Exit::Code(code) => format!("RUN exited with status {code}"),
         Exit::Signal(9) => "RUN was killed by signal 9 (out of memory, perhaps): exit code 137".to_owned(),
         Exit::Signal(signal) => format!("RUN was killed by signal {signal}: exit code {}", 128 + signal),
     };
-    BuildError::Run { message, place: Place { span: step.span.clone() }, exit }
+    BuildError::Run { message, place: Place { span: step.span.clone() }, exit, step: shown, output }
 }

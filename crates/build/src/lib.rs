@@ -16,7 +16,7 @@ mod user;
 
 pub use error::{BuildError, Place};
 pub use event::{Event, Observer, StepId};
-pub use plan::{Plan, plan};
+pub use plan::{Linted, Outline, Plan, Unread, lint, outline, plan};
 pub use request::{CacheRoot, Labels, NamedContext, Request, RootfsOutput, Secret};
 
 use oci::Digest;
@@ -45,10 +45,8 @@ pub fn build(request: &Request) -> Result<Built, BuildError> {
 fn carry_out(request: &Request) -> Result<Built, BuildError> {
     let plan = plan(request)?;
     for finding in &plan.warnings {
-        let line = dockerfile::error::line_of(&request.dockerfile.source, finding.span.start);
-        let rule = finding.rule.unwrap_or("warning");
-        let message = format!("{rule}: {} (line {line})", finding.message);
-        request.observer.event(&Event::Warning { message });
+        let (source, file) = (&request.dockerfile.source, &request.dockerfile_name);
+        request.observer.event(&Event::Finding { finding, source, file });
     }
     request.observer.event(&Event::Planned { steps: plan.steps() });
     let layers = layers::Pool::start(request)?;

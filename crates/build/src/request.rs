@@ -28,8 +28,12 @@ pub struct Request {
     /// Fetches what `ADD` names by address.
     pub net: Net,
     pub sandbox: Arc<dyn Sandbox>,
-    /// `--target`, none for the last stage.
+    /// How the Dockerfile is called in messages.
+    pub dockerfile_name: String,
+    /// `--target`, none for the last stage: a name, in whatever case, or a number.
     pub target: Option<String>,
+    /// More targets: built as well, and written nowhere.
+    pub more_targets: Vec<String>,
     /// The platform asked for, none for the host's.
     pub platform: Option<Platform>,
     pub build_args: BTreeMap<String, String>,

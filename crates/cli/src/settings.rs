@@ -35,15 +35,6 @@ pub fn pairs(flag: &str, words: &[String]) -> Result<Vec<(String, String)>, Fail
     words.iter().map(|w| pair(flag, w).map(|(n, v)| (n.to_owned(), v.to_owned()))).collect()
 }
 
-/// The one stage to build. kaniko takes several and pushes the first; several are not supported yet.
-pub fn target(input: &Input) -> Result<Option<String>, Failure> {
-    match input.target.as_slice() {
-        [] => Ok(None),
-        [one] => Ok(Some(one.clone())),
-        _ => Err(Failure::usage("not supported yet: several values of --target")),
-    }
-}
-
 pub fn platform(input: &Input) -> Result<Option<Platform>, Failure> {
     match &input.platform {
         None => Ok(None),

@@ -28,16 +28,20 @@ pub struct Wired {
     pub request: Request,
     /// Every name the image was given.
     pub names: Vec<Reference>,
-    /// How the Dockerfile is called in messages.
-    dockerfile_name: String,
 }
 
 impl Wired {
     pub fn failure(&self, error: BuildError) -> Failure {
+        self.failure_shown(error, false)
+    }
+
+    /// `output_is_shown`: what the failed step printed is on the screen already.
+    pub fn failure_shown(&self, error: BuildError, output_is_shown: bool) -> Failure {
         Failure::Build {
             error: Box::new(error),
             source: self.request.dockerfile.source.clone(),
-            name: self.dockerfile_name.clone(),
+            name: self.request.dockerfile_name.clone(),
+            output_is_shown,
         }
     }
 }
@@ -141,6 +145,11 @@ fn kept_in_place(typed: &Build) -> Vec<PathBuf> {
     all.filter_map(|path| std::path::absolute(path).ok()).filter(|path| path.exists()).collect()
 }
 
+/// For what is only asked about.
+pub fn no_sandbox() -> Arc<dyn Sandbox> {
+    Arc::new(NoSandbox { reasons: "nothing was meant to run".to_owned() })
+}
+
 struct NoSandbox {
     reasons: String,
 }
@@ -198,7 +207,9 @@ pub fn request(
         images: Arc::new(registry.clone()),
         net,
         sandbox,
-        target: settings::target(&typed.input)?,
+        dockerfile_name: opened.name,
+        target: typed.input.target.first().cloned(),
+        more_targets: typed.input.target.iter().skip(1).cloned().collect(),
         platform,
         build_args,
         labels: settings::pairs("--label", &typed.input.label)?,
@@ -220,7 +231,7 @@ pub fn request(
         cancelled,
         observer: shown,
     };
-    Ok(Wired { request, names, dockerfile_name: opened.name })
+    Ok(Wired { request, names })
 }
 
 fn processors() -> usize {
@@ -284,7 +295,7 @@ fn config_files() -> Vec<PathBuf> {
 
 /// Finds out before the work whether its result can be pushed, as kaniko does.
 fn check_permission(typed: &Build, registry: &Registry, destinations: &[Reference]) -> Result<(), Failure> {
-    if typed.kaniko.skip_push_permission_check || typed.input.dry_run {
+    if typed.kaniko.skip_push_permission_check || !typed.builds() {
         return Ok(());
     }
     for destination in destinations {
@@ -333,7 +344,7 @@ fn outputs(
         output(spec, names, &mut outputs)?;
     }
     let nowhere = outputs.exporters.is_empty() && outputs.rootfs.is_none();
-    if nowhere && !settings::no_push(typed)? && !typed.input.dry_run {
+    if nowhere && !settings::no_push(typed)? && typed.builds() {
         let hint = match manner {
             Manner::Kaniko => "give --destination, or --no-push",
             Manner::Zuwai => "give --push with --tag, --output, or --no-push to only see whether it builds",

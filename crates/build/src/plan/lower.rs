@@ -5,12 +5,13 @@ mod mount;
 
 use std::collections::HashMap;
 
-use dockerfile::lint::{Finding, nearest_name};
+use dockerfile::lint::{Finding, is_secret_name, nearest_name, port_findings};
 use dockerfile::{Command, Instruction, Kind, Program, Span, Word};
 use oci::{ContainerConfig, Empty, History, ImageConfig, Platform};
 
 use super::drafts::{Draft, DraftBase, From, Placed};
 use super::findings::Findings;
+use super::outline::Taken;
 use super::metadata::{expose, healthcheck, is_signal, quoted_list, workdir};
 use super::{Action, Base, Plan, Run, Source, Stage, StageId, Step, args};
 use crate::env::{self, Env};
@@ -30,6 +31,8 @@ pub(super) struct Lowering<'a> {
     drafts: &'a [Draft],
     done: HashMap<usize, StageId>,
     stages: Vec<Stage>,
+    /// What each stage takes from outside.
+    taken: Vec<Taken>,
     /// What a stage hands on to those that stand on it, beyond its config.
     ends: Vec<Inherited>,
 }
@@ -38,6 +41,9 @@ pub(super) struct Lowering<'a> {
 struct Inherited {
     env: Env,
     build_args: Vec<(String, Option<String>)>,
+    workdir_set: bool,
+    /// See [`Draft::unknown`].
+    unknown: bool,
 }
 
 /// A stage while its instructions are gone through.
@@ -47,10 +53,15 @@ struct State {
     build_args: Vec<(String, Option<String>)>,
     /// CMD was set in this stage, so that ENTRYPOINT leaves it alone.
     cmd_set: bool,
+    /// There was a WORKDIR, here or in a stage below.
+    workdir_set: bool,
+    /// The base image at the bottom could not be read: nobody knows its variables.
+    unknown: bool,
     steps: Vec<Step>,
     platform: Platform,
     name: String,
     index: usize,
+    taken: Taken,
 }
 
 impl<'a> Lowering<'a> {
@@ -64,12 +75,20 @@ impl<'a> Lowering<'a> {
             drafts,
             done: HashMap::new(),
             stages: Vec::new(),
+            taken: Vec::new(),
             ends: Vec::new(),
         }
     }
 
-    pub fn lower(mut self, target: usize) -> Result<Plan, BuildError> {
+    /// The plan of `target`; other stages that are `wanted` are in it as well.
+    pub fn lower(mut self, target: usize, wanted: &[usize]) -> Result<(Plan, Vec<Taken>), BuildError> {
+        let mut also = Vec::new();
+        for other in wanted {
+            also.push(self.stage(*other)?);
+        }
         let target = self.stage(target)?;
+        also.retain(|other| *other != target);
+        also.dedup();
         let mut next = Some(target);
         while let Some(id) = next {
             self.stages[id.0].layered = true;
@@ -79,7 +98,8 @@ impl<'a> Lowering<'a> {
             };
         }
         self.finish_result(target);
-        Ok(Plan { stages: self.stages, target, warnings: Vec::new() })
+        let plan = Plan { stages: self.stages, target, also, unused: Vec::new(), warnings: Vec::new() };
+        Ok((plan, self.taken))
     }
 
     /// What only the result gets: `--label`s, and the platform that was asked for by name.
@@ -121,9 +141,13 @@ impl<'a> Lowering<'a> {
             (None, DraftBase::Named(name)) => {
                 (Base::Directory(name.clone()), empty_config(&platform), Inherited::default())
             }
-            (None, _) => (Base::Scratch, empty_config(&platform), Inherited::default()),
+            (None, _) => {
+                let inherited = Inherited { unknown: draft.unknown, ..Inherited::default() };
+                (Base::Scratch, empty_config(&platform), inherited)
+            }
         };
         let mut state = State::new(draft, index, config, inherited, platform);
+        state.taken.globals.clone_from(&draft.globals);
         let base_history = state.config.history.len();
         for placed in &draft.instructions {
             self.instruction(&mut state, placed)?;
@@ -140,7 +164,13 @@ impl<'a> Lowering<'a> {
             children: 0,
             readers: 0,
         });
-        self.ends.push(Inherited { env: state.env, build_args: state.build_args });
+        self.taken.push(state.taken);
+        self.ends.push(Inherited {
+            env: state.env,
+            build_args: state.build_args,
+            workdir_set: state.workdir_set,
+            unknown: state.unknown,
+        });
         self.done.insert(index, id);
         self.count_readers(id);
         Ok(id)
@@ -228,6 +258,11 @@ impl<'a> Lowering<'a> {
                 (None, Some(default)) => Some(at.expand(state, default)?),
                 (None, None) => self.scope.get(name).map(str::to_owned),
             };
+            let is_global = arg.default.is_none() && !self.request.build_args.contains_key(name);
+            match is_global && value.is_some() {
+                true => state.taken.globals.push(name.clone()),
+                false => state.taken.argument(name, value.as_deref(), &at.placed.instruction),
+            }
             if let Some(value) = &value {
                 state.env.set(name, value);
             }
@@ -239,7 +274,11 @@ impl<'a> Lowering<'a> {
     }
 
     fn workdir(&self, state: &mut State, at: &At<'_>, word: &Word) -> Result<(), BuildError> {
-        let path = workdir(&state.cwd(), &at.expand(state, word)?);
+        let written = at.expand(state, word)?;
+        if !std::mem::replace(&mut state.workdir_set, true) && !written.starts_with('/') && at.is_ours(state, word) {
+            at.report(Finding::WorkdirRelativePath { path: &written });
+        }
+        let path = workdir(&state.cwd(), &written);
         state.history(format!("WORKDIR {path}"), path == "/");
         state.config.config.working_dir = Some(path.clone());
         if path != "/" {
@@ -260,8 +299,13 @@ impl<'a> Lowering<'a> {
         }
         let mut mounts = Vec::new();
         for (mount, source) in run.mounts.iter().zip(&at.placed.sources) {
+            if let dockerfile::MountKind::Ssh { id, required, .. } = &mount.kind {
+                let id = id.as_ref().map(|id| at.expand(state, id)).transpose()?;
+                state.taken.ssh(id.as_deref(), *required, whole);
+            }
             mounts.push(self.mount(state, at, mount, source.as_ref())?);
         }
+        mounts.iter().for_each(|mount| state.taken.mount(&mount.kind, whole));
         let (args, script) = state.command(run);
         state.history(format!("RUN {}", state.run_text(&args)), false);
         let mut env = state.env.clone();
@@ -322,10 +366,13 @@ impl State {
             env,
             build_args: inherited.build_args,
             cmd_set: false,
+            workdir_set: inherited.workdir_set,
+            unknown: inherited.unknown,
             steps: Vec::new(),
             platform,
             name: draft.name.clone(),
             index,
+            taken: Taken::default(),
         }
     }
 
@@ -415,16 +462,37 @@ impl At<'_> {
     }
 
     fn report_unset(&self, state: &State, unset: &[String], span: &Span) {
-        let declared = |name: &String| state.build_args.iter().any(|(n, _)| n == name);
-        for name in unset.iter().filter(|n| !declared(n)) {
+        // ARGs of BuildKit's that have no value in an environment (`nonEnvArgs`).
+        let silent = |name: &str| matches!(name, "BUILDKIT_SBOM_SCAN_CONTEXT" | "BUILDKIT_SBOM_SCAN_STAGE");
+        let declared = |name: &String| state.build_args.iter().any(|(n, _)| n == name) || silent(name);
+        for name in unset.iter().filter(|n| !state.unknown && !declared(n)) {
             let nearest = nearest_name(name, state.env.names());
-            self.findings.report(Finding::UndefinedVar { name, nearest }, span);
+            let comment = self.placed.instruction.comment.as_deref();
+            self.findings.report_with_comment(Finding::UndefinedVar { name, nearest }, span, comment);
         }
+    }
+
+    /// A finding about the whole instruction.
+    fn report(&self, finding: Finding<'_>) {
+        let comment = self.placed.instruction.comment.as_deref();
+        self.findings.report_with_comment(finding, &self.span(&self.placed.instruction.span), comment);
+    }
+
+    /// Whether it is the planner who judges a word: the parser does where there are no variables in it, and nobody can where a
+    /// base image that was not read may set them. A trigger's instructions the parser has not seen.
+    fn is_ours(&self, state: &State, word: &Word) -> bool {
+        let is_literal = dockerfile::lint::literal(&word.text, self.escape).is_some();
+        !state.unknown && (!is_literal || self.placed.trigger_of.is_some())
     }
 }
 
 fn env_instruction(state: &mut State, at: &At<'_>, pairs: &[(Word, Word)]) -> Result<(), BuildError> {
     let expanded = expand_pairs(state, at, pairs)?;
+    for ((word, _), (name, _)) in pairs.iter().zip(&expanded) {
+        if is_secret_name(name) && at.is_ours(state, word) {
+            at.report(Finding::SecretsUsedInArgOrEnv { instruction: "ENV", name });
+        }
+    }
     for (name, value) in &expanded {
         state.env.set(name, value);
         env::set_in_list(&mut state.config.config.env, name, value);
@@ -457,6 +525,9 @@ fn expose_instruction(state: &mut State, at: &At<'_>, words: &[Word]) -> Result<
         let ports = dockerfile::expand::words(&word.text, at.escape, &lookup)
             .map_err(|e| BuildError::dockerfile(&span, e.to_string()))?;
         for port in ports {
+            if at.is_ours(state, word) {
+                port_findings(&port).into_iter().for_each(|finding| at.report(finding));
+            }
             all.extend(expose(&port).map_err(|message| BuildError::dockerfile(&span, message))?);
         }
     }

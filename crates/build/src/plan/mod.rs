@@ -9,6 +9,7 @@ mod drafts;
 mod findings;
 mod lower;
 mod metadata;
+mod outline;
 mod print;
 
 use dockerfile::{Heredoc, Sharing, Span};
@@ -16,7 +17,8 @@ use oci::{ImageConfig, Platform};
 use rootfs::copy::Mode;
 use store::Image;
 
-pub use drafts::plan;
+pub use drafts::{Linted, Unread, lint, outline, plan};
+pub use outline::{Argument, Needed, Outline};
 pub use print::{to_json, to_text};
 
 /// A build, ready to execute. Stages stand behind those they need.
@@ -24,8 +26,20 @@ pub use print::{to_json, to_text};
 pub struct Plan {
     pub stages: Vec<Stage>,
     pub target: StageId,
+    /// More stages that were asked for: built, and not written anywhere.
+    pub also: Vec<StageId>,
+    /// Stages of the Dockerfile that no target needs, in source order.
+    pub unused: Vec<Unused>,
     /// Findings of the build checks, in source order.
     pub warnings: Vec<dockerfile::Diagnostic>,
+}
+
+/// A stage that is not built: no target is it, stands on it or takes files from it.
+#[derive(Clone)]
+pub struct Unused {
+    pub name: String,
+    /// Its FROM.
+    pub span: Span,
 }
 
 /// Position in [`Plan::stages`].

@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use store::{Direction, Transfer, TransferObserver, TransferState};
 
 use super::{Shown, short, size};
+use crate::report;
 
 pub struct Live {
     screen: MultiProgress,
@@ -89,6 +90,7 @@ impl Observer for Live {
             }
             Event::Exporting { to } => self.say(&format!(" → {to}")),
             Event::Warning { message } => self.say(&format!("warning: {message}")),
+            Event::Finding { finding, source, file } => self.say(&report::finding(finding, source, file)),
         }
     }
 }
@@ -118,6 +120,10 @@ impl TransferObserver for Live {
 }
 
 impl Shown for Live {
+    fn has_shown_failure(&self) -> bool {
+        true
+    }
+
     fn finish(&self) {
         // The screen is only decoration.
         let _ = self.screen.clear();

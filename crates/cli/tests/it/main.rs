@@ -5,6 +5,8 @@ mod fetched;
 mod harness;
 mod interrupted;
 mod kaniko;
+mod lint;
+mod outline;
 mod outputs;
 mod registry;
 mod running;
