@@ -28,7 +28,7 @@ use store::Layer;
 use crate::layers::{Handle, Pool};
 use crate::plan::{Action, Base, Plan, Run, Source, Stage, StageId, Step};
 use crate::request::NamedContext;
-use crate::{BuildError, Event, Place, Request, StepId, mount, user};
+use crate::{BuildError, Event, Failed, Place, Request, StepId, mount, user};
 use files::{Files, Work};
 use tail::Tail;
 
@@ -522,6 +522,7 @@ impl<'a> Execution<'a> {
             },
             hostname: HOSTNAME.to_owned(),
             extra_hosts: self.request.extra_hosts.clone(),
+            terminal: None,
         };
         let mut tail = Tail::default();
         let mut output = |stream, bytes: &[u8]| {
@@ -529,19 +530,54 @@ impl<'a> Execution<'a> {
             self.request.observer.event(&Event::Output { id, stream, bytes });
         };
         let exit = self.request.sandbox.run(tree, &process, &mounts.mounts, &mut output, &stopped);
-        match exit {
-            Ok(Exit::Code(0)) => Ok(()),
-            Ok(exit) => {
-                let shown = format!("[{} {}/{}] {}", stage.name, id.step + 1, stage.steps.len(), step.title);
-                Err(run_failed(step, exit, shown, tail.lines()))
-            }
-            Err(SandboxError::Cancelled) if self.request.is_cancelled() => Err(BuildError::Cancelled),
-            Err(SandboxError::Cancelled) => Err(BuildError::Stopped),
-            Err(source) => Err(BuildError::Sandbox {
+        let shown = format!("[{} {}/{}] {}", stage.name, id.step + 1, stage.steps.len(), step.title);
+        let lines = tail.lines();
+        let error = match exit {
+            Ok(Exit::Code(0)) => return Ok(()),
+            Err(SandboxError::Cancelled) if self.request.is_cancelled() => return Err(BuildError::Cancelled),
+            Err(SandboxError::Cancelled) => return Err(BuildError::Stopped),
+            Ok(exit) => run_failed(step, exit, shown.clone(), lines.clone()),
+            Err(source) => BuildError::Sandbox {
                 action: "RUN could not be run".to_owned(),
                 place: Some(Place { span: step.span.clone() }),
                 source,
-            }),
+            },
+        };
+        let failed = Failed {
+            step: &shown,
+            message: &error.to_string(),
+            output: &lines,
+            tree,
+            process: &process,
+            mounts: &mounts.mounts,
+            config: &run.config,
+            platform: &stage.platform,
+            request: self.request,
+        };
+        self.look_into(&failed, &error);
+        Err(error)
+    }
+
+    /// Has something done about the first step whose program failed or could not be started.
+    fn look_into(&self, failed: &Failed<'_>, error: &BuildError) {
+        let Some(on_failure) = &self.request.on_failure else { return };
+        let of_program =
+            matches!(error, BuildError::Run { .. } | BuildError::Sandbox { source: SandboxError::Start { .. }, .. });
+        if !of_program || self.request.is_cancelled() {
+            return;
+        }
+        {
+            // What the others print would be in the way, and nobody needs it any more.
+            let _board = self.board();
+            if self.failed.swap(true, Ordering::Relaxed) {
+                return;
+            }
+            self.changed.notify_all();
+        }
+        if let Err(error) = on_failure.failed(failed) {
+            let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+            let message = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+            self.request.observer.event(&Event::Warning { message });
         }
     }
 

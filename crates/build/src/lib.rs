@@ -8,6 +8,7 @@ mod env;
 mod error;
 mod event;
 mod execute;
+mod failure;
 mod layers;
 mod mount;
 pub mod plan;
@@ -16,6 +17,7 @@ mod user;
 
 pub use error::{BuildError, Place};
 pub use event::{Event, Observer, StepId};
+pub use failure::{Failed, OnFailure};
 pub use plan::{Linted, Outline, Plan, Unread, lint, outline, plan};
 pub use request::{CacheRoot, Labels, NamedContext, Request, RootfsOutput, Secret};
 

@@ -15,7 +15,7 @@ use oci::{Flavor, Platform, Reference};
 use sandbox::Sandbox;
 use store::{Exporter, ImageSource};
 
-use crate::Observer;
+use crate::{Observer, OnFailure};
 
 /// Everything one build needs.
 pub struct Request {
@@ -44,6 +44,8 @@ pub struct Request {
     pub exporters: Vec<Arc<dyn Exporter>>,
     /// Writes the target's files as they are, beside or instead of an image.
     pub rootfs_output: Option<RootfsOutput>,
+    /// What is done about a RUN that failed before the build ends.
+    pub on_failure: Option<Arc<dyn OnFailure>>,
     /// None: the base image's.
     pub flavor: Option<Flavor>,
     pub compression: Compression,

@@ -366,6 +366,10 @@ pub struct RunArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true",
           hide_default_value = true, hide_possible_values = true, value_name = "BOOL", hide = true)]
     pub pull: bool,
+    /// What to do when a RUN fails: `shell` (on a terminal: a shell in its rootfs), `keep` (keep its files),
+    /// `export=DIR`, `export=FILE.tar`, or `push=REFERENCE` (its rootfs as an image)
+    #[arg(long, value_name = "WHAT")]
+    pub on_failure: Option<String>,
     /// Bound of what one layer of a base image may unpack to, in GiB
     #[arg(long, value_name = "GIB", default_value_t = 256)]
     pub layer_limit: u64,

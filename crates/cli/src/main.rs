@@ -6,11 +6,13 @@ mod exit;
 mod inquiry;
 mod labels;
 mod lint;
+mod on_failure;
 mod outline;
 mod progress;
 mod report;
 mod settings;
 mod signals;
+mod terminal;
 mod wire;
 
 use std::ffi::OsString;

@@ -27,6 +27,8 @@ pub enum Failure {
         name: String,
         /// What the failed step printed is on the screen already.
         output_is_shown: bool,
+        /// What was done about it.
+        notes: Vec<String>,
     },
     /// A lint found something, and has said what.
     Findings,
@@ -59,7 +61,7 @@ pub fn print(failure: &Failure) {
             let title = Level::ERROR.primary_title(&fault.message);
             placed(title, below(&[], fault.hint.as_deref()), &fault.span, &error.source_text, name)
         }
-        Failure::Build { error, source, name, output_is_shown } => {
+        Failure::Build { error, source, name, output_is_shown, notes } => {
             let (causes, hint) = causes(error);
             let message = error.to_string();
             let text = match error.place() {
@@ -69,7 +71,8 @@ pub fn print(failure: &Failure) {
                 }
                 None => plain(&message, &causes, hint.as_deref()),
             };
-            if *output_is_shown { text } else { text + &last_lines(error) }
+            let end = if *output_is_shown { String::new() } else { last_lines(error) };
+            notes.iter().fold(text + &end, |text, note| text + "\nnote: " + note)
         }
         Failure::Findings => return,
         Failure::Interrupted => plain("interrupted", &[], None),
@@ -131,13 +134,18 @@ fn plain(message: &str, causes: &[String], hint: Option<&str>) -> String {
     text
 }
 
-/// What a RUN said last, without what a terminal would take for an order.
+/// What a RUN said last.
 fn last_lines(error: &BuildError) -> String {
     let BuildError::Run { output, .. } = error else { return String::new() };
-    if output.trim().is_empty() {
-        return "\nit printed nothing".to_owned();
+    match output.trim().is_empty() {
+        true => "\nit printed nothing".to_owned(),
+        false => format!("\nthe last lines of its output:{}", harmless(output)),
     }
-    let mut text = "\nthe last lines of its output:".to_owned();
+}
+
+/// Lines of output, each below the other, without what a terminal would take for an order.
+pub fn harmless(output: &str) -> String {
+    let mut text = String::new();
     for line in output.lines() {
         let line = progress::shown_line(line.as_bytes());
         let line = anstream::adapter::strip_str(&line).to_string();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
-use build::{BuildError, CacheRoot, NamedContext, Request, RootfsOutput};
+use build::{BuildError, CacheRoot, NamedContext, OnFailure, Request, RootfsOutput};
 use context::{ContextError, Place, Sources};
 use net::Net;
 use oci::Reference;
@@ -19,15 +19,18 @@ use store::{
 
 use crate::args::Build;
 use crate::labels::pair;
+use crate::on_failure::{Choice, Notes};
 use crate::progress::Shown;
 use crate::report::Failure;
-use crate::{Manner, settings, signals};
+use crate::{Manner, on_failure, settings, signals};
 
 /// A request and what is needed to talk about it.
 pub struct Wired {
     pub request: Request,
     /// Every name the image was given.
     pub names: Vec<Reference>,
+    /// What was done about a failed step.
+    pub notes: Arc<Notes>,
 }
 
 impl Wired {
@@ -42,6 +45,7 @@ impl Wired {
             source: self.request.dockerfile.source.clone(),
             name: self.request.dockerfile_name.clone(),
             output_is_shown,
+            notes: self.notes.take(),
         }
     }
 }
@@ -200,6 +204,8 @@ pub fn request(
     check_permission(typed, &registry, &destinations)?;
     let source_date_epoch = settings::source_date_epoch(&build_args, typed.kaniko.reproducible)?;
     let cache_namespace = build_args.get("BUILDKIT_CACHE_MOUNT_NS").cloned().unwrap_or_default();
+    let notes = Arc::new(Notes::default());
+    let on_failure = on_failure(typed, &registry, &shown, work, &notes)?;
     let request = Request {
         contexts: named_contexts(typed, &registry, &net, work)?,
         dockerfile,
@@ -217,6 +223,7 @@ pub fn request(
         secrets: settings::secrets(&typed.input.secret)?,
         exporters: outputs.exporters,
         rootfs_output: outputs.rootfs,
+        on_failure,
         flavor: settings::flavor(&typed.output)?,
         compression: settings::compression(&typed.output),
         compression_level: settings::compression_level(&typed.output)?,
@@ -231,7 +238,28 @@ pub fn request(
         cancelled,
         observer: shown,
     };
-    Ok(Wired { request, names })
+    Ok(Wired { request, names, notes })
+}
+
+/// What `--on-failure` asks for, ready to be done.
+fn on_failure(
+    typed: &Build,
+    registry: &Registry,
+    shown: &Arc<dyn Shown>,
+    work: &WorkDir,
+    notes: &Arc<Notes>,
+) -> Result<Option<Arc<dyn OnFailure>>, Failure> {
+    let Some(word) = &typed.run.on_failure else { return Ok(None) };
+    let notes = notes.clone();
+    Ok(Some(match Choice::parse(word)? {
+        Choice::Shell => Arc::new(on_failure::Shell { shown: shown.clone() }),
+        Choice::Keep => Arc::new(on_failure::Keep { directory: work.root.join("failed"), notes }),
+        Choice::Export(path) => Arc::new(on_failure::Export { path, notes }),
+        Choice::Push(reference) => {
+            let exporter = registry.exporter(reference.clone());
+            Arc::new(on_failure::Push { exporter, reference, notes })
+        }
+    }))
 }
 
 fn processors() -> usize {

@@ -314,8 +314,8 @@ impl<'a> Lowering<'a> {
                 env.set(name, value);
             }
         }
-        let action =
-            Action::Run(Run { args, env, cwd: state.cwd(), user: state.user(), mounts, network: run.network, script });
+        let (cwd, user, config) = (state.cwd(), state.user(), state.config.config.clone());
+        let action = Action::Run(Run { args, env, cwd, user, config, mounts, network: run.network, script });
         state.step(at, title(&at.placed.instruction), action);
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use dockerfile::error::line_of;
+use dockerfile::lint::is_secret_name;
 use dockerfile::{Network, Sharing};
 use serde_json::{Value, json};
 
@@ -90,17 +91,21 @@ fn network(run: &Run) -> Option<&'static str> {
     }
 }
 
-/// The variables of a RUN that the image does not have: build arguments. Proxies, whose addresses may hold passwords, are none.
+/// The variables of a RUN that the image does not have: build arguments, without the values of those that are called like
+/// secrets. Proxies, whose addresses may hold passwords, are none.
 fn build_args(stage: &Stage, run: &Run) -> Vec<(String, String)> {
     let of_image = |name: &str| stage.config.config.env.iter().any(|entry| env::split(entry).0 == name);
     let is_proxy = |name: &str| name.to_ascii_lowercase().ends_with("_proxy");
     let names = run.env.names().filter(|name| !of_image(name) && !is_proxy(name));
-    names.map(|name| (name.to_owned(), run.env.get(name).unwrap_or_default().to_owned())).collect()
+    let value = |name| if is_secret_name(name) { "(hidden)" } else { run.env.get(name).unwrap_or_default() };
+    names.map(|name| (name.to_owned(), value(name).to_owned())).collect()
 }
 
 fn copy_text(plan: &Plan, copy: &Copy) -> String {
     let sources: Vec<String> = copy.sources.iter().map(source_name).collect();
-    format!("{} from {} to {}", sources.join(" "), source_text(plan, &copy.from), copy.destination)
+    let has_paths = copy.sources.iter().any(|source| matches!(source, CopySource::Path(_)));
+    let from = if has_paths { format!(" from {}", source_text(plan, &copy.from)) } else { String::new() };
+    format!("{}{from} to {}", sources.join(" "), copy.destination)
 }
 
 fn source_name(source: &CopySource) -> String {

@@ -58,6 +58,7 @@ impl Bench {
             secrets: BTreeMap::new(),
             exporters: vec![Arc::new(LayoutExporter::new(&directory.path().join("out"), Vec::new()))],
             rootfs_output: None,
+            on_failure: None,
             flavor: None,
             compression: Compression::Gzip,
             compression_level: None,

@@ -17,7 +17,7 @@ fn bench() -> Bench {
     let (head, build) = build.split_once("FROM base").unwrap();
     let (other, rest) = rest.split_once("FROM missing").unwrap();
     let dockerfile = format!("{head}FROM scratch AS other\n{other}FROM base{build}FROM missing{rest}");
-    let mut bench = Bench::new(&dockerfile).image("base:1", Base::new().layer(&[("f", "")])).arg("DIR", "sub");
+    let mut bench = Bench::new(&dockerfile).image("base:1", Base::new().layer(&[("f", "")])).arg("DIR", "sub").arg("TOKEN", "hush");
     bench.request.platform = Some(oci::Platform::parse("linux/amd64").unwrap());
     bench
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use build::{Event, Observer, StepId};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use store::{Direction, Transfer, TransferObserver, TransferState};
 
 use super::{Shown, short, size};
@@ -121,7 +121,13 @@ impl TransferObserver for Live {
 
 impl Shown for Live {
     fn has_shown_failure(&self) -> bool {
-        true
+        !self.screen.is_hidden()
+    }
+
+    fn pause(&self) {
+        // The screen is only decoration.
+        let _ = self.screen.clear();
+        self.screen.set_draw_target(ProgressDrawTarget::hidden());
     }
 
     fn finish(&self) {

@@ -16,6 +16,9 @@ pub trait Shown: build::Observer + store::TransferObserver {
     /// Puts the screen in order before other output.
     fn finish(&self) {}
 
+    /// Leaves the screen to somebody else from here on.
+    fn pause(&self) {}
+
     /// Whether the output of a step that failed stands right above whatever comes next, so that nobody needs it again.
     fn has_shown_failure(&self) -> bool {
         false

@@ -62,6 +62,7 @@ pub fn process(args: &[&str]) -> Process {
         network: Network::Host,
         hostname: "buildhost".into(),
         extra_hosts: Vec::new(),
+        terminal: None,
     }
 }
 
