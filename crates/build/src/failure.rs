@@ -44,7 +44,8 @@ impl Failed<'_> {
 
     /// Whether the step's environment has a variable.
     pub fn has_variable(&self, name: &str) -> bool {
-        let begins = |entry: &OsString| entry.to_str().and_then(|entry| entry.split_once('=')).is_some_and(|(n, _)| n == name);
+        let begins =
+            |entry: &OsString| entry.to_str().and_then(|entry| entry.split_once('=')).is_some_and(|(n, _)| n == name);
         self.process.env.iter().any(begins)
     }
 
@@ -57,7 +58,11 @@ impl Failed<'_> {
         process.terminal = Some(terminal);
         let cancelled = || self.request.is_cancelled();
         let ran = self.request.sandbox.run(self.tree, &process, self.mounts, &mut |_, _| {}, &cancelled);
-        ran.map_err(|source| BuildError::Sandbox { action: "could not look into the step".to_owned(), place: None, source })
+        ran.map_err(|source| BuildError::Sandbox {
+            action: "could not look into the step".to_owned(),
+            place: None,
+            source,
+        })
     }
 
     /// Exports the rootfs as an image: all files in one layer, with the config of the stage so far.
@@ -71,14 +76,14 @@ impl Failed<'_> {
         let action = || "could not make an image of the failed step".to_owned();
         let spool = request.work.join("failed.tar");
         let mut writer = BufWriter::with_capacity(1 << 20, File::create(&spool).map_err(BuildError::io(action()))?);
-        write_tar(self.tree, request, &mut writer)
-            .map_err(|source| BuildError::Rootfs { action: action(), place: None, source })?;
+        write_tar(self.tree, request, &mut writer).map_err(|source| BuildError::Rootfs {
+            action: action(),
+            place: None,
+            source,
+        })?;
         let layout = Arc::new(Layout::create(&request.work.join("failed")).map_err(failed(action()))?);
-        let compression = LayerCompression {
-            kind: request.compression,
-            level: request.compression_level,
-            threads: request.jobs,
-        };
+        let compression =
+            LayerCompression { kind: request.compression, level: request.compression_level, threads: request.jobs };
         let mut tar = BufReader::with_capacity(1 << 20, File::open(&spool).map_err(BuildError::io(action()))?);
         let layer = layout.write_layer(&mut tar, compression, &|| request.is_cancelled()).map_err(failed(action()))?;
         let now = timestamp(request.source_date_epoch);

@@ -44,8 +44,33 @@ pub fn build(request: &Request) -> Result<Built, BuildError> {
     carry_out(request).map_err(|error| if request.is_cancelled() { BuildError::Cancelled } else { error })
 }
 
+/// Words of the request that have no effect and are probably misspelt.
+pub fn doubts(request: &Request) -> Vec<String> {
+    let file = &request.dockerfile;
+    let did_you_mean = |near: &str| format!(" (did you mean `{near}`?)");
+    let rules =
+        file.checks.unknown().into_iter().map(|(name, near)| {
+            format!("there is no build check `{name}`{}", near.map(did_you_mean).unwrap_or_default())
+        });
+    let arguments = file.global_args.iter().chain(file.stages.iter().flat_map(|stage| &stage.instructions));
+    let names = arguments.filter_map(|instruction| match &instruction.kind {
+        dockerfile::Kind::Arg(args) => Some(args.iter().map(|arg| arg.name.text.as_str())),
+        _ => None,
+    });
+    let declared: Vec<&str> = names.flatten().collect();
+    let unused = request.build_args.keys().filter(|name| !declared.contains(&name.as_str()));
+    let near = unused.filter_map(|name| Some((name, dockerfile::lint::nearest_name(name, declared.iter().copied())?)));
+    let near = near.filter(|(_, near)| !request.build_args.contains_key(*near));
+    let arguments =
+        near.map(|(name, near)| format!("build argument `{name}` is declared by no ARG{}", did_you_mean(near)));
+    rules.chain(arguments).collect()
+}
+
 fn carry_out(request: &Request) -> Result<Built, BuildError> {
     let plan = plan(request)?;
+    for message in doubts(request) {
+        request.observer.event(&Event::Warning { message });
+    }
     for finding in &plan.warnings {
         let (source, file) = (&request.dockerfile.source, &request.dockerfile_name);
         request.observer.event(&Event::Finding { finding, source, file });

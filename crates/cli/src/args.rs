@@ -96,7 +96,8 @@ impl Inquiry {
     /// The build that is asked about.
     pub fn into_build(self) -> Build {
         let plain = Build::augment_args(clap::Command::new("build").no_binary_name(true));
-        let mut build = Build::from_arg_matches(&plain.get_matches_from([""; 0])).expect("no flag of a build is required");
+        let mut build =
+            Build::from_arg_matches(&plain.get_matches_from([""; 0])).expect("no flag of a build is required");
         build.positional_context = self.positional_context;
         build.input.file = self.file;
         build.input.context = self.context;

@@ -8,7 +8,7 @@ use store::{Image, ImageSource, StoreError};
 
 use crate::args::{AnswerFormat, Asking, Build, Inquiry};
 use crate::report::Failure;
-use crate::wire::{WorkDir, Wired};
+use crate::wire::{Wired, WorkDir};
 use crate::{Manner, lint, outline, progress, settings, wire};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -21,6 +21,9 @@ const OF_THE_BASE: [&str; 2] = ["InvalidBaseImagePlatform", "UndefinedVar"];
 pub fn print(request: &Request, linted: &Linted, asking: Asking) -> Result<(), Failure> {
     let file = &request.dockerfile;
     let name = &request.dockerfile_name;
+    for message in build::doubts(request) {
+        say(&format!("warning: {message}"));
+    }
     for unread in &linted.unread {
         say(&not_checked(unread, &file.source, name));
     }

@@ -78,8 +78,7 @@ fn words(mut words: Vec<OsString>) -> (Vec<OsString>, Manner) {
     if name != "executor" {
         return (words, Manner::Zuwai);
     }
-    let has_command =
-        words.get(1).is_some_and(|w| COMMANDS.iter().any(|c| w == c));
+    let has_command = words.get(1).is_some_and(|w| COMMANDS.iter().any(|c| w == c));
     if !has_command {
         words.insert(1, "build".into());
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use build::{BuildError, Failed, OnFailure, RootfsOutput};
 use oci::Reference;
 use registry::RegistryExporter;
+use sandbox::Exit;
 
 use crate::progress::Shown;
 use crate::report::{self, Failure};
@@ -70,11 +71,12 @@ impl OnFailure for Shell {
             failed.step,
             report::harmless(failed.output)
         );
-        terminal::with_shell(&text, |path| {
-            let known = |name: &str| failed.has_variable(name);
-            let term = std::env::var("TERM").ok().filter(|_| !known("TERM")).map(|term| format!("TERM={term}").into());
-            failed.run_on_terminal(&["/bin/sh", "-i"], term.into_iter().collect(), path).map(|_| ())
-        })
+        let term = std::env::var("TERM").ok().filter(|_| !failed.has_variable("TERM"));
+        let term = term.map(|term| format!("TERM={term}").into()).into_iter().collect();
+        let mut ended = Ok(Exit::Code(0));
+        terminal::with_shell(&text, |path| ended = failed.run_on_terminal(&["/bin/sh", "-i"], term, path))
+            .map_err(|source| BuildError::Io { action: "could not open a terminal for a shell".to_owned(), source })?;
+        ended.map(|_| ())
     }
 }
 
@@ -86,7 +88,10 @@ pub struct Keep {
 
 impl OnFailure for Keep {
     fn failed(&self, failed: &Failed<'_>) -> Result<(), BuildError> {
-        let io = |source| BuildError::Io { action: format!("could not make a directory in `{}`", self.directory.display()), source };
+        let io = |source| BuildError::Io {
+            action: format!("could not make a directory in `{}`", self.directory.display()),
+            source,
+        };
         std::fs::create_dir_all(&self.directory).map_err(io)?;
         let kept = tempfile::Builder::new().prefix("step-").tempdir_in(&self.directory).map_err(io)?;
         let rootfs = kept.path().join("rootfs");

@@ -5,7 +5,6 @@ use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use build::BuildError;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
@@ -19,19 +18,21 @@ pub fn is_there() -> bool {
 }
 
 /// Says `text`, then passes the terminal through to a new one, whose path `run` gets, until `run` returns.
-pub fn with_shell(text: &str, run: impl FnOnce(PathBuf) -> Result<(), BuildError>) -> Result<(), BuildError> {
-    let io = |source| BuildError::Io { action: "could not open a terminal for a shell".to_owned(), source };
+///
+/// # Errors
+/// When there is no new terminal to be had.
+pub fn with_shell<T>(text: &str, run: impl FnOnce(PathBuf) -> T) -> io::Result<T> {
     // A terminal that is gone leaves nobody to tell.
     let _ = writeln!(anstream::stderr(), "{text}");
-    let pair = Pair::open().map_err(io)?;
-    let _raw = Raw::enter().map_err(io)?;
+    let pair = Pair::open()?;
+    let _raw = Raw::enter()?;
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let relay = scope.spawn(|| relay(&pair.ours, &ended));
         let ran = run(pair.path.clone());
         ended.store(true, Ordering::Relaxed);
         let _ = relay.join();
-        ran
+        Ok(ran)
     })
 }
 

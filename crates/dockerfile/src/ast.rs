@@ -361,7 +361,9 @@ impl Dockerfile {
         });
         let globals = self.global_args.iter().map(|instruction| &instruction.span);
         let mut all = globals.chain(stages);
-        all.find(|span| span.start <= offset && offset < span.end.max(span.start + 1)).cloned().unwrap_or(offset..offset)
+        all.find(|span| span.start <= offset && offset < span.end.max(span.start + 1))
+            .cloned()
+            .unwrap_or(offset..offset)
     }
 
     /// The first and last line (from 1) that BuildKit gives for a finding: those of its instruction, but for an empty

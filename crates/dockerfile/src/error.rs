@@ -31,7 +31,7 @@ pub struct ParseError {
     pub diagnostic: Diagnostic,
     pub source_text: String,
     /// What the build checks had found up to there.
-    pub warnings: Vec<Diagnostic>,
+    pub warnings: Box<[Diagnostic]>,
 }
 
 impl ParseError {

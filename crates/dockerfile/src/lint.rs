@@ -41,7 +41,11 @@ impl Checks {
                     let message = || format!("invalid check option `{part}`: `error` is `true` or `false`");
                     checks.error = crate::values::boolean(value).ok_or_else(message)?;
                 }
-                other => return Err(format!("invalid check option `{other}`")),
+                other => {
+                    let near = crate::suggest::did_you_mean(other, ["skip", "experimental", "error"]);
+                    let near = near.map(|near| format!(" ({near})")).unwrap_or_default();
+                    return Err(format!("invalid check option `{other}`{near}"));
+                }
             }
         }
         Ok(checks)
@@ -62,6 +66,13 @@ impl Checks {
         merged.experimental_all |= own.experimental_all;
         merged.experimental.extend(own.experimental);
         merged
+    }
+
+    /// Names that are no rule's, each with the rule that was perhaps meant.
+    pub fn unknown(&self) -> Vec<(&str, Option<&'static str>)> {
+        let names = self.skip.iter().chain(&self.experimental).filter(|name| !name.is_empty());
+        let unknown = names.filter(|name| Rule::named(name).is_none());
+        unknown.map(|name| (name.as_str(), nearest_name(name, RULES.iter().map(|rule| rule.name)))).collect()
     }
 
     /// Whether findings of a rule are wanted.
@@ -551,7 +562,9 @@ impl Linter<'_> {
     }
 
     fn check_constant_platform(&mut self, from: &From, escape: char) {
-        let Some(platform) = from.platform.as_ref().and_then(|platform| literal(&platform.text, escape)) else { return };
+        let Some(platform) = from.platform.as_ref().and_then(|platform| literal(&platform.text, escape)) else {
+            return;
+        };
         let Some((os, architecture)) = platform_parts(&platform) else { return };
         let name = from.name.as_ref().map_or("", |name| name.text.as_str());
         if !name.contains(&os) && !name.contains(&architecture) {
@@ -733,12 +746,24 @@ pub(crate) fn is_upper(name: &str) -> bool {
 /// machine's (containerd `platforms.Parse`).
 fn platform_parts(platform: &str) -> Option<(String, String)> {
     const KNOWN_OS: [&str; 14] = [
-        "linux", "windows", "darwin", "freebsd", "wasip1", "android", "aix", "dragonfly", "illumos", "ios", "js", "netbsd",
-        "openbsd", "solaris",
+        "linux",
+        "windows",
+        "darwin",
+        "freebsd",
+        "wasip1",
+        "android",
+        "aix",
+        "dragonfly",
+        "illumos",
+        "ios",
+        "js",
+        "netbsd",
+        "openbsd",
+        "solaris",
     ];
     const KNOWN_ARCHITECTURES: [&str; 17] = [
-        "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64",
-        "s390x", "wasm", "s390", "riscv", "sparc64",
+        "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
+        "riscv64", "s390x", "wasm", "s390", "riscv", "sparc64",
     ];
     let parts: Vec<String> = platform.split('/').map(str::to_lowercase).collect();
     let is_valid = |part: &String| {

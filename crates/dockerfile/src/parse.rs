@@ -22,11 +22,15 @@ pub fn parse_with_checks(text: &[u8], checks: Option<Checks>) -> Result<Dockerfi
     if text.len() > MAX_SOURCE_BYTES {
         let message = format!("the Dockerfile is too long: it may have {} MiB", MAX_SOURCE_BYTES >> 20);
         let diagnostic = Diagnostic::error(message, 0..0);
-        return Err(ParseError { diagnostic, source_text: String::new(), warnings: Vec::new() });
+        return Err(ParseError { diagnostic, source_text: String::new(), warnings: Box::default() });
     }
     let mut warnings = Vec::new();
     let parsed = parse_source(&source, checks, &mut warnings);
-    parsed.map_err(|diagnostic| ParseError { diagnostic, source_text: source.text, warnings })
+    parsed.map_err(|diagnostic| ParseError {
+        diagnostic,
+        source_text: source.text,
+        warnings: warnings.into_boxed_slice(),
+    })
 }
 
 /// Parses one ONBUILD trigger out of an image config.
@@ -38,7 +42,7 @@ pub fn parse_onbuild(text: &str) -> Result<Instruction, ParseError> {
     parse_trigger(&source).map_err(|diagnostic| ParseError {
         diagnostic,
         source_text: source.text,
-        warnings: Vec::new(),
+        warnings: Box::default(),
     })
 }
 

@@ -44,8 +44,10 @@ mod tests {
             tail.push(format!("line {line}\n").as_bytes());
         }
         let lines = tail.lines();
-        assert_eq!((lines.lines().count(), lines.lines().next(), lines.lines().last()),
-            (MAX_LINES, Some("line 9970"), Some("line 9999")));
+        assert_eq!(
+            (lines.lines().count(), lines.lines().next(), lines.lines().last()),
+            (MAX_LINES, Some("line 9970"), Some("line 9999"))
+        );
     }
 
     #[test]

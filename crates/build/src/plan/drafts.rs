@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dockerfile::lint::Finding;
+use dockerfile::lint::{Finding, nearest_name};
 use dockerfile::{Diagnostic, Instruction, Kind, Span, Word};
 use oci::{Platform, Reference};
 use store::StoreError;
@@ -15,6 +15,26 @@ use super::{BaseImage, Plan, Unused, args};
 use crate::env::Env;
 use crate::request::NamedContext;
 use crate::{BuildError, Place, Request};
+
+/// Images that many builds stand on, for suggestions.
+const KNOWN_IMAGES: [&str; 16] = [
+    "alpine",
+    "busybox",
+    "debian",
+    "ubuntu",
+    "fedora",
+    "rockylinux",
+    "golang",
+    "rust",
+    "python",
+    "node",
+    "ruby",
+    "php",
+    "eclipse-temurin",
+    "nginx",
+    "postgres",
+    "redis",
+];
 
 /// A stage before its base is known.
 pub(super) struct Draft {
@@ -181,8 +201,10 @@ impl<'a> Drafts<'a> {
         let image = self.expand(&from.image)?;
         if image.is_empty() {
             let message = format!("base name (`{}`) is blank", from.image.text);
-            return Err(BuildError::dockerfile(&from.image.span, message)
-                .with_hint("declare its ARG with a default before the first FROM, or pass it with --build-arg"));
+            let error = BuildError::dockerfile(&from.image.span, message);
+            return Err(self.with_near_variable(error, &from.image).unwrap_or_else(|error| {
+                error.with_hint("declare its ARG with a default before the first FROM, or pass it with --build-arg")
+            }));
         }
         let platform = from.platform.as_ref().map(|word| self.platform(word)).transpose()?;
         let name = from.name.as_ref().map_or_else(|| format!("stage-{index}"), |n| n.text.clone());
@@ -287,9 +309,25 @@ impl<'a> Drafts<'a> {
     fn platform(&self, word: &Word) -> Result<Platform, BuildError> {
         let text = self.expand(word)?;
         if text.is_empty() {
-            return Err(BuildError::dockerfile(&word.span, format!("empty platform value from `{}`", word.text)));
+            let error = BuildError::dockerfile(&word.span, format!("empty platform value from `{}`", word.text));
+            return Err(self.with_near_variable(error, word).unwrap_or_else(|error| error));
         }
-        Platform::parse(&text).map_err(|e| BuildError::dockerfile(&word.span, e.to_string()))
+        Platform::parse(&text).map_err(|e| {
+            let error = BuildError::dockerfile(&word.span, e.to_string());
+            self.with_near_variable(error, word).unwrap_or_else(|error| error)
+        })
+    }
+
+    /// `error` with the known variable as its hint that is nearest to one in `word` without a value; else the error as it was.
+    fn with_near_variable(&self, error: BuildError, word: &Word) -> Result<BuildError, BuildError> {
+        let lookup = |name: &str| self.scope.get(name).map(str::to_owned);
+        let expanded =
+            dockerfile::expand::word(&word.text, self.request.dockerfile.escape, &lookup).unwrap_or_default();
+        let near = |name: &String| nearest_name(name, self.scope.names());
+        match expanded.unset.iter().find_map(near) {
+            Some(near) => Ok(error.with_hint(format!("did you mean `${near}`?"))),
+            None => Err(error),
+        }
     }
 
     /// The stages asked for, the one whose image is written first.
@@ -490,7 +528,8 @@ impl<'a> Drafts<'a> {
         let image = name.clone();
         let span = self.list[index].span.clone();
         for draft in &mut self.list {
-            draft.unknown |= matches!(&draft.base, DraftBase::Image(other) | DraftBase::Named(other) if *other == image);
+            draft.unknown |=
+                matches!(&draft.base, DraftBase::Image(other) | DraftBase::Named(other) if *other == image);
         }
         self.findings.unread.borrow_mut().push(Unread { image, span, why });
     }
@@ -521,12 +560,22 @@ impl<'a> Drafts<'a> {
         platform: &Platform,
         span: &Span,
     ) -> Result<BaseImage, BuildError> {
-        let image = source.image(reference, platform).map_err(|source| BuildError::Store {
-            action: format!("could not resolve base image `{text}`"),
-            place: Some(Place { span: span.clone() }),
-            source,
+        let image = source.image(reference, platform).map_err(|source| {
+            let near = self.near_base(text).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
+            let action = format!("could not resolve base image `{text}`{near}");
+            BuildError::Store { action, place: Some(Place { span: span.clone() }), source }
         })?;
         Ok(BaseImage { reference: reference.familiar(), image })
+    }
+
+    /// The stage or the well-known image whose name is nearest to one that leads to nothing.
+    fn near_base(&self, text: &str) -> Option<String> {
+        let stages = self.list.iter().filter(|draft| draft.index.is_some()).map(|draft| draft.name.as_str());
+        if let Some(stage) = nearest_name(text, stages) {
+            return Some(format!("the stage `{stage}`"));
+        }
+        let name = text.split([':', '@']).next().unwrap_or_default();
+        nearest_name(name, KNOWN_IMAGES).map(|image| format!("`{image}`"))
     }
 
     /// The named context that stands for `text`: by the name as written, or as the same normalised reference.

@@ -11,8 +11,8 @@ use oci::{ContainerConfig, Empty, History, ImageConfig, Platform};
 
 use super::drafts::{Draft, DraftBase, From, Placed};
 use super::findings::Findings;
+use super::metadata::{expose, healthcheck, is_signal, near_signal, quoted_list, workdir};
 use super::outline::Taken;
-use super::metadata::{expose, healthcheck, is_signal, quoted_list, workdir};
 use super::{Action, Base, Plan, Run, Source, Stage, StageId, Step, args};
 use crate::env::{self, Env};
 use crate::{BuildError, Request};
@@ -233,7 +233,11 @@ impl<'a> Lowering<'a> {
             Kind::Stopsignal(word) => {
                 let signal = at.expand(state, word)?;
                 if !is_signal(&signal) {
-                    return Err(BuildError::dockerfile(&at.span(&word.span), format!("invalid signal `{signal}`")));
+                    let error = BuildError::dockerfile(&at.span(&word.span), format!("invalid signal `{signal}`"));
+                    return Err(match near_signal(&signal) {
+                        Some(near) => error.with_hint(format!("did you mean `{near}`?")),
+                        None => error,
+                    });
                 }
                 state.history(format!("STOPSIGNAL {signal}"), true);
                 state.config.config.stop_signal = Some(signal);
@@ -314,7 +318,7 @@ impl<'a> Lowering<'a> {
                 env.set(name, value);
             }
         }
-        let (cwd, user, config) = (state.cwd(), state.user(), state.config.config.clone());
+        let (cwd, user, config) = (state.cwd(), state.user(), Box::new(state.config.config.clone()));
         let action = Action::Run(Run { args, env, cwd, user, config, mounts, network: run.network, script });
         state.step(at, title(&at.placed.instruction), action);
         Ok(())

@@ -107,7 +107,7 @@ pub struct Run {
     /// USER as written; empty is root.
     pub user: String,
     /// What the image would say if it ended here.
-    pub config: oci::ContainerConfig,
+    pub config: Box<oci::ContainerConfig>,
     pub mounts: Vec<Mount>,
     pub network: dockerfile::Network,
     /// A here-document that is a program of its own (`#!`): file name and content, found under /dev/pipes.

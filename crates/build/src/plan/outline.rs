@@ -109,7 +109,8 @@ pub(super) fn outline(request: &Request, plan: &Plan, taken: &[Taken]) -> Result
     }
     if let Some(from) = target_of(request, plan) {
         let name = from.name.as_ref().map(|name| name.text.clone());
-        outline.description = name.as_deref().and_then(|name| dockerfile::description(from.comment.as_deref(), name)).map(str::to_owned);
+        outline.description =
+            name.as_deref().and_then(|name| dockerfile::description(from.comment.as_deref(), name)).map(str::to_owned);
         outline.name = name;
     }
     Ok(outline)

@@ -17,7 +17,8 @@ fn bench() -> Bench {
     let (head, build) = build.split_once("FROM base").unwrap();
     let (other, rest) = rest.split_once("FROM missing").unwrap();
     let dockerfile = format!("{head}FROM scratch AS other\n{other}FROM base{build}FROM missing{rest}");
-    let mut bench = Bench::new(&dockerfile).image("base:1", Base::new().layer(&[("f", "")])).arg("DIR", "sub").arg("TOKEN", "hush");
+    let mut bench =
+        Bench::new(&dockerfile).image("base:1", Base::new().layer(&[("f", "")])).arg("DIR", "sub").arg("TOKEN", "hush");
     bench.request.platform = Some(oci::Platform::parse("linux/amd64").unwrap());
     bench
 }
@@ -56,7 +57,8 @@ fn json() {
 /// Several targets: the first is the one that is exported.
 #[test]
 fn targets() {
-    let mut bench = Bench::new("FROM scratch AS a\nCOPY f /\nFROM scratch AS b\nCOPY f /\nFROM a AS c\nFROM scratch\n").target("B");
+    let mut bench =
+        Bench::new("FROM scratch AS a\nCOPY f /\nFROM scratch AS b\nCOPY f /\nFROM a AS c\nFROM scratch\n").target("B");
     bench.request.more_targets = vec!["2".to_owned(), "b".to_owned()];
     let text = to_text(&bench.plan(), &bench.request.dockerfile.source);
     let heads: Vec<&str> = text.lines().filter(|line| !line.starts_with(' ')).collect();

@@ -32,7 +32,8 @@ fn every_rule() {
 
         let fine = lint(&case.join("fine"), &registry, &[]);
         assert_eq!((fine.code(), fine.stdout()), (0, "no findings\n"), "{rule}: {}", fine.stderr);
-        let json: Value = serde_json::from_slice(&lint(&case.join("fine"), &registry, &["--format=json"]).output).unwrap();
+        let json: Value =
+            serde_json::from_slice(&lint(&case.join("fine"), &registry, &["--format=json"]).output).unwrap();
         assert_eq!(json["warnings"], serde_json::json!([]), "{rule}");
     }
 }
@@ -110,7 +111,11 @@ fn a_dockerfile_that_cannot_be_built() {
     let text = place.run(&["lint", "context"]);
     assert_eq!(text.code(), 3);
     assert!(text.stdout().ends_with("1 finding\n"), "{}", text.stdout());
-    assert!(text.stderr.contains("error: invalid port `many`") && text.stderr.contains("Dockerfile:4"), "{}", text.stderr);
+    assert!(
+        text.stderr.contains("error: invalid port `many`") && text.stderr.contains("Dockerfile:4"),
+        "{}",
+        text.stderr
+    );
     let json: Value = serde_json::from_slice(&place.run(&["lint", "--format=json", "context"]).output).unwrap();
     let ranges = &json["buildError"]["location"]["ranges"];
     assert_eq!((&ranges[0]["start"]["line"], &ranges[2]["end"]["line"]), (&2.into(), &4.into()));
@@ -146,18 +151,22 @@ fn which_stages() {
 #[test]
 fn a_base_image_that_cannot_be_read() {
     let unreachable = format!("127.0.0.1:{}/base:1", testkit::docker_registry::free_port());
-    let dockerfile = format!("FROM {unreachable} AS Base\nENV A=$OF_THE_BASE\nWORKDIR $THAT/x\nFROM base\nLABEL a=$B\nENV C d\n");
+    let dockerfile =
+        format!("FROM {unreachable} AS Base\nENV A=$OF_THE_BASE\nWORKDIR $THAT/x\nFROM base\nLABEL a=$B\nENV C d\n");
     let place = Place::new(&dockerfile);
     for (flag, reason) in [("--insecure-registry=none", "connection refused"), ("--offline", "--offline")] {
         let ran = place.run(&["lint", flag, "context"]);
         assert_eq!(ran.code(), 3);
-        for part in ["could not be read", reason, "Dockerfile:1", "not checked", "InvalidBaseImagePlatform, UndefinedVar"] {
+        for part in
+            ["could not be read", reason, "Dockerfile:1", "not checked", "InvalidBaseImagePlatform, UndefinedVar"]
+        {
             assert!(ran.stderr.contains(part), "`{part}`: {}", ran.stderr);
         }
         let said = ran.stdout();
         assert!(said.contains("StageNameCasing") && said.contains("LegacyKeyValueFormat"), "{said}");
         assert!(!said.contains("UndefinedVar") && !said.contains("WorkdirRelativePath"), "{said}");
-        let json: Value = serde_json::from_slice(&place.run(&["lint", flag, "--format=json", "context"]).output).unwrap();
+        let json: Value =
+            serde_json::from_slice(&place.run(&["lint", flag, "--format=json", "context"]).output).unwrap();
         assert_eq!(json["notChecked"][0]["image"], unreachable.as_str());
     }
     let fine = Place::new(&format!("FROM {unreachable}\nENV A=1\n"));
@@ -168,7 +177,9 @@ fn a_base_image_that_cannot_be_read() {
 #[test]
 fn checks_of_a_build() {
     let place = Place::new("FROM scratch AS Files\nCOPY nothing /\n");
-    for flags in [&["--check"][..], &["--call=check"], &["--call=lint", "-t", "x:1", "--push"], &["--call=check,format=json"]] {
+    for flags in
+        [&["--check"][..], &["--call=check"], &["--call=lint", "-t", "x:1", "--push"], &["--call=check,format=json"]]
+    {
         let ran = place.build(flags);
         assert_eq!(ran.code(), 3, "{flags:?}: {}", ran.stderr);
         assert!(ran.stdout().contains("StageNameCasing"), "{flags:?}: {}", ran.stdout());
@@ -192,5 +203,8 @@ fn findings_during_a_build() {
     let json = place.build(&["--no-push", "--progress=rawjson"]);
     let line = json.stderr.lines().find(|line| line.contains("UndefinedVar")).unwrap();
     let event: Value = serde_json::from_str(line).unwrap();
-    assert_eq!((&event["event"], &event["rule"], &event["line"]), (&"warning".into(), &"UndefinedVar".into(), &5.into()));
+    assert_eq!(
+        (&event["event"], &event["rule"], &event["line"]),
+        (&"warning".into(), &"UndefinedVar".into(), &5.into())
+    );
 }

@@ -13,6 +13,7 @@ mod registry;
 mod running;
 mod shown;
 mod signals;
+mod suggestions;
 mod terminal;
 mod unprivileged;
 mod usage;

@@ -65,12 +65,18 @@ c678
         serde_json::from_slice(&place.run(&[&["outline", "--format=json"], &flags[..]].concat()).output).unwrap();
     let line = |line: u64| json!({ "ranges": [{ "start": { "line": line }, "end": { "line": line } }] });
     assert_eq!(json["name"], "target");
-    assert_eq!(json["args"][1], json!({
-        "name": "sfx", "value": "usybox", "description": "is a suffix", "location": line(5),
-    }));
-    assert_eq!(json["secrets"], json!([
-        { "name": "passwd", "required": true, "location": line(12) }, { "name": "third9", "location": line(21) },
-    ]));
+    assert_eq!(
+        json["args"][1],
+        json!({
+            "name": "sfx", "value": "usybox", "description": "is a suffix", "location": line(5),
+        })
+    );
+    assert_eq!(
+        json["secrets"],
+        json!([
+            { "name": "passwd", "required": true, "location": line(12) }, { "name": "third9", "location": line(21) },
+        ])
+    );
     assert_eq!(json["cache"], json!([{ "ID": "c678", "location": line(12) }]));
     // The last stage has no name, and other parameters.
     let last = place.build(&["--call=outline,format=json"]);
@@ -112,10 +118,13 @@ stage-4 (default)   second
         assert_eq!(ran.stdout(), want);
     }
     let json: Value = serde_json::from_slice(&place.run(&["targets", "--format=json", "context"]).output).unwrap();
-    assert_eq!(json["targets"][2], json!({
-        "name": "third", "base": "scratch", "platform": "$BUILDPLATFORM",
-        "location": { "ranges": [{ "start": { "line": 18 }, "end": { "line": 18 } }] },
-    }));
+    assert_eq!(
+        json["targets"][2],
+        json!({
+            "name": "third", "base": "scratch", "platform": "$BUILDPLATFORM",
+            "location": { "ranges": [{ "start": { "line": 18 }, "end": { "line": 18 } }] },
+        })
+    );
     assert_eq!((&json["targets"][4]["default"], json["targets"][4].get("name")), (&json!(true), None));
 }
 

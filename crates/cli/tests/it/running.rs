@@ -71,7 +71,9 @@ fn several_targets() {
     }
     place.build(&["--target=out,never", "--no-push"]).failed(4, &["status 9"]);
     place.build(&["--target=out,chekcs", "--no-push"]).failed(3, &["target stage `chekcs`", "did you mean `checks`?"]);
-    place.build(&["--target=out,7", "--no-push"]).failed(3, &["target stage `7`", "there are: base, checks, never, out"]);
+    place
+        .build(&["--target=out,7", "--no-push"])
+        .failed(3, &["target stage `7`", "there are: base, checks, never, out"]);
 }
 
 #[test]
