@@ -30,7 +30,7 @@ pub struct Request {
     pub sandbox: Arc<dyn Sandbox>,
     /// How the Dockerfile is called in messages.
     pub dockerfile_name: String,
-    /// `--target`, none for the last stage: a name, in whatever case, or a number.
+    /// `--target`, none for the last stage: a name, in whatever case.
     pub target: Option<String>,
     /// More targets: built as well, and written nowhere.
     pub more_targets: Vec<String>,

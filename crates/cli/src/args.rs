@@ -228,8 +228,8 @@ pub struct Input {
     /// Set a build argument; without `=` its value comes from the environment (can be repeated)
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
-    /// Stage to build, by name or number; of several (can be repeated, or with commas) the first is exported, the others are
-    /// built as well [default: the last one]
+    /// Stage to build; of several (can be repeated, or with commas) the first is exported, the others are built as well
+    /// [default: the last one]
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub target: Vec<String>,
     /// Platform to build for, `os/arch[/variant]` [default: this machine's]

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use build::Secret;
+use dockerfile::Dockerfile;
 use dockerfile::lint::Checks;
 use net::{Proxies, Settings};
 use oci::media_type::Compression;
 use oci::{Flavor, Platform, Reference};
 
+use crate::Manner;
 use crate::args::{Build, CompressionName, ImageFormat, Input, Output, RegistryArgs};
 use crate::labels::{fields, pair};
 use crate::report::Failure;
@@ -33,6 +35,15 @@ pub fn checks(build_args: &BTreeMap<String, String>) -> Result<Option<Checks>, F
 
 pub fn pairs(flag: &str, words: &[String]) -> Result<Vec<(String, String)>, Failure> {
     words.iter().map(|w| pair(flag, w).map(|(n, v)| (n.to_owned(), v.to_owned()))).collect()
+}
+
+/// The name of a target. In kaniko's manner it may be a stage's number; BuildKit, and docker with it, takes names only.
+pub fn target(word: &str, file: &Dockerfile, manner: Manner) -> String {
+    let stage = |number: usize| Some((number, &file.stages.get(number)?.from));
+    match word.parse().ok().filter(|_| manner == Manner::Kaniko).and_then(stage) {
+        Some((number, from)) => from.name.as_ref().map_or_else(|| format!("stage-{number}"), |name| name.text.clone()),
+        None => word.to_owned(),
+    }
 }
 
 pub fn platform(input: &Input) -> Result<Option<Platform>, Failure> {

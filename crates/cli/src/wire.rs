@@ -197,6 +197,8 @@ pub fn request(
     let checks = settings::checks(&build_args)?;
     let dockerfile = dockerfile::parse_with_checks(&opened.dockerfile, checks)
         .map_err(|e| Failure::Dockerfile { error: Box::new(e), name: opened.name.clone() })?;
+    let mut targets = typed.input.target.iter().map(|word| settings::target(word, &dockerfile, manner));
+    let (first, others): (Option<String>, Vec<String>) = (targets.next(), targets.collect());
     let registry = registry(typed, &net, shown.clone())?;
     let platform = settings::platform(&typed.input)?;
     let names = settings::names(typed)?;
@@ -214,8 +216,8 @@ pub fn request(
         net,
         sandbox,
         dockerfile_name: opened.name,
-        target: typed.input.target.first().cloned(),
-        more_targets: typed.input.target.iter().skip(1).cloned().collect(),
+        target: first,
+        more_targets: others,
         platform,
         build_args,
         labels: settings::pairs("--label", &typed.input.label)?,

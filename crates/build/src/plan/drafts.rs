@@ -336,10 +336,8 @@ impl<'a> Drafts<'a> {
         std::iter::once(first).chain(&self.request.more_targets).map(|wanted| self.target(wanted)).collect()
     }
 
-    /// A stage by its name, or by its number as kaniko takes it.
     fn target(&self, wanted: &str) -> Result<usize, BuildError> {
-        let numbered = || wanted.parse().ok().filter(|number| *number < self.list.len());
-        self.stage_named(wanted).or_else(numbered).ok_or_else(|| {
+        self.stage_named(wanted).ok_or_else(|| {
             let message = format!("target stage `{wanted}` could not be found");
             let error = BuildError::Request { message, hint: None };
             let names: Vec<&str> = self.list.iter().map(|d| d.name.as_str()).collect();

@@ -59,7 +59,7 @@ fn json() {
 fn targets() {
     let mut bench =
         Bench::new("FROM scratch AS a\nCOPY f /\nFROM scratch AS b\nCOPY f /\nFROM a AS c\nFROM scratch\n").target("B");
-    bench.request.more_targets = vec!["2".to_owned(), "b".to_owned()];
+    bench.request.more_targets = vec!["c".to_owned(), "b".to_owned()];
     let text = to_text(&bench.plan(), &bench.request.dockerfile.source);
     let heads: Vec<&str> = text.lines().filter(|line| !line.starts_with(' ')).collect();
     let platform = oci::Platform::host().to_string();

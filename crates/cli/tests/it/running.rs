@@ -62,13 +62,19 @@ fn several_targets() {
     );
     let dockerfile = place.read("context/Dockerfile").replacen("FROM scratch", "FROM scratch AS base", 1);
     let place = place.file("context/Dockerfile", dockerfile.replace("FROM 0", "FROM base"));
-    for targets in [&["--target=out", "--target=checks"][..], &["--target=OUT,1"], &["--target", "3,Checks"]] {
+    for targets in [&["--target=out", "--target=checks"][..], &["--target=OUT,Checks"], &["--target", "out,checks,out"]]
+    {
         let _ = std::fs::remove_dir_all(place.path("files"));
         let ran = place.build(&[targets, &["--output=files"]].concat());
         assert_eq!(ran.code(), 0, "{}", ran.stderr);
         assert!(ran.stderr.contains(" checked\n"), "{targets:?}: {}", ran.stderr);
         assert!(place.path("files/out").exists() && !place.path("files/bin").exists());
     }
+    // kaniko takes numbers as well, BuildKit does not.
+    let _ = std::fs::remove_dir_all(place.path("files"));
+    let ran = place.executor(&["--context=context", "--target=3,1", "--output=files"]);
+    assert!(ran.code() == 0 && ran.stderr.contains(" checked\n") && place.path("files/out").exists(), "{}", ran.stderr);
+    place.build(&["--target=3", "--no-push"]).failed(3, &["target stage `3`", "there are: base, checks, never, out"]);
     place.build(&["--target=out,never", "--no-push"]).failed(4, &["status 9"]);
     place.build(&["--target=out,chekcs", "--no-push"]).failed(3, &["target stage `chekcs`", "did you mean `checks`?"]);
     place
