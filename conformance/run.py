@@ -246,6 +246,8 @@ class Runner:
             if not os.path.exists(self.key):
                 subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-C", "conformance",
                                 "-f", self.key], check=True)
+            if self.args.owner is not None:
+                os.chown(self.key, self.args.owner, self.args.owner)
         self.values = {"work": self.work, "registry": self.server.address,
                        "program": self.adapter.program}
         for name, template in self.adapter.spec.get("words", {}).items():

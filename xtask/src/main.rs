@@ -3,6 +3,7 @@
 //! Everything that tests need beyond Rust is shell (`./test`, `tests/`); this program only reads the repository and what
 //! `cargo metadata` says of it.
 
+mod language;
 mod licences;
 mod tidy;
 

@@ -1,6 +1,6 @@
 //! The rules of this repository: floors, forbidden words, headers, licences. Each rule is a function from text to findings.
 
-use crate::licences;
+use crate::{language, licences};
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,12 +9,13 @@ use std::process::Command;
 
 /// The floor of each crate (a folder below `crates/`): it may import floors below its own and no sibling. A new crate gets
 /// its line here.
-const FLOORS: [(&str, u8); 12] = [
+const FLOORS: [(&str, u8); 13] = [
     ("oci", 0),
     ("dockerfile", 0),
     ("store", 1),
     ("rootfs", 1),
     ("net", 1),
+    ("ssh", 1),
     ("registry", 2),
     ("sandbox", 2),
     ("context", 2),
@@ -134,9 +135,19 @@ pub fn check(repository: &Repository) -> Result<Report> {
     }
     let cases = entries(&repository.root.join("conformance/cases"))?;
     report.problems.extend(wrong_expected_failures(&repository.text("conformance/expected-failures.txt")?, &cases));
+    report.problems.extend(wrong_language_page(repository)?);
     report.problems.extend(wrong_dependencies(&repository.graph, &repository.text("deny.toml")?));
     report.notes.extend(long_functions(&repository.sources));
     Ok(report)
+}
+
+fn wrong_language_page(repository: &Repository) -> Result<Vec<String>> {
+    let page = repository.text("docs/dockerfile.md")?;
+    let instructions = repository.text("crates/dockerfile/src/instruction.rs")?;
+    let mut out = language::missing_rows(&page, &instructions, &repository.text("crates/dockerfile/src/mount.rs")?);
+    out.extend(language::broken_links(&page, |path| repository.root.join(path).exists()));
+    out.extend(language::untested_rows(&page));
+    Ok(out)
 }
 
 // ---- crates

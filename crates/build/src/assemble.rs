@@ -20,7 +20,7 @@ pub fn assemble(plan: &Plan, request: &Request, stages: &Stages) -> Result<Image
         layers.push(handle.wait()?);
     }
     let mut config = target.config.clone();
-    let now = timestamp(request.source_date_epoch);
+    let now = timestamp(plan.source_date_epoch);
     config.rootfs.diff_ids = layers.iter().map(|l| l.diff_id.clone()).collect();
     config.created = Some(now.clone());
     for entry in &mut config.history[own_history(plan, target)..] {

@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use context::Ignore;
-use rootfs::commit::{CommitOptions, Committed, commit, commit_upper, snapshot};
+use rootfs::commit::{CommitOptions, Committed, Written, commit, commit_upper, snapshot};
 use rootfs::copy::{Everything, Filter};
 use rootfs::unpack::{Limits, unpack};
 use rootfs::{RootfsError, Tree};
@@ -54,6 +54,14 @@ struct Outcome {
     layers: Vec<Handle>,
     /// None: never unpacked, or taken over by the only stage that stands on it.
     files: Option<Arc<Files>>,
+}
+
+/// What came of a step.
+enum Made {
+    /// A spooled layer of its own making.
+    Layer(PathBuf),
+    /// Changes in the tree, in these directories if anybody knows.
+    Changes(Option<Written>),
 }
 
 /// A tree to take files from.
@@ -222,10 +230,17 @@ impl<'a> Execution<'a> {
     fn stage(&self, id: StageId) -> Result<Outcome, BuildError> {
         let stage = self.plan.stage(id);
         let mut layers = self.base_layers(stage)?;
-        if !self.needs_files(id) {
+        let directory = match &stage.base {
+            Base::Directory(name) if stage.layered => Some(name),
+            _ => None,
+        };
+        if !self.needs_files(id) && directory.is_none() {
             return Ok(Outcome { layers, files: None });
         }
         let files = self.prepare(id, stage)?;
+        if let Some(name) = directory {
+            layers.push(self.with_permit(|| self.directory_layer(name, &files))?);
+        }
         for (index, step) in stage.steps.iter().enumerate() {
             for source in step.action.sources() {
                 self.wait(source)?;
@@ -314,10 +329,6 @@ impl<'a> Execution<'a> {
                 })
             }
             Base::Directory(name) => {
-                if stage.layered {
-                    let message = format!("not supported yet: an image on the directory context `{name}`");
-                    return Err(BuildError::Request { message, hint: Some("COPY --from it instead".to_owned()) });
-                }
                 let NamedContext::Directory(context) = &self.request.contexts[name] else { return Ok(()) };
                 let options = copy_options(None, false);
                 rootfs::copy::copy(&context.tree, &context.ignore, &["/".to_owned()], tree, "/", &options)
@@ -325,6 +336,20 @@ impl<'a> Execution<'a> {
                     .map_err(|e| BuildError::Request { message: format!("named context `{name}`: {e}"), hint: None })
             }
         }
+    }
+
+    /// The files of a directory context that an image stands on, as a layer.
+    fn directory_layer(&self, name: &str, files: &Files) -> Result<Handle, BuildError> {
+        let tree = files.tree();
+        let write = |options: &CommitOptions, writer: &mut dyn Write| {
+            commit(&tree, None, &self.new_file("record"), options, writer).map(|(_, committed)| committed)
+        };
+        let failed = |source| BuildError::Rootfs {
+            action: format!("could not make a layer of the named context `{name}`"),
+            place: None,
+            source,
+        };
+        self.spool(&failed, None, write).map(|spool| self.layers.submit(spool))
     }
 
     /// Unpacks layers in order; the next ones are fetched meanwhile.
@@ -383,17 +408,18 @@ impl<'a> Execution<'a> {
         if let (Work::Plain(tree), true) = (&work, stage.layered) {
             self.record(step, files, tree)?;
         }
-        let layer = self.act(id, stage, step, work.tree())?;
+        let made = self.act(id, stage, step, work.tree())?;
         match work {
-            Work::Plain(tree) => self.commit_plain(stage, step, files, &tree, layer),
+            Work::Plain(tree) => self.commit_plain(stage, step, files, &tree, made),
             Work::Over(over) => {
                 let failed = |source| self.rootfs_error("could not take over what the step wrote", step, source);
                 let upper = files.written(&over).map_err(failed)?;
-                let layer = match layer {
-                    None if stage.layered => Some(self.spool(step, |options, writer| {
+                let layer = match made {
+                    Made::Layer(layer) => Some(layer),
+                    Made::Changes(_) if !stage.layered => None,
+                    Made::Changes(_) => Some(self.spool(&self.no_layer(step), None, |options, writer| {
                         commit_upper(&upper, &over.before, over.marks(), options, writer)
                     })?),
-                    made => made,
                 };
                 files.take_over(*over, &upper).map_err(failed)?;
                 Ok(layer.filter(|_| stage.layered).map(|spool| self.layers.submit(spool)))
@@ -401,15 +427,15 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Does what the step says in `tree`; the spooled layer where the step makes one itself.
-    fn act(&self, id: StepId, stage: &Stage, step: &Step, tree: &Tree) -> Result<Option<PathBuf>, BuildError> {
+    /// Does what the step says in `tree`.
+    fn act(&self, id: StepId, stage: &Stage, step: &Step, tree: &Tree) -> Result<Made, BuildError> {
         match &step.action {
-            Action::Run(run) => self.run(id, stage, step, run, tree)?,
+            Action::Run(run) => return self.run(id, stage, step, run, tree).map(Made::Changes),
+            Action::Copy(copy) if copy.link => return self.copy_link(step, copy, tree).map(Made::Layer),
             Action::Workdir { path, user } => self.workdir(step, path, user, tree)?,
-            Action::Copy(copy) if copy.link => return self.copy_link(step, copy, tree).map(Some),
             Action::Copy(copy) => self.copy_plain(step, copy, tree)?,
         }
-        Ok(None)
+        Ok(Made::Changes(None))
     }
 
     /// Notes what the tree is like before the first step whose changes a scan finds.
@@ -422,30 +448,29 @@ impl<'a> Execution<'a> {
         Ok(())
     }
 
-    /// What changed in a stage's own directory since the last commit, as a layer on its way. `made` is a layer that has it
-    /// already.
+    /// What changed in a stage's own directory since the last commit, as a layer on its way.
     fn commit_plain(
         &self,
         stage: &Stage,
         step: &Step,
         files: &Files,
         tree: &Tree,
-        made: Option<PathBuf>,
+        made: Made,
     ) -> Result<Option<Handle>, BuildError> {
         if !stage.layered {
             return Ok(None);
         }
         let mut slot = files.snapshot();
         let spool = match made {
-            Some(spool) => {
+            Made::Layer(spool) => {
                 *slot.get() = None;
                 drop(slot);
                 self.record(step, files, tree)?;
                 spool
             }
-            None => {
+            Made::Changes(written) => {
                 let mut after = None;
-                let spool = self.spool(step, |options, writer| {
+                let spool = self.spool(&self.no_layer(step), written, |options, writer| {
                     let (state, committed) =
                         commit(tree, slot.get().as_ref(), &self.new_file("record"), options, writer)?;
                     after = Some(state);
@@ -461,19 +486,23 @@ impl<'a> Execution<'a> {
     /// Writes a layer to a new file.
     fn spool(
         &self,
-        step: &Step,
+        failed: &dyn Fn(RootfsError) -> BuildError,
+        written: Option<Written>,
         write: impl FnOnce(&CommitOptions, &mut dyn Write) -> Result<Committed, RootfsError>,
     ) -> Result<PathBuf, BuildError> {
         let spool = self.layers.spool();
-        let failed = |source| self.rootfs_error("could not make a layer of the changes", step, source);
         let broken = |source| failed(RootfsError::Write(source));
         let file = Polled { inner: File::create(&spool).map_err(broken)?, stopped: &|| self.stopped() };
         let mut writer = BufWriter::with_capacity(1 << 20, file);
-        let clamp = self.request.clamp_modified.then_some(self.request.source_date_epoch).flatten();
-        let options = CommitOptions { clamp_modified: clamp, ignore: self.request.ignore_paths.clone() };
+        let clamp = self.request.clamp_modified.then_some(self.plan.source_date_epoch).flatten();
+        let options = CommitOptions { clamp_modified: clamp, ignore: self.request.ignore_paths.clone(), written };
         write(&options, &mut writer).map_err(failed)?;
         writer.flush().map_err(broken)?;
         Ok(spool)
+    }
+
+    fn no_layer<'s>(&'s self, step: &'s Step) -> impl Fn(RootfsError) -> BuildError + 's {
+        move |source| self.rootfs_error("could not make a layer of the changes", step, source)
     }
 
     fn rootfs_error(&self, action: &str, step: &Step, source: RootfsError) -> BuildError {
@@ -494,12 +523,20 @@ impl<'a> Execution<'a> {
                 (user.0, user.1)
             }
         };
-        let made = self.request.source_date_epoch;
+        let made = self.plan.source_date_epoch;
         rootfs::copy::make_dirs_at(tree, Path::new(path), owner, made)
             .map_err(|e| BuildError::dockerfile(&step.span, format!("could not make working directory `{path}`: {e}")))
     }
 
-    fn run(&self, id: StepId, stage: &Stage, step: &Step, run: &Run, tree: &Tree) -> Result<(), BuildError> {
+    /// Where the process can have changed something, if anybody knows.
+    fn run(
+        &self,
+        id: StepId,
+        stage: &Stage,
+        step: &Step,
+        run: &Run,
+        tree: &Tree,
+    ) -> Result<Option<Written>, BuildError> {
         let user = user::resolve(tree, &run.user).map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?;
         let take = |source: &Source| self.take(source);
         let stopped = || self.stopped();
@@ -529,14 +566,14 @@ impl<'a> Execution<'a> {
             tail.push(bytes);
             self.request.observer.event(&Event::Output { id, stream, bytes });
         };
-        let exit = self.request.sandbox.run(tree, &process, &mounts.mounts, &mut output, &stopped);
+        let ended = self.request.sandbox.run(tree, &process, &mounts.mounts, &mut output, &stopped);
         let shown = format!("[{} {}/{}] {}", stage.name, id.step + 1, stage.steps.len(), step.title);
         let lines = tail.lines();
-        let error = match exit {
-            Ok(Exit::Code(0)) => return Ok(()),
+        let error = match ended {
+            Ok(ended) if ended.exit == Exit::Code(0) => return Ok(ended.written),
             Err(SandboxError::Cancelled) if self.request.is_cancelled() => return Err(BuildError::Cancelled),
             Err(SandboxError::Cancelled) => return Err(BuildError::Stopped),
-            Ok(exit) => run_failed(step, exit, shown.clone(), lines.clone()),
+            Ok(ended) => run_failed(step, ended.exit, shown.clone(), lines.clone()),
             Err(source) => BuildError::Sandbox {
                 action: "RUN could not be run".to_owned(),
                 place: Some(Place { span: step.span.clone() }),

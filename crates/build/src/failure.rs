@@ -58,7 +58,7 @@ impl Failed<'_> {
         process.terminal = Some(terminal);
         let cancelled = || self.request.is_cancelled();
         let ran = self.request.sandbox.run(self.tree, &process, self.mounts, &mut |_, _| {}, &cancelled);
-        ran.map_err(|source| BuildError::Sandbox {
+        ran.map(|ended| ended.exit).map_err(|source| BuildError::Sandbox {
             action: "could not look into the step".to_owned(),
             place: None,
             source,

@@ -13,7 +13,7 @@ use rootfs::Tree;
 use rustix::fd::OwnedFd;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
-use sandbox::{Mount, MountSource};
+use sandbox::{Mount, MountSource, Server};
 
 use crate::execute::Taken;
 use crate::plan::{self, MountKind, Step};
@@ -72,6 +72,10 @@ pub fn lower(
             MountKind::Cache { .. } => Some(cache(request, step, &mount.kind, take)?),
             MountKind::Tmpfs { size_bytes } => Some((MountSource::Tmpfs { size_bytes: *size_bytes }, None)),
             MountKind::Secret { .. } => secret(request, step, &mount.kind, &mut lowered)?.map(|source| (source, None)),
+            MountKind::Ssh { id, required, mode, uid, gid } => {
+                let server = agent(request, step, id, *required)?;
+                server.map(|server| (MountSource::Socket { server, mode: *mode, uid: *uid, gid: *gid }, None))
+            }
         };
         if let Some((source, tree)) = source {
             lowered.mounts.push(Mount { target: PathBuf::from(&mount.target), source, tree });
@@ -85,7 +89,8 @@ type Bound = (PathBuf, Option<Arc<Tree>>);
 
 /// The host path to bind: the tree itself where that shows no more than it should, else a private copy.
 ///
-/// A copy is needed for writes, which are discarded, and where an ignore file hides something.
+/// A copy is needed for writes, which are discarded, where an ignore file hides something, and where the step would see
+/// somebody else as the owner: the files of a context are root's (BuildKit `filesync`), and git, for one, refuses others.
 fn bind(
     request: &Request,
     step: &Step,
@@ -97,17 +102,28 @@ fn bind(
     let place = || Some(Place { span: step.span.clone() });
     let rootfs = |source| BuildError::Rootfs { action: "could not prepare a mount".to_owned(), place: place(), source };
     let resolved = taken.tree.resolve(Path::new(source), true).map_err(rootfs)?;
-    if taken.tree.stat(&resolved).map_err(rootfs)?.is_none() {
+    let Some(found) = taken.tree.stat(&resolved).map_err(rootfs)? else {
         let message = format!("mount source `{source}` does not exist in {}", taken.name);
         return Err(BuildError::dockerfile(&step.span, message));
-    }
-    if read_only && taken.ignore.as_ref().is_none_or(|i| i.patterns.is_empty()) {
+    };
+    let shows_right = taken.ignore.as_ref().is_none_or(|i| i.patterns.is_empty())
+        && (taken.keep_owner || is_shown_as_roots(found.uid, found.gid));
+    if read_only && shows_right {
         let tree = taken.keep_owner.then(|| taken.tree.clone());
         return Ok((host_path(&taken.tree, &resolved)?, tree));
     }
     let (copy, directory, tree) = private_copy(request, step, taken, source)?;
     lowered.copies.push(copy);
     Ok((directory, Some(Arc::new(tree))))
+}
+
+/// Whether a step sees a file of the host as root's: every back-end makes the builder's own user and groups that. Who checked a
+/// context out owns all of it, so that its topmost directory says enough.
+fn is_shown_as_roots(uid: u32, gid: u32) -> bool {
+    use rustix::process::{getegid, geteuid, getgroups};
+    let is_group = |group: rustix::process::Gid| group.as_raw() == gid;
+    (uid == 0 || uid == geteuid().as_raw())
+        && (gid == 0 || is_group(getegid()) || getgroups().is_ok_and(|groups| groups.into_iter().any(is_group)))
 }
 
 /// The path on the host of what is `resolved` in a tree, without symbolic links. Only the way to the tree is looked at: what
@@ -316,4 +332,14 @@ fn secret(
         lowered.env.push(OsString::from_vec(entry));
     }
     Ok(file.then(|| MountSource::File { content: secret.0.clone(), mode: *mode, uid: *uid, gid: *gid }))
+}
+
+/// The agent of this id; none when it is optional and not there.
+fn agent(request: &Request, step: &Step, id: &str, required: bool) -> Result<Option<Server>, BuildError> {
+    let server = request.agents.get(id).cloned();
+    if server.is_none() && required {
+        return Err(BuildError::dockerfile(&step.span, format!("SSH agent `{id}` is required and was not given"))
+            .with_hint(format!("pass it with `--ssh {id}=FILE` (a socket or a private key); `--ssh {id}` alone takes the agent at `SSH_AUTH_SOCK`")));
+    }
+    Ok(server)
 }

@@ -12,7 +12,7 @@ use dockerfile::Dockerfile;
 use net::Net;
 use oci::media_type::Compression;
 use oci::{Flavor, Platform, Reference};
-use sandbox::Sandbox;
+use sandbox::{Sandbox, Server};
 use store::{Exporter, ImageSource};
 
 use crate::{Observer, OnFailure};
@@ -30,7 +30,7 @@ pub struct Request {
     pub sandbox: Arc<dyn Sandbox>,
     /// How the Dockerfile is called in messages.
     pub dockerfile_name: String,
-    /// `--target`, none for the last stage: a name, in whatever case.
+    /// `--target`, none for the last stage: a name, in whatever case, or `#N` for a stage's number.
     pub target: Option<String>,
     /// More targets: built as well, and written nowhere.
     pub more_targets: Vec<String>,
@@ -41,6 +41,8 @@ pub struct Request {
     /// Manifest annotations.
     pub annotations: BTreeMap<String, String>,
     pub secrets: BTreeMap<String, Secret>,
+    /// SSH agents for `RUN --mount=type=ssh`, by id.
+    pub agents: BTreeMap<String, Server>,
     pub exporters: Vec<Arc<dyn Exporter>>,
     /// Writes the target's files as they are, beside or instead of an image.
     pub rootfs_output: Option<RootfsOutput>,
@@ -104,6 +106,13 @@ pub enum RootfsOutput {
 }
 
 impl Request {
+    /// The secrets that are logins for repositories; they need no `RUN --mount` to be used (BuildKit `source/git`).
+    pub(crate) fn git_auth(&self) -> context::git::Auth {
+        let named = self.secrets.iter().filter(|(name, _)| name.starts_with("GIT_AUTH_"));
+        let secrets = named.map(|(name, secret)| (name.clone(), secret.0.clone())).collect();
+        context::git::Auth { secrets, user: None }
+    }
+
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(std::sync::atomic::Ordering::Relaxed)
     }

@@ -96,17 +96,19 @@ fn unknown(kind: &'static str, name: &str, file: &'static str) -> UserError {
     UserError::Unknown { kind, name: name.to_owned(), file }
 }
 
-/// A name is looked for first; a number then also matches an entry's uid.
+/// A number is a uid, even where an entry has it as its name (moby `user.GetExecUser`).
 fn find_user<'a>(users: &'a [Passwd], user: &str) -> Option<&'a Passwd> {
-    let number = user.parse::<u32>().ok();
-    users.iter().find(|e| e.name == user).or_else(|| users.iter().find(|e| Some(e.uid) == number))
+    match user.parse::<u32>() {
+        Ok(uid) => users.iter().find(|e| e.uid == uid),
+        Err(_) => users.iter().find(|e| e.name == user),
+    }
 }
 
 fn find_group(groups: &[Group], group: &str) -> Result<u32, UserError> {
-    if let Some(entry) = groups.iter().find(|g| g.name == group) {
-        return Ok(entry.gid);
+    if let Ok(gid) = group.parse() {
+        return Ok(gid);
     }
-    group.parse().map_err(|_| unknown("group", group, "/etc/group"))
+    groups.iter().find(|g| g.name == group).map(|g| g.gid).ok_or_else(|| unknown("group", group, "/etc/group"))
 }
 
 /// Odd lines are passed over, as runc does.

@@ -184,7 +184,8 @@ macro_rules! switches {
 
 #[derive(Debug, Args)]
 pub struct Build {
-    /// Build context: a directory, `tar://FILE`, `tar://stdin`, `https://…/x.tar.gz`, or `-` for a tar on standard input
+    /// Build context: a directory, `tar://FILE`, `tar://stdin`, `https://…/x.tar.gz`, `https://…/x.git#REF:DIR`, or `-` for a
+    /// tar on standard input
     #[arg(value_name = "CONTEXT")]
     pub positional_context: Option<String>,
     #[command(flatten)]
@@ -216,13 +217,18 @@ pub struct Input {
     /// Dockerfile, tried as given, then in the context; `-` is standard input
     #[arg(short = 'f', long = "file", visible_alias = "dockerfile", value_name = "PATH")]
     pub file: Option<String>,
-    /// Build context, as kaniko spells it
+    /// Build context, as kaniko spells it; `git://HOST/REPO#REF#COMMIT` is fetched over HTTPS
     #[arg(short = 'c', long, value_name = "CONTEXT")]
     pub context: Option<String>,
+    /// How `--context git://…` is cloned: `branch=NAME`, `single-branch=BOOL`, `depth=N`, `recurse-submodules=BOOL`,
+    /// `insecure-skip-tls=BOOL` (can be repeated)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub git: Vec<String>,
     /// Directory within the context to use as the context
     #[arg(long, value_name = "DIR")]
     pub context_sub_path: Option<PathBuf>,
-    /// More contexts for FROM and --from: a directory, `docker-image://REF`, `oci-layout://DIR[:TAG]` (can be repeated)
+    /// More contexts for FROM and --from: a directory, `docker-image://REF`, `oci-layout://DIR[:TAG]`, `https://…/x.tar.gz`,
+    /// `https://…/x.git#REF:DIR` (can be repeated)
     #[arg(long, value_name = "NAME=CONTEXT")]
     pub build_context: Vec<String>,
     /// Set a build argument; without `=` its value comes from the environment (can be repeated)
@@ -238,6 +244,13 @@ pub struct Input {
     /// Offer a secret to RUN --mount=type=secret: `id=ID[,src=FILE|,env=NAME]` (can be repeated)
     #[arg(long, value_name = "SPEC")]
     pub secret: Vec<String>,
+    /// Offer an SSH agent to RUN --mount=type=ssh: `default` or `ID[=SOCKET|=KEY[,KEY...]]` (can be repeated)
+    ///
+    /// Without a path it is the agent at `SSH_AUTH_SOCK`. A path is the socket of an agent, or a private key in OpenSSH's format or PEM
+    /// without a passphrase (ed25519, ecdsa with nistp256 or nistp384, rsa of 2048 to 4096 bits), for which zuwai is the agent
+    /// itself. A step can list the keys and have things signed, and no more.
+    #[arg(long, value_name = "SPEC")]
+    pub ssh: Vec<String>,
     /// Set a label of the image (can be repeated)
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,
@@ -473,10 +486,6 @@ pub struct Unsupported {
     pub materialize: Option<bool>,
     #[arg(short = 'b', long, value_name = "BUCKET", hide = true)]
     pub bucket: Option<String>,
-    #[arg(long, value_name = "KEY=VALUE", hide = true)]
-    pub git: Vec<String>,
-    #[arg(long, value_name = "SPEC", hide = true)]
-    pub ssh: Vec<String>,
     #[arg(long, hide = true)]
     pub load: bool,
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "SPEC", hide = true)]
@@ -505,8 +514,6 @@ impl Unsupported {
             (self.single_snapshot == Some(true), "--single-snapshot"),
             (self.materialize == Some(true), "--materialize"),
             (self.bucket.is_some(), "--bucket (contexts in object stores)"),
-            (!self.git.is_empty(), "--git (contexts from git)"),
-            (!self.ssh.is_empty(), "--ssh (SSH agent forwarding)"),
             (self.azure_container_registry_config.is_some(), "--azure-container-registry-config (cloud credentials)"),
             (wanted(&self.provenance), "--provenance"),
             (wanted(&self.sbom), "--sbom"),

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use build::Secret;
+use context::{GitScheme, git};
 use dockerfile::Dockerfile;
 use dockerfile::lint::Checks;
 use net::{Proxies, Settings};
 use oci::media_type::Compression;
 use oci::{Flavor, Platform, Reference};
+use ssh::{Agent, Key, KeyError};
 
 use crate::Manner;
 use crate::args::{Build, CompressionName, ImageFormat, Input, Output, RegistryArgs};
@@ -41,7 +44,7 @@ pub fn pairs(flag: &str, words: &[String]) -> Result<Vec<(String, String)>, Fail
 pub fn target(word: &str, file: &Dockerfile, manner: Manner) -> String {
     let stage = |number: usize| Some((number, &file.stages.get(number)?.from));
     match word.parse().ok().filter(|_| manner == Manner::Kaniko).and_then(stage) {
-        Some((number, from)) => from.name.as_ref().map_or_else(|| format!("stage-{number}"), |name| name.text.clone()),
+        Some((number, from)) => from.name.as_ref().map_or_else(|| format!("#{number}"), |name| name.text.clone()),
         None => word.to_owned(),
     }
 }
@@ -112,21 +115,158 @@ fn secret(word: &str) -> Result<(String, Secret), Failure> {
             .map(OsStringExt::into_vec)
             .ok_or_else(|| Failure::usage(format!("secret `{id}`: variable `{name}` is not set")))?,
         (None, Some(path)) => {
-            read_secret(&path).map_err(|e| Failure::usage(format!("secret `{id}`: could not read `{path}`: {e}")))?
+            let read = read_at_most(Path::new(&path), SECRET_MAX_BYTES);
+            read.map_err(|e| Failure::usage(format!("secret `{id}`: could not read `{path}`: {e}")))?
         }
         (None, None) => Vec::new(),
     };
     Ok((id, Secret(bytes)))
 }
 
+/// `default` or `ID[=PATH[,PATH...]]`, as `docker buildx build --ssh` and `buildctl` have it. Keys are read now, and sockets found:
+/// they may be out of reach later.
+pub fn agents(words: &[String], own: Option<&Path>) -> Result<BTreeMap<String, Agent>, Failure> {
+    let mut agents = BTreeMap::new();
+    for word in words {
+        let (id, paths) = word.split_once('=').unwrap_or((word, ""));
+        let id = if id.is_empty() { "default" } else { id };
+        let agent = agent(paths, own)
+            .map_err(|(problem, hint)| Failure::Usage { message: format!("SSH agent `{id}`: {problem}"), hint })?;
+        if agents.insert(id.to_owned(), agent).is_some() {
+            return Err(Failure::usage(format!("SSH agent `{id}` is given twice")));
+        }
+    }
+    Ok(agents)
+}
+
+/// What is wrong, and what helps.
+type Problem = (String, Option<String>);
+
+fn agent(paths: &str, own: Option<&Path>) -> Result<Agent, Problem> {
+    let plain = |problem: String| (problem, None);
+    if let Some(raw) = paths.split(',').find(|path| path.starts_with("raw=")) {
+        return Err(plain(format!("not supported yet: `{raw}` (a socket of which every byte is passed on)")));
+    }
+    let paths: Vec<&Path> = match paths {
+        "" => vec![own.ok_or_else(|| {
+            let hint = "start an agent (`eval $(ssh-agent)`, `ssh-add`), or name a private key: `--ssh default=FILE`";
+            ("`SSH_AUTH_SOCK` is not set".to_owned(), Some(hint.to_owned()))
+        })?],
+        paths => paths.split(',').map(Path::new).collect(),
+    };
+    let failed = |path: &Path, error: std::io::Error| plain(format!("could not open `{}`: {error}", path.display()));
+    let mut keys = Vec::new();
+    for path in &paths {
+        let kind = std::fs::metadata(path).map_err(|error| failed(path, error))?.file_type();
+        if kind.is_socket() {
+            return match paths.len() {
+                1 => Agent::at_socket(path).map_err(|error| failed(path, error)),
+                _ => Err(plain("one socket, or keys, and not both".to_owned())),
+            };
+        }
+        let text = read_at_most(path, KEY_MAX_BYTES).map_err(|error| failed(path, error))?;
+        keys.push(Key::parse(&text).map_err(|error| {
+            let hint = match error {
+                KeyError::Encrypted => Some("add it to an agent (`ssh-add FILE`), and pass that: `--ssh default`"),
+                KeyError::NoKey => Some("a private key is needed, not the public one (`.pub`)"),
+                KeyError::Malformed | KeyError::Kind(_) | KeyError::Rejected(_) => None,
+            };
+            (format!("`{}`: {error}", path.display()), hint.map(str::to_owned))
+        })?);
+    }
+    Ok(Agent::of_keys(keys))
+}
+
+/// As much as BuildKit reads of a key (`sshprovider`, toDialer).
+const KEY_MAX_BYTES: u64 = 100 * 1024;
+
+/// Logins and wishes for a build context from git.
+pub struct Git {
+    pub settings: git::Settings,
+    /// `--git=insecure-skip-tls=true`
+    pub skip_verify: bool,
+}
+
+/// `--git`, kaniko's variables, BuildKit's secrets and build arguments.
+pub fn git(
+    input: &Input,
+    secrets: &BTreeMap<String, Secret>,
+    build_args: &BTreeMap<String, String>,
+) -> Result<Git, Failure> {
+    let logins = secrets.iter().filter(|(name, _)| name.starts_with("GIT_AUTH_"));
+    let auth = git::Auth {
+        secrets: logins.map(|(name, secret)| (name.clone(), secret.0.clone())).collect(),
+        user: git_user(&|name| std::env::var(name).ok().filter(|value| !value.is_empty())),
+    };
+    let (clone, skip_verify) = clone_settings(&input.git)?;
+    let settings = git::Settings {
+        auth,
+        keep_git_dir: build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|text| bool_of(text) == Some(true)),
+        commit_times: build_args.get("SOURCE_DATE_EPOCH").is_some_and(|text| !text.is_empty()),
+        clone,
+    };
+    Ok(Git { settings, skip_verify })
+}
+
+/// kaniko `getGitAuth`: a token takes the place of the user.
+fn git_user(variable: &dyn Fn(&str) -> Option<String>) -> Option<(String, String)> {
+    if let Some(token) = variable("GIT_TOKEN") {
+        return Some((token, String::new()));
+    }
+    let (user, password) = (variable("GIT_USERNAME"), variable("GIT_PASSWORD"));
+    (user.is_some() || password.is_some()).then(|| (user.unwrap_or_default(), password.unwrap_or_default()))
+}
+
+/// What kaniko's `git://` stands for: any other value of `GIT_PULL_METHOD` means HTTPS, as there.
+pub fn git_scheme() -> GitScheme {
+    match std::env::var("GIT_PULL_METHOD").as_deref() {
+        Ok("http") => GitScheme::Http,
+        _ => GitScheme::Https,
+    }
+}
+
+fn clone_settings(words: &[String]) -> Result<(git::CloneSettings, bool), Failure> {
+    let (mut clone, mut skip_verify) = (git::CloneSettings::default(), false);
+    for word in words {
+        for (key, value) in fields(word) {
+            let bad = |expected: &str| Failure::usage(format!("`--git {word}`: `{key}` is {expected}"));
+            let switch = || bool_of(&value).ok_or_else(|| bad("true or false"));
+            match key.as_str() {
+                "branch" => clone.branch = Some(value).filter(|branch| !branch.is_empty()),
+                "single-branch" => clone.single_branch = switch()?,
+                "depth" => {
+                    let depth = value.parse().map_err(|_| bad("a number of commits, 0 for all"))?;
+                    clone.depth = Some(depth).filter(|depth| *depth > 0);
+                }
+                "recurse-submodules" => clone.submodules = switch()?,
+                "insecure-skip-tls" => skip_verify = switch()?,
+                _ => {
+                    let known = "branch, single-branch, depth, recurse-submodules and insecure-skip-tls";
+                    return Err(Failure::usage(format!("`--git {word}`: unknown key `{key}`; known are {known}")));
+                }
+            }
+        }
+    }
+    Ok((clone, skip_verify))
+}
+
+/// Go's `strconv.ParseBool`.
+fn bool_of(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 /// As much as BuildKit takes (`secretsprovider.MaxSecretSize`): a larger file is hardly a secret, and may have no end.
 const SECRET_MAX_BYTES: u64 = 500 * 1024;
 
-fn read_secret(path: &str) -> std::io::Result<Vec<u8>> {
+fn read_at_most(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(SECRET_MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > SECRET_MAX_BYTES {
-        return Err(std::io::Error::other(format!("larger than {} KiB", SECRET_MAX_BYTES >> 10)));
+    std::fs::File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(std::io::Error::other(format!("larger than {} KiB", most >> 10)));
     }
     Ok(bytes)
 }
@@ -358,6 +498,27 @@ mod tests {
             assert!(super::secret(bad).is_err(), "{bad}");
         }
         assert!(secrets(&[word.clone(), word]).is_err(), "twice");
+    }
+
+    #[test]
+    fn how_git_contexts_are_cloned() {
+        let words = ["branch=main,depth=3", "single-branch=true", "recurse-submodules=1", "insecure-skip-tls=t"];
+        let (clone, skip_verify) = clone_settings(&words.map(str::to_owned)).expect("valid");
+        assert_eq!((clone.branch.as_deref(), clone.depth), (Some("main"), Some(3)));
+        assert!(clone.single_branch && clone.submodules && skip_verify);
+        assert_eq!(clone_settings(&["depth=0".to_owned()]).expect("valid").0.depth, None);
+        for bad in ["colour=red", "branch", "depth=x", "depth=-1", "single-branch=perhaps"] {
+            let got = clone_settings(&[bad.to_owned()]);
+            assert!(got.is_err() || bad == "branch", "{bad}");
+        }
+        let user = |pairs: &[(&str, &str)]| {
+            let pairs: BTreeMap<&str, &str> = pairs.iter().copied().collect();
+            git_user(&|name| pairs.get(name).map(|value| (*value).to_owned()))
+        };
+        let owned = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
+        assert_eq!(user(&[("GIT_TOKEN", "t"), ("GIT_PASSWORD", "p")]), owned("t", ""));
+        assert_eq!(user(&[("GIT_USERNAME", "u"), ("GIT_PASSWORD", "p")]), owned("u", "p"));
+        assert_eq!(user(&[]), None);
     }
 
     #[test]

@@ -1,18 +1,19 @@
 //! Values to back-ends: the one place that picks implementations of the seams.
 
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use build::{BuildError, CacheRoot, NamedContext, OnFailure, Request, RootfsOutput};
-use context::{ContextError, Place, Sources};
+use context::{ContextError, GitScheme, Place, Sources, git};
 use net::Net;
 use oci::Reference;
 use registry::{Credentials, Registry, RegistrySettings};
 use sandbox::probe::Wanted;
-use sandbox::{Exit, Mount, Process, Sandbox, SandboxError, Stream};
+use sandbox::{Ended, Mount, Process, Sandbox, SandboxError, Server, Service, Stream};
 use store::{
     ArchiveExporter, ArchiveFormat, Destination, EntryName, Exporter, Image, LayoutExporter, LayoutSource, StoreError,
 };
@@ -174,7 +175,7 @@ impl Sandbox for NoSandbox {
         _: &[Mount],
         _: &mut dyn FnMut(Stream, &[u8]),
         _: &dyn Fn() -> bool,
-    ) -> Result<Exit, SandboxError> {
+    ) -> Result<Ended, SandboxError> {
         Err(SandboxError::NoBackend { reasons: self.reasons.clone() })
     }
 }
@@ -192,8 +193,10 @@ pub fn request(
     let net = Net::new(settings::network(typed, &destinations, &cancelled)?)
         .context("could not set up networking")
         .map_err(Failure::other(2))?;
-    let opened = open_context(typed, &net, work, &cancelled)?;
     let build_args = settings::build_args(&typed.input.build_arg);
+    let secrets = settings::secrets(&typed.input.secret)?;
+    let git = settings::git(&typed.input, &secrets, &build_args)?;
+    let opened = open_context(typed, &net, &git, work, &cancelled)?;
     let checks = settings::checks(&build_args)?;
     let dockerfile = dockerfile::parse_with_checks(&opened.dockerfile, checks)
         .map_err(|e| Failure::Dockerfile { error: Box::new(e), name: opened.name.clone() })?;
@@ -209,7 +212,7 @@ pub fn request(
     let notes = Arc::new(Notes::default());
     let on_failure = on_failure(typed, &registry, &shown, work, &notes)?;
     let request = Request {
-        contexts: named_contexts(typed, &registry, &net, work)?,
+        contexts: named_contexts(typed, &registry, &net, &git.settings, work)?,
         dockerfile,
         context: opened.context,
         images: Arc::new(registry.clone()),
@@ -222,7 +225,8 @@ pub fn request(
         build_args,
         labels: settings::pairs("--label", &typed.input.label)?,
         annotations: settings::pairs("--annotation", &typed.output.annotation)?.into_iter().collect(),
-        secrets: settings::secrets(&typed.input.secret)?,
+        secrets,
+        agents: agents(typed)?,
         exporters: outputs.exporters,
         rootfs_output: outputs.rootfs,
         on_failure,
@@ -262,6 +266,22 @@ fn on_failure(
             Arc::new(on_failure::Push { exporter, reference, notes })
         }
     }))
+}
+
+/// What answers a step at the socket of an agent.
+struct AgentService(ssh::Agent);
+
+impl Service for AgentService {
+    fn serve(&self, connection: &UnixStream) {
+        // What goes wrong ends this connection, and is for the step's client to tell.
+        let _ = self.0.serve(connection);
+    }
+}
+
+fn agents(typed: &Build) -> Result<BTreeMap<String, Server>, Failure> {
+    let own = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let agents = settings::agents(&typed.input.ssh, own.as_deref())?;
+    Ok(agents.into_iter().map(|(id, agent)| (id, Server(Arc::new(AgentService(agent))))).collect())
 }
 
 fn processors() -> usize {
@@ -488,15 +508,38 @@ struct Opened {
 }
 
 /// The build context and the Dockerfile in or beside it.
-fn open_context(typed: &Build, net: &Net, work: &WorkDir, cancelled: &Arc<AtomicBool>) -> Result<Opened, Failure> {
+fn open_context(
+    typed: &Build,
+    net: &Net,
+    git: &settings::Git,
+    work: &WorkDir,
+    cancelled: &Arc<AtomicBool>,
+) -> Result<Opened, Failure> {
     let input = &typed.input;
     if typed.positional_context.is_some() && input.context.is_some() {
         return Err(Failure::usage("the context is given twice: as --context and by itself"));
     }
     let spec = typed.positional_context.as_deref().or(input.context.as_deref()).unwrap_or(".");
-    let mut sources = Sources { stdin: Some(Box::new(signals::Stdin::new(cancelled))), net, work: work.path() };
+    // Kaniko's flag, and what it means by `git://`.
+    let scheme = if input.context.is_some() { settings::git_scheme() } else { GitScheme::Protocol };
+    let place = Place::parse(spec, scheme).map_err(|error| context_failure(error.into()))?;
+    let unverified = match &place {
+        Place::KanikoGit(found) if git.skip_verify => Some(without_verification(net, &found.remote.host_and_port())?),
+        _ => None,
+    };
+    if !input.git.is_empty() && !matches!(place, Place::KanikoGit(_)) {
+        let message = "--git says how `--context=git://…` is cloned, and the context is none";
+        let hint = Some("in other addresses stand `#REF:DIR` and `?submodules=false`".to_owned());
+        return Err(Failure::Usage { message: message.to_owned(), hint });
+    }
+    let mut sources = Sources {
+        stdin: Some(Box::new(signals::Stdin::new(cancelled))),
+        net: unverified.as_ref().unwrap_or(net),
+        git: &git.settings,
+        work: work.path(),
+    };
     let mut try_open = || -> anyhow::Result<Opened> {
-        let opened = context::open(&Place::parse(spec)?, &mut sources)?;
+        let opened = context::open(&place, &mut sources)?;
         let opened = match &input.context_sub_path {
             Some(sub) => below(opened, sub)?,
             None => opened,
@@ -508,8 +551,16 @@ fn open_context(typed: &Build, net: &Net, work: &WorkDir, cancelled: &Arc<Atomic
     try_open().map_err(context_failure)
 }
 
+/// The same network, with any certificate of `host` accepted.
+fn without_verification(net: &Net, host: &str) -> Result<Net, Failure> {
+    let mut settings = net.settings().clone();
+    settings.skip_verify.push(host.to_owned());
+    Net::new(settings).context("could not set up networking").map_err(Failure::other(2))
+}
+
 fn context_failure(error: anyhow::Error) -> Failure {
     let (code, hint) = match error.downcast_ref() {
+        Some(ContextError::Git(error)) => (3, error.hint.clone()),
         Some(ContextError::Unsupported { .. }) => (2, None),
         Some(ContextError::NoDockerfile { suggestion: Some(near), .. }) => {
             (3, Some(format!("there is `{}`; name it with --file", near.display())))
@@ -527,13 +578,19 @@ fn below(opened: context::Opened, sub: &Path) -> anyhow::Result<context::Opened>
     Ok(context::Opened { tree: Arc::new(tree), ..opened })
 }
 
-/// `--build-context NAME=…`: a directory, `docker-image://REF`, `oci-layout://DIR[:TAG][@DIGEST]`.
+/// `--build-context NAME=…`: a directory, `docker-image://REF`, `oci-layout://DIR[:TAG][@DIGEST]`, a tar or repository by its
+/// address.
 fn named_contexts(
     typed: &Build,
     registry: &Registry,
     net: &Net,
+    git: &git::Settings,
     work: &WorkDir,
 ) -> Result<BTreeMap<String, NamedContext>, Failure> {
+    // BuildKit keeps `.git` of a named context only when its address says so, and its times are those of the checkout; kaniko's
+    // variables are for the one context that it knows.
+    let auth = git::Auth { user: None, ..git.auth.clone() };
+    let git = git::Settings { auth, ..git::Settings::default() };
     let mut contexts = BTreeMap::new();
     for word in &typed.input.build_context {
         let (name, spec) = pair("--build-context", word)?;
@@ -541,6 +598,18 @@ fn named_contexts(
             error: error.context(format!("named context `{name}`")),
             code: 3,
             hint: None,
+        };
+        // The hint is in the error, which gets a line before it.
+        let fetched = |error: ContextError| {
+            let hint = match &error {
+                ContextError::Git(error) => error.hint.clone(),
+                _ => None,
+            };
+            Failure::Other {
+                error: anyhow::Error::new(error).context(format!("named context `{name}`")),
+                code: 3,
+                hint,
+            }
         };
         let context = if let Some(image) = spec.strip_prefix("docker-image://") {
             let reference = Reference::parse(image).map_err(|e| failed(e.into()))?;
@@ -551,14 +620,14 @@ fn named_contexts(
                 Reference::parse(name).or_else(|_| Reference::parse("layout")).map_err(|e| failed(e.into()))?;
             NamedContext::Image { source: Arc::new(source), reference }
         } else {
-            let mut sources = Sources { stdin: None, net, work: work.path() };
-            let place = Place::parse(spec).map_err(|e| failed(e.into()))?;
+            let mut sources = Sources { stdin: None, net, git: &git, work: work.path() };
+            let place = Place::parse(spec, GitScheme::Protocol).map_err(|e| failed(e.into()))?;
             let opened = match place {
                 Place::Directory(path) => context::open_dir(&path, None),
                 place => context::open(&place, &mut sources)
                     .map(|o| context::Context { tree: o.tree, ignore: Default::default() }),
             };
-            NamedContext::Directory(opened.map_err(|e| failed(e.into()))?)
+            NamedContext::Directory(opened.map_err(fetched)?)
         };
         contexts.insert(name.to_ascii_lowercase(), context);
     }

@@ -7,6 +7,7 @@
 mod directory;
 mod dockerfile;
 mod fetch;
+pub mod git;
 mod ignore;
 mod place;
 mod tar;
@@ -18,7 +19,7 @@ pub use self::directory::open_dir;
 pub use self::dockerfile::{DOCKERFILE_MAX_BYTES, Dockerfile, read_dockerfile};
 pub use self::fetch::{Fetch, Fetched, display_url, fetch, fetch_url};
 pub use self::ignore::Ignore;
-pub use self::place::Place;
+pub use self::place::{GitScheme, Place};
 pub use self::tar::open_tar;
 
 use std::error::Error;
@@ -66,6 +67,8 @@ pub enum ContextError {
     #[error("could not fetch `{url}`: {reason}")]
     Fetch { url: String, reason: String },
     #[error(transparent)]
+    Git(#[from] Box<git::GitError>),
+    #[error(transparent)]
     Rootfs(#[from] rootfs::RootfsError),
 }
 
@@ -74,6 +77,8 @@ pub struct Sources<'a> {
     /// Standard input; none when something else reads it.
     pub stdin: Option<Box<dyn Read + Send + 'a>>,
     pub net: &'a Net,
+    /// How repositories are fetched.
+    pub git: &'a git::Settings,
     /// An existing directory for what is downloaded and unpacked. Whoever made it removes it.
     pub work: &'a Path,
 }
@@ -118,7 +123,14 @@ pub fn open(place: &Place, sources: &mut Sources<'_>) -> Result<Opened, ContextE
             let _ = std::fs::remove_file(&fetched.path);
             context
         }
+        Place::Git(found) => open_git(&sources.git.checkout(found), sources),
+        Place::KanikoGit(found) => open_git(&sources.git.clone_of(found)?, sources),
     }
+}
+
+fn open_git(wanted: &git::Checkout, sources: &Sources<'_>) -> Result<Opened, ContextError> {
+    let done = git::check_out(sources.net, &sources.git.auth, wanted, sources.work)?;
+    Ok(Opened { tree: done.tree, dockerfile: None, local: false })
 }
 
 impl Opened {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::ContextError;
+use crate::git::address::{GitRef, KanikoRef};
 
 /// Hosts of Azure's public, Chinese, US government and German clouds, as kaniko knows them.
 const AZURE_SUFFIXES: [&str; 4] =
@@ -17,17 +18,44 @@ pub enum Place {
     Stdin,
     /// A tar, or a Dockerfile.
     Http(String),
+    Git(Box<GitRef>),
+    /// `git://…` as kaniko means it.
+    KanikoGit(Box<KanikoRef>),
+}
+
+/// What `git://` means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GitScheme {
+    /// Git's own protocol, as docker has it.
+    Protocol,
+    /// HTTPS, as kaniko has it.
+    Https,
+    /// HTTP, as kaniko has it with `GIT_PULL_METHOD=http`.
+    Http,
 }
 
 impl Place {
-    /// Reads `PATH`, `dir://PATH`, `tar://PATH`, `tar://stdin`, `-` and `http(s)://…`.
+    /// Reads `PATH`, `dir://PATH`, `tar://PATH`, `tar://stdin`, `-`, `http(s)://…` and what names a git repository.
     ///
     /// # Errors
-    /// [`ContextError::Unsupported`] for git repositories, `s3://`, `gs://` and Azure Blob Storage, [`ContextError::Invalid`] for
-    /// an unknown scheme or an empty text.
-    pub fn parse(text: &str) -> Result<Place, ContextError> {
+    /// [`ContextError::Unsupported`] for `s3://`, `gs://` and Azure Blob Storage, [`ContextError::Invalid`] for an unknown scheme,
+    /// an empty text, and a repository that is spelt wrongly.
+    pub fn parse(text: &str, scheme: GitScheme) -> Result<Place, ContextError> {
         if text == "-" {
             return Ok(Place::Stdin);
+        }
+        if scheme != GitScheme::Protocol && text.starts_with("git://") {
+            let found = KanikoRef::parse(text, scheme == GitScheme::Http);
+            return found
+                .map(|found| Place::KanikoGit(Box::new(found)))
+                .or_else(|reason| invalid(&shown(text), &reason));
+        }
+        match GitRef::parse(text) {
+            // A directory of that name is meant first (BuildKit `IndistinguishableFromLocal`).
+            Ok(Some(_)) if !text.contains("://") && Path::new(text).is_dir() => {}
+            Ok(Some(found)) => return Ok(Place::Git(Box::new(found))),
+            Ok(None) => {}
+            Err(reason) => return invalid(&shown(text), &reason),
         }
         if let Some(what) = unsupported(text) {
             return Err(ContextError::Unsupported { what: format!("{what} `{}`", crate::fetch::display_url(text)) });
@@ -41,7 +69,7 @@ impl Place {
             Some(("http" | "https", rest)) if !rest.is_empty() => Ok(Place::Http(text.to_owned())),
             Some(("dir" | "file" | "tar" | "http" | "https", _)) => invalid(text, "nothing after `://`"),
             Some(_) if Path::new(text).is_dir() => Ok(Place::Directory(PathBuf::from(text))),
-            Some(_) => invalid(text, "unknown scheme; known are dir, tar, http and https"),
+            Some(_) => invalid(&shown(text), "unknown scheme; known are dir, tar, git, ssh, http and https"),
         }
     }
 }
@@ -57,20 +85,13 @@ fn unsupported(text: &str) -> Option<&'static str> {
         Some("s3") => Some("S3 context"),
         Some("gs") => Some("Google Cloud Storage context"),
         _ if is_azure(text) => Some("Azure Blob Storage context"),
-        _ if is_git(text, scheme) => Some("git context"),
         _ => None,
     }
 }
 
-fn is_git(text: &str, scheme: Option<&str>) -> bool {
-    let before_fragment = text.split(['#', '?']).next().unwrap_or(text);
-    match scheme {
-        Some("git" | "ssh") => true,
-        Some("http" | "https") => before_fragment.trim_end_matches('/').ends_with(".git"),
-        Some(_) => false,
-        // A directory of that name is meant first (BuildKit `IndistinguishableFromLocal`).
-        None => (text.starts_with("git@") || text.starts_with("github.com/")) && !Path::new(text).is_dir(),
-    }
+/// Without what may be secret.
+fn shown(text: &str) -> String {
+    crate::fetch::display_url(text)
 }
 
 /// An address with a signature of its own (`sig=`) needs no account key and is fetched like any other.
@@ -102,29 +123,48 @@ mod tests {
             ),
         ];
         for (text, place) in table {
-            assert_eq!(Place::parse(text).unwrap(), place, "{text}");
+            assert_eq!(Place::parse(text, GitScheme::Protocol).unwrap(), place, "{text}");
+        }
+    }
+
+    #[test]
+    fn repositories() {
+        use GitScheme::{Http, Https, Protocol};
+        let table = [
+            ("git://github.com/a/b#main:sub", Protocol, "git://github.com/a/b main sub"),
+            ("git://github.com/a/b#main", Https, "kaniko https://github.com/a/b main"),
+            ("git://h/a/b", Http, "kaniko http://h/a/b "),
+            ("https://github.com/a/b.git#main:sub", Https, "https://github.com/a/b.git main sub"),
+            ("git@github.com:a/b", Protocol, "git@github.com:a/b  "),
+            ("github.com/a/b", Protocol, "https://github.com/a/b  "),
+        ];
+        for (text, scheme, expected) in table {
+            let got = match Place::parse(text, scheme).unwrap() {
+                Place::Git(found) => format!("{} {} {}", found.remote, found.reference, found.subdir),
+                Place::KanikoGit(found) => format!("kaniko {} {}", found.remote, found.reference),
+                other => format!("{other:?}"),
+            };
+            assert_eq!(got, expected, "{text}");
         }
     }
 
     #[test]
     fn places_that_cannot_be_used_are_named() {
         let table = [
-            ("git://github.com/a/b", "not supported yet: git context"),
-            ("https://github.com/a/b.git#main:sub", "not supported yet: git context"),
-            ("git@github.com:a/b", "not supported yet: git context"),
-            ("github.com/a/b", "not supported yet: git context"),
             ("s3://bucket/x.tgz", "not supported yet: S3 context"),
             ("gs://bucket/x.tgz", "not supported yet: Google Cloud Storage context"),
             ("https://a.blob.core.windows.net/c/x.tgz", "not supported yet: Azure Blob Storage context"),
             ("ftp://x/y", "unknown scheme"),
+            ("https://h/a.git?colour=red", "unexpected query `colour`"),
+            ("git://h/a#b:c", "kaniko's form has no subdirectory"),
             ("dir://", "nothing after"),
             ("", "no directory given"),
         ];
         for (text, message) in table {
-            let error = Place::parse(text).unwrap_err().to_string();
+            let error = Place::parse(text, GitScheme::Https).unwrap_err().to_string();
             assert!(error.contains(message), "{text}: {error}");
         }
-        let secret = Place::parse("https://user:secret@h/a.git").unwrap_err().to_string();
+        let secret = Place::parse("https://user:secret@h/a.git?x=y", GitScheme::Https).unwrap_err().to_string();
         assert!(!secret.contains("secret"), "{secret}");
     }
 }

@@ -40,7 +40,7 @@ fn load(
 ) -> Result<(Context, Dockerfile), ContextError> {
     let (net, work) = (net(), room.join("work"));
     let stdin = stdin.map(|bytes| Box::new(bytes) as Box<dyn Read + Send>);
-    let mut sources = Sources { stdin, net: &net, work: &work };
+    let mut sources = Sources { stdin, net: &net, git: &git::Settings::default(), work: &work };
     let opened = open(place, &mut sources)?;
     let dockerfile = read_dockerfile(given, &opened, &mut sources)?;
     Ok((opened.with_ignore_file(&dockerfile)?, dockerfile))

@@ -152,7 +152,7 @@ pub struct Heredoc {
     pub raw: Option<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Healthcheck {
     /// None: `HEALTHCHECK NONE`.
     pub command: Option<Command>,

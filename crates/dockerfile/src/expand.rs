@@ -387,12 +387,12 @@ impl<'a> Lexer<'a> {
         }
         let pattern = self.argument('/', true, "syntax error: missing `/` in `${}`")?;
         let replacement = self.argument('}', true, MISSING_BRACE)?;
-        let Some(value) = self.value(name)? else {
-            return Ok(match self.mode.keep_unset {
-                true => format!("${{{name}/{pattern}/{replacement}}}"),
-                false => String::new(),
-            });
-        };
+        let value = self.value(name)?;
+        if value.is_none() && self.mode.keep_unset {
+            return Ok(format!("${{{name}/{pattern}/{replacement}}}"));
+        }
+        // What is unset is empty, and a pattern such as `*` fits that too.
+        let value = value.unwrap_or_default();
         let result = pattern::replace(&pattern, &value, &replacement, all, &mut self.steps, MAX_OUTPUT_BYTES)?;
         self.count(result.len())?;
         Ok(result)

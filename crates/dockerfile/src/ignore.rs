@@ -148,9 +148,11 @@ impl Pattern {
         }
         let cleaned = clean(text);
         let cleaned = match cleaned.strip_prefix('/') {
-            Some(rest) if from_root && !rest.is_empty() => rest,
-            _ => &cleaned,
+            // Cleaned once more, blanks at the end included, as the matcher does with what the reader of the file gives it.
+            Some(rest) if from_root && !rest.is_empty() => clean(rest.trim()),
+            _ => clean(cleaned.trim()),
         };
+        let cleaned = cleaned.as_str();
         glob::Glob::new(cleaned.as_bytes()).map_err(|_| refused())?;
         let matcher = Matcher::new(cleaned).ok_or_else(refused)?;
         Ok(Some(Pattern { line, text: written.to_owned(), negated, matcher }))

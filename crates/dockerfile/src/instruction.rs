@@ -397,14 +397,19 @@ impl<'l> Statement<'l> {
                 return Err(Diagnostic::error(message, self.line.span(kind.at.clone())));
             }
         };
-        Ok(Healthcheck {
+        let check = Healthcheck {
             command,
             interval: interval(flags, "interval")?,
             timeout: interval(flags, "timeout")?,
             start_period: interval(flags, "start-period")?,
             start_interval: interval(flags, "start-interval")?,
             retries: retries(flags)?,
-        })
+        };
+        match check.command {
+            Some(_) => Ok(check),
+            // Without a check there is nothing to time (BuildKit `parseHealthcheck`).
+            None => Ok(Healthcheck::default()),
+        }
     }
 
     fn onbuild(&self, heredocs: &[Heredoc]) -> Result<Onbuild, Diagnostic> {

@@ -328,6 +328,9 @@ impl Draft {
             "secret" => self.check_secret(),
             "ssh" if self.source.is_some() => Err("an ssh mount takes no `source`".to_owned()),
             "ssh" => Ok(()),
+            "tmpfs" if self.source.as_ref().is_some_and(|source| !is_root(&source.text)) => {
+                Err("a tmpfs mount takes no `source`: there is nothing in it".to_owned())
+            }
             _ => self.check_target(kind),
         }
     }
@@ -350,10 +353,17 @@ impl Draft {
         let Some(target) = self.target.as_ref().filter(|target| !target.text.is_empty()) else {
             return Err(format!("a {kind} mount needs a `target`"));
         };
-        let is_root =
-            target.text.starts_with('/') && target.text.split('/').all(|part| matches!(part, "" | "." | ".."));
-        if is_root { Err("the `target` of a mount cannot be `/`".to_owned()) } else { Ok(()) }
+        if target.text.starts_with('/') && is_root(&target.text) {
+            Err("the `target` of a mount cannot be `/`".to_owned())
+        } else {
+            Ok(())
+        }
     }
+}
+
+/// Whether a path names nothing below where it starts.
+fn is_root(path: &str) -> bool {
+    path.split('/').all(|part| matches!(part, "" | "." | ".."))
 }
 
 /// The value that a keyword means, in any case.

@@ -136,6 +136,7 @@ const WORDS: &[Row] = &[
     ("${X//$U/z}", Ok("zxzxzyzyz")),
     ("${X///}", Ok("xxyy")),
     ("${U//a/b}${EMPTY/a/b}", Ok("")),
+    ("${U/*/a}${EMPTY//*/b}${U//?/c}", Ok("ab")),
     ("${X//ww}", Err("missing `/`")),
     ("${X//y/$PWD}", Ok("xx/home/home")),
     ("${X//yy/$NAME$NAME}", Ok("xxgrößegröße")),

@@ -103,6 +103,7 @@ const CASES: &[(&str, usize, &str, &str)] = &[
     ("FROM a\nRUN --mount=type=cache,target=/a,sharing=lock x", 2, "unknown `sharing` of a mount `lock`", "did you mean locked?"),
     ("FROM a\nRUN --mount=target=/a,sharing=locked x", 2, "mount option `sharing` is not for mounts of type `bind`", ""),
     ("FROM a\nRUN --mount=type=cache,target=/a,size=1 x", 2, "mount option `size` is not for mounts of type `cache`", ""),
+    ("FROM a\nRUN --mount=type=tmpfs,target=/a,source=/b x", 2, "a tmpfs mount takes no `source`: there is nothing in it", ""),
     ("FROM a\nRUN --mount=type=tmpfs,target=/a,size=big x", 2, "invalid value `big` of mount option `size`", ""),
     ("FROM a\nRUN --mount=type=cache,target=/a,required x", 2, "mount option `required` is not for mounts of type `cache`", ""),
     ("FROM a\nRUN --mount=type=secret x", 2, "a secret mount needs an `id` or a `target`", ""),

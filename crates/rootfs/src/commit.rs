@@ -3,8 +3,10 @@
 mod record;
 mod upper;
 mod walk;
+mod written;
 
 pub use upper::commit_upper;
+pub use written::Written;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -42,6 +44,8 @@ pub struct CommitOptions {
     /// Paths (relative) that are left out with everything below. What an earlier record has of them stays recorded, so that
     /// leaving them out is no deletion.
     pub ignore: Vec<PathBuf>,
+    /// Where changes can be. None: anywhere, all is compared.
+    pub written: Option<Written>,
 }
 
 impl CommitOptions {
@@ -78,7 +82,8 @@ pub fn snapshot(tree: &Tree, record: &Path) -> Result<Snapshot, RootfsError> {
 /// owner, device number or kind differ; when only its inode or change time do, and what was in it is remembered
 /// ([`Tree::remember_contents`]), its content and capabilities decide, as with [`commit_upper`]; else it counts as changed, too.
 /// A directory does when its mode or owner differ or something below it changed. The root itself is never an entry, sockets are left out, and of extended attributes the layer has
-/// `security.capability` (BuildKit). The same tree gives the same bytes.
+/// `security.capability` (BuildKit). The same tree gives the same bytes. With [`CommitOptions::written`] other directories are
+/// taken to be as the record has them, with all that is in them.
 ///
 /// # Errors
 /// [`RootfsError::WhiteoutName`] for a file that a layer cannot hold, [`RootfsError::Write`] when `layer` fails,

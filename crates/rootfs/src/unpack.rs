@@ -139,6 +139,10 @@ impl<'t> Unpacker<'t> {
             }
         }
         self.restore_times()?;
+        // What follows the end of an archive is nobody's affair: a signature, or what a pipe left.
+        if self.rules.is_archive {
+            return Ok(self.done);
+        }
         // Whoever hashes the stream needs all of it; padding after the end is small.
         if !reader.drain(self.rules.limits.size_bytes).map_err(tar_error)? {
             return Err(RootfsError::TooLarge { limit_bytes: self.rules.limits.size_bytes });

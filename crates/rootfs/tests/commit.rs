@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::{Timespec, Timestamps};
-use zuwai_rootfs::commit::{CommitOptions, Snapshot, clone_tree, commit, snapshot};
+use zuwai_rootfs::commit::{CommitOptions, Snapshot, Written, clone_tree, commit, snapshot};
 use zuwai_rootfs::unpack::{Limits, unpack};
 use zuwai_rootfs::{FileKind, RootfsError, Tree};
 
@@ -372,6 +372,34 @@ fn ignored_paths_are_neither_new_nor_gone() {
     let mut layer = Vec::new();
     commit(&stage.tree, Some(&after), &stage.record("two"), &CommitOptions::default(), &mut layer).unwrap();
     assert_eq!(list(&layer), "d/ d/x .wh.f proc/ proc/1");
+}
+
+#[test]
+fn where_nothing_is_said_to_be_written_nobody_looks() {
+    let stage = Stage::new();
+    let before = stage.snapshot();
+    let mut written = Written::default();
+    for directory in [stage.at(""), stage.at("d")] {
+        written.add(fs::metadata(directory).unwrap().ino());
+    }
+    for name in ["f", "d/x", "d/sub/x"] {
+        fs::write(stage.at(name), "new").unwrap();
+    }
+    let layer = |name: &str, before: &Snapshot, options: &CommitOptions| {
+        let mut layer = Vec::new();
+        let (after, _) = commit(&stage.tree, Some(before), &stage.record(name), options, &mut layer).unwrap();
+        (list(&layer), after)
+    };
+    let said = CommitOptions { written: Some(written.clone()), ..CommitOptions::default() };
+    let (names, after) = layer("one", &before, &said);
+    assert_eq!(names, "d/ d/x f");
+    // The record has kept what was there, so that a look everywhere finds it.
+    assert_eq!(layer("two", &after, &CommitOptions::default()).0, "d/ d/sub/ d/sub/x");
+    // Another directory of the same name is not the one that was recorded, and one with another mode is written.
+    fs::rename(stage.at("d/sub"), stage.at("d/old")).unwrap();
+    fs::create_dir(stage.at("d/sub")).unwrap();
+    fs::write(stage.at("d/sub/y"), "").unwrap();
+    assert!(layer("three", &after, &said).0.contains("d/sub/y"));
 }
 
 #[test]

@@ -490,6 +490,7 @@ fn archives_are_recognized_by_their_content() {
             $packer < t.tar > whole.$packer; { $packer < 1; $packer < 2; } > two.$packer
         done
         head -c 30 whole.gzip > broken.gzip
+        { cat whole.gzip; echo signature; } > longer.gzip
         : > empty; echo text > t.text; echo text | gzip > text.gz; head -c 1024 /dev/zero > zeros
     ";
     run(Command::new("sh").args(["-euc", script]).current_dir(outer.path()));
@@ -507,6 +508,11 @@ fn archives_are_recognized_by_their_content() {
         }
     }
     assert!(content("plain.txt").as_deref() == Some(&plain));
+    // What follows is not looked at.
+    let place = Place::new();
+    let mut archive = open_archive(std::fs::File::open(outer.path().join("longer.gzip")).unwrap()).unwrap().unwrap();
+    extract(&mut archive, &place.tree, Path::new("d"), None).unwrap();
+    assert!(place.tree.stat(Path::new("d/a")).unwrap().is_some());
     for name in ["empty", "t.text", "text.gz", "zeros", "broken.gzip"] {
         assert!(content(name).is_none(), "{name}");
     }

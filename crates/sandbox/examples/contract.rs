@@ -81,7 +81,7 @@ fn run(backend: &str, work: &Path, rootfs: &Path, program: &[&str]) -> ExitCode 
     let ran = probe::enter(backend, work)
         .and_then(|sandbox| sandbox.run(&open(work, rootfs)?, &process, &[], &mut output, &|| false));
     match ran {
-        Ok(exit) => println!("{exit:?}"),
+        Ok(outcome) => println!("{:?}", outcome.exit),
         Err(error) => {
             println!("{error}: {:?}", std::error::Error::source(&error));
             return ExitCode::FAILURE;

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 
 use crate::helper::{Helper, Place, Spec};
 use crate::notify::{Answer, Call, Listener, Supervisor};
-use crate::{Exit, Mount, Network, Process, Sandbox, SandboxError, Stream};
+use crate::{Ended, Mount, Network, Process, Sandbox, SandboxError, Stream};
 
 pub mod abi;
 mod caller;
@@ -47,6 +47,7 @@ mod sockets;
 mod stub;
 mod tasks;
 mod works;
+mod written;
 
 use caller::{Caller, Reply};
 use calls::Forms;
@@ -107,17 +108,18 @@ impl Sandbox for Emulate {
         mounts: &[Mount],
         output: &mut dyn FnMut(Stream, &[u8]),
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Exit, SandboxError> {
+    ) -> Result<Ended, SandboxError> {
         let scratch = self.scratch()?;
         let world = World::new(rootfs, process, &scratch.0)?;
         let stubs = mounts::stubs(rootfs, mounts)?;
         let spec = Spec { process: process.clone(), place: Place::Emulated { pass: world.pass } };
         let result = mounts::arrange(&world, rootfs, process, mounts, &scratch.0)
-            .and_then(|()| Helper::start()?.run(&spec, Some(&world), output, cancelled));
+            .and_then(|_sockets| Helper::start()?.run(&spec, Some(&world), output, cancelled));
+        let written = world.written.take();
         drop(world);
         let removed = crate::stubs::remove(rootfs.path(), &stubs);
         let exit = result?;
-        removed.map(|()| exit)
+        removed.map(|()| Ended { exit, written })
     }
 }
 
@@ -133,6 +135,7 @@ pub struct World {
     network: bool,
     pass: exec::Pass,
     began: links::Began,
+    written: written::Log,
     /// Numbers of the terminals that the step has made.
     terminals: Mutex<BTreeSet<u32>>,
     sockets: Arc<sockets::Sockets>,
@@ -165,6 +168,7 @@ impl World {
             network,
             pass: random().map_err(failed)?,
             began: links::Began::now(),
+            written: written::Log::default(),
             terminals: Mutex::default(),
             sockets: Arc::default(),
             waiting: Mutex::default(),

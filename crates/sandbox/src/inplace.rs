@@ -21,7 +21,8 @@ use rustix::fs::FlockOperation;
 use crate::helper::{Helper, Place, Spec};
 use crate::log::Log;
 use crate::notify::Supervisor;
-use crate::{Exit, Mount, MountSource, Network, Process, Sandbox, SandboxError, Stream, files};
+use crate::sockets::Sockets;
+use crate::{Ended, Mount, MountSource, Network, Process, Sandbox, SandboxError, Stream, files};
 
 pub mod host;
 pub mod lacks;
@@ -130,7 +131,7 @@ impl Sandbox for InPlace {
         mounts: &[Mount],
         output: &mut dyn FnMut(Stream, &[u8]),
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Exit, SandboxError> {
+    ) -> Result<Ended, SandboxError> {
         if process.network == Network::None {
             return Err(SandboxError::Unsupported { backend: "inplace", what: "a RUN without network".into() });
         }
@@ -148,18 +149,20 @@ impl Sandbox for InPlace {
         }
         let mounts = with_network_files(process, mounts);
         let covered = covered_files(rootfs, &mounts)?;
-        let mounted = Mounted::put(rootfs, &self.state.path, &mounts)?;
+        let mut sockets = Sockets::default();
+        let mounted = Mounted::put(rootfs, &self.state.path, &mounts, &mut sockets)?;
         let swap = Swap::put_in(rootfs, &stage, &self.state.path, &self.keep, mounted)?;
         let log = self.log(rootfs, process)?;
         let spec = Spec { process: process.clone(), place: Place::Here { logged: log.is_some() } };
         let result = helper.run(&spec, log.as_ref().map(|log| log as &dyn Supervisor), output, cancelled);
+        drop(sockets);
         let lost = swap.left_in_mounts();
         swap.take_out()?;
         for (path, before) in &covered {
             rootfs.moved_back(path, before)?;
         }
         let exit = result?;
-        lost.map_or(Ok(exit), Err)
+        lost.map_or(Ok(exit.into()), Err)
     }
 }
 

@@ -6,12 +6,14 @@
 #[doc(hidden)]
 pub use emulate::rehearse;
 pub use overlay::Overlay;
+pub use sockets::{Server, Service};
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rootfs::commit::Written;
 use rootfs::{RootfsError, Tree};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +28,7 @@ pub mod namespace;
 mod notify;
 mod overlay;
 pub mod probe;
+mod sockets;
 mod start;
 mod stubs;
 mod sys;
@@ -94,13 +97,39 @@ pub enum MountSource {
         uid: u32,
         gid: u32,
     },
+    /// A socket (SOCK_STREAM) at which the builder answers while the step runs. No helper is told of it: a back-end puts
+    /// something else in its place before.
+    #[serde(skip)]
+    Socket {
+        server: Server,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
 }
+
+/// Mode of a tmpfs where no directory was before: the kernel's own.
+const NEW_TMPFS_MODE: u32 = 0o1777;
 
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Exit {
     Code(i32),
     Signal(i32),
+}
+
+/// A process that has ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    pub exit: Exit,
+    /// Where in the rootfs it can have changed something, from back-ends that see every change.
+    pub written: Option<Written>,
+}
+
+impl From<Exit> for Ended {
+    fn from(exit: Exit) -> Ended {
+        Ended { exit, written: None }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,7 +163,7 @@ pub trait Sandbox: Send + Sync {
         mounts: &[Mount],
         output: &mut dyn FnMut(Stream, &[u8]),
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Exit, SandboxError>;
+    ) -> Result<Ended, SandboxError>;
 }
 
 #[derive(Debug, thiserror::Error)]

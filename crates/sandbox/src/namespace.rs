@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::helper::{Helper, Place, Report, Spec};
 use crate::{
-    Exit, Mount, MountSource, Network, Overlay, Process, Sandbox, SandboxError, Stream, files, stubs, sys, wire,
+    Ended, Mount, MountSource, Network, Overlay, Process, Sandbox, SandboxError, Stream, files, sockets, stubs, sys,
+    wire,
 };
 
 mod arrange;
@@ -58,15 +59,16 @@ impl Sandbox for Namespace {
         mounts: &[Mount],
         output: &mut dyn FnMut(Stream, &[u8]),
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Exit, SandboxError> {
+    ) -> Result<Ended, SandboxError> {
         for mount in mounts {
             check(mount)?;
         }
         let targets = mounts.iter().map(|mount| mount.target.as_path());
         let stubs = stubs::missing(rootfs, targets.chain(files::TARGETS.iter().map(Path::new)))?;
+        let (mounts, _served) = sockets::bound(rootfs.path(), mounts)?;
         let inside = Inside {
             root: rootfs.path().to_owned(),
-            mounts: mounts.to_vec(),
+            mounts,
             resolv_conf: files::resolv_conf(),
             pid_namespace: self.fresh_proc,
         };
@@ -74,7 +76,7 @@ impl Sandbox for Namespace {
         let result = Helper::start().and_then(|helper| helper.run(&spec, None, output, cancelled));
         let removed = stubs::remove(rootfs.path(), &stubs);
         let exit = result?;
-        removed.map(|()| exit)
+        removed.map(|()| exit.into())
     }
 }
 

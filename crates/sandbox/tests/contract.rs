@@ -3,6 +3,8 @@
 
 #![expect(clippy::print_stderr, reason = "a test of its own: nobody else says what went wrong")]
 
+mod listing;
+
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -13,6 +15,9 @@ use zuwai_sandbox::probe;
 fn main() -> ExitCode {
     probe::dispatch_child();
     attack::dispatch();
+    if listing::listed("contract") {
+        return ExitCode::SUCCESS;
+    }
     let busybox = Path::new("/bin/busybox");
     if !busybox.exists() {
         eprintln!("SKIPPED: no `/bin/busybox` (Debian: busybox-static)");

@@ -2,6 +2,8 @@
 
 #![expect(clippy::print_stderr, reason = "a test of its own: nobody else says what went wrong")]
 
+mod listing;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -14,6 +16,9 @@ const KINDS: [(&str, &str); 2] = [("-m32", "i386"), ("-m64", "x86-64")];
 
 fn main() -> ExitCode {
     probe::dispatch_child();
+    if listing::listed("i386") {
+        return ExitCode::SUCCESS;
+    }
     let work = tempfile::tempdir().expect("a directory for the test");
     let busybox = Path::new("/bin/busybox");
     if !cfg!(target_arch = "x86_64") || !busybox.exists() {
@@ -48,7 +53,7 @@ fn check(sandbox: &dyn Sandbox, work: &Path, busybox: &Path, (option, name): (&s
     }
     let mut said = Vec::new();
     let mut output = |_, bytes: &[u8]| said.extend_from_slice(bytes);
-    let exit = sandbox.run(&tree, &process(), &[], &mut output, &|| false).expect("a run");
+    let exit = sandbox.run(&tree, &process(), &[], &mut output, &|| false).expect("a run").exit;
     let said = String::from_utf8_lossy(&said);
     let right = exit == Exit::Code(0) && said == "0 wrong\n";
     eprintln!("{} {name}: {exit:?} {said}", if right { "ok" } else { "WRONG" });

@@ -6,6 +6,8 @@ pub mod certificates;
 pub mod docker_registry;
 pub mod fake_registry;
 pub mod fixture;
+pub mod git_server;
 
 pub use docker_registry::DockerRegistry;
 pub use fake_registry::{FakeRegistry, Fault, Logged};
+pub use git_server::GitServer;

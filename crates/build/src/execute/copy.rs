@@ -4,12 +4,13 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use context::Ignore;
+use context::git::{self, Checkout};
 use rootfs::commit::{commit, snapshot};
-use rootfs::copy::{Archives, Copied, CopyError, CopyOptions};
+use rootfs::copy::{Archives, Copied, CopyError, CopyOptions, Everything};
 use rootfs::unpack::{Limits, unpack};
 use rootfs::{RootfsError, Tree};
 
-use super::Execution;
+use super::{Execution, Taken};
 use crate::plan::{Copy, CopySource, Step};
 use crate::{BuildError, Event, Place, user};
 
@@ -35,7 +36,7 @@ impl Execution<'_> {
             .map_err(|e| self.rootfs_error("could not record an empty rootfs", step, e))?;
         let owner = self.owner(tree, step, copy)?;
         self.copy(step, copy, owner, &own)?;
-        let spool = self.spool(step, |options, writer| {
+        let spool = self.spool(&self.no_layer(step), None, |options, writer| {
             commit(&own, Some(&empty), &self.new_file("record"), options, writer).map(|(_, committed)| committed)
         })?;
         let limits = Limits { size_bytes: u64::MAX, entries: u64::MAX };
@@ -54,28 +55,45 @@ impl Execution<'_> {
             parents: copy.parents,
             exclude: copy.exclude.clone(),
             archives: if copy.unpack_local { Archives::Unpack } else { Archives::Copy },
-            made_modified: self.request.source_date_epoch,
+            made_modified: self.plan.source_date_epoch,
         };
-        let path = |source: &CopySource| match source {
-            CopySource::Path(path) => Some(path.clone()),
-            CopySource::Heredoc(_) | CopySource::Url(_) => None,
-        };
-        let paths: Vec<String> = copy.sources.iter().filter_map(path).collect();
-        if !paths.is_empty() {
-            let copied = rootfs::copy::copy(&taken.tree, taken.filter(), &paths, to, &copy.destination, &options)
-                .map_err(|e| copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
-            if copied.overwritten > 0 {
-                let message = format!("several sources have one destination, the last one stays: {}", step.title);
-                self.request.observer.event(&Event::Warning { message });
+        // In the order of the instruction, and here-documents after all others (BuildKit `dispatchCopy`).
+        let (made, others): (Vec<_>, Vec<_>) =
+            copy.sources.iter().partition(|source| matches!(source, CopySource::Heredoc(_)));
+        for sources in others.chunk_by(|a, b| matches!((a, b), (CopySource::Path(_), CopySource::Path(_)))) {
+            let path = |source: &&CopySource| match source {
+                CopySource::Path(path) => Some(path.clone()),
+                CopySource::Heredoc(_) | CopySource::Url(_) | CopySource::Git { .. } => None,
+            };
+            let paths: Vec<String> = sources.iter().filter_map(path).collect();
+            if paths.is_empty() {
+                sources.iter().try_for_each(|source| self.copy_made(step, copy, source, to, &options).map(drop))?;
+            } else {
+                self.copy_paths(step, copy, &taken, &paths, to, &options)?;
             }
         }
-        for source in &copy.sources {
-            self.copy_made(step, copy, source, to, &options)?;
+        made.into_iter().try_for_each(|source| self.copy_made(step, copy, source, to, &options).map(drop))
+    }
+
+    fn copy_paths(
+        &self,
+        step: &Step,
+        copy: &Copy,
+        taken: &Taken,
+        paths: &[String],
+        to: &Tree,
+        options: &CopyOptions,
+    ) -> Result<(), BuildError> {
+        let copied = rootfs::copy::copy(&taken.tree, taken.filter(), paths, to, &copy.destination, options)
+            .map_err(|e| copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
+        if copied.overwritten > 0 {
+            let message = format!("several sources have one destination, the last one stays: {}", step.title);
+            self.request.observer.event(&Event::Warning { message });
         }
         Ok(())
     }
 
-    /// Here-documents and fetched files.
+    /// Here-documents, fetched files and repositories.
     fn copy_made(
         &self,
         step: &Step,
@@ -94,7 +112,29 @@ impl Execution<'_> {
                     .map_err(failed)
             }
             CopySource::Url(url) => self.copy_url(step, copy, url, to, options),
+            CopySource::Git { shown, checkout } => self.copy_git(step, copy, (shown, checkout), to, options),
         }
+    }
+
+    /// ADD of a git repository: the files of a commit, whatever the ignore file says.
+    fn copy_git(
+        &self,
+        step: &Step,
+        copy: &Copy,
+        (shown, checkout): (&str, &Checkout),
+        to: &Tree,
+        options: &CopyOptions,
+    ) -> Result<Copied, BuildError> {
+        let action = || format!("could not add `{shown}`");
+        let directory = tempfile::tempdir_in(&self.request.work).map_err(BuildError::io(action()))?;
+        let done = git::check_out(&self.request.net, &self.request.git_auth(), checkout, directory.path()).map_err(
+            |source| BuildError::Context { action: action(), place: Some(Place { span: step.span.clone() }), source },
+        )?;
+        // The files themselves were asked for, not what archives among them hold; there is no path for `--parents` to keep.
+        let options = CopyOptions { archives: Archives::Copy, parents: false, ..options.clone() };
+        let all = ["/".to_owned()];
+        rootfs::copy::copy(&done.tree, &Everything, &all, to, &copy.destination, &options)
+            .map_err(|e| copy_error(e, step, "the repository", None))
     }
 
     /// ADD of an address: a file of mode 0600 with the server's time, or what is in it with `--unpack`.

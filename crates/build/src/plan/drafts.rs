@@ -39,6 +39,8 @@ const KNOWN_IMAGES: [&str; 16] = [
 /// A stage before its base is known.
 pub(super) struct Draft {
     pub name: String,
+    /// `AS name` was written: `stage-N` is for showing alone.
+    pub is_named: bool,
     pub span: Span,
     pub base: DraftBase,
     pub platform: Option<Platform>,
@@ -208,7 +210,9 @@ impl<'a> Drafts<'a> {
         }
         let platform = from.platform.as_ref().map(|word| self.platform(word)).transpose()?;
         let name = from.name.as_ref().map_or_else(|| format!("stage-{index}"), |n| n.text.clone());
-        let named = from.name.as_ref().filter(|n| self.request.contexts.contains_key(&n.text));
+        // These two names never mean a context (BuildKit `namedContextFunc`).
+        let reserved = |name: &str| matches!(name, "scratch" | "context");
+        let named = from.name.as_ref().filter(|n| !reserved(&n.text) && self.request.contexts.contains_key(&n.text));
         let base = match named {
             Some(name) => DraftBase::Named(name.text.clone()),
             None => self.base(&image),
@@ -218,6 +222,7 @@ impl<'a> Drafts<'a> {
             own.iter().map(|i| Placed { instruction: i.clone(), trigger_of: None, sources: Vec::new() }).collect();
         Ok(Draft {
             name,
+            is_named: from.name.is_some(),
             span: from.span.clone(),
             base,
             platform,
@@ -250,7 +255,8 @@ impl<'a> Drafts<'a> {
 
     /// The last stage so far with this name, letter case ignored.
     fn stage_named(&self, name: &str) -> Option<usize> {
-        self.list.iter().rposition(|d| d.index.is_some() && d.name.eq_ignore_ascii_case(name))
+        let is_meant = |d: &Draft| d.index.is_some() && d.is_named && d.name.eq_ignore_ascii_case(name);
+        self.list.iter().rposition(is_meant)
     }
 
     /// A word of a FROM line.
@@ -336,11 +342,16 @@ impl<'a> Drafts<'a> {
         std::iter::once(first).chain(&self.request.more_targets).map(|wanted| self.target(wanted)).collect()
     }
 
+    /// A stage by its name; `#N` is the one of a number, which no name can be.
     fn target(&self, wanted: &str) -> Result<usize, BuildError> {
+        let number = wanted.strip_prefix('#').and_then(|number| number.parse().ok());
+        if let Some(number) = number.filter(|number| *number < self.list.len()) {
+            return Ok(number);
+        }
         self.stage_named(wanted).ok_or_else(|| {
             let message = format!("target stage `{wanted}` could not be found");
             let error = BuildError::Request { message, hint: None };
-            let names: Vec<&str> = self.list.iter().map(|d| d.name.as_str()).collect();
+            let names: Vec<&str> = self.list.iter().filter(|d| d.is_named).map(|d| d.name.as_str()).collect();
             match nearest(wanted, names.iter().copied()) {
                 Some(near) => error.with_hint(format!("did you mean `{near}`?")),
                 None => error.with_hint(format!("there are: {}", names.join(", "))),
@@ -363,7 +374,7 @@ impl<'a> Drafts<'a> {
         let outer = &placed.instruction.span;
         let words: Vec<Option<&Word>> = match &placed.instruction.kind {
             Kind::Copy(copy) => vec![copy.from.as_ref()],
-            Kind::Run(run) => run.mounts.iter().map(|m| m.from.as_ref()).collect(),
+            Kind::Run(run) => run.mounts.iter().map(|m| m.from.as_ref().filter(|w| !w.text.is_empty())).collect(),
             _ => return Ok(Vec::new()),
         };
         let by_number = matches!(placed.instruction.kind, Kind::Copy(_));
@@ -406,6 +417,7 @@ impl<'a> Drafts<'a> {
         }
         self.list.push(Draft {
             name: image.to_owned(),
+            is_named: false,
             span: span.clone(),
             base: DraftBase::Image(image.to_owned()),
             platform: None,
@@ -568,7 +580,7 @@ impl<'a> Drafts<'a> {
 
     /// The stage or the well-known image whose name is nearest to one that leads to nothing.
     fn near_base(&self, text: &str) -> Option<String> {
-        let stages = self.list.iter().filter(|draft| draft.index.is_some()).map(|draft| draft.name.as_str());
+        let stages = self.list.iter().filter(|draft| draft.is_named).map(|draft| draft.name.as_str());
         if let Some(stage) = nearest_name(text, stages) {
             return Some(format!("the stage `{stage}`"));
         }

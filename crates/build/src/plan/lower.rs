@@ -98,7 +98,10 @@ impl<'a> Lowering<'a> {
             };
         }
         self.finish_result(target);
-        let plan = Plan { stages: self.stages, target, also, unused: Vec::new(), warnings: Vec::new() };
+        let epoch = args::epoch(&self.request.dockerfile, self.scope)?;
+        let source_date_epoch = self.request.source_date_epoch.or(epoch);
+        let plan =
+            Plan { stages: self.stages, target, also, unused: Vec::new(), source_date_epoch, warnings: Vec::new() };
         Ok((plan, self.taken))
     }
 
@@ -126,7 +129,7 @@ impl<'a> Lowering<'a> {
         }
         let draft = &self.drafts[index];
         let target_platform = self.request.platform.clone().unwrap_or_else(Platform::host);
-        let mut platform = draft.platform.clone().unwrap_or(target_platform);
+        let mut platform = draft.platform.clone().unwrap_or_else(|| target_platform.clone());
         let (base, config, inherited) = match (&draft.resolved, &draft.base) {
             (Some(image), _) => {
                 let config = image.image.config.clone();
@@ -142,6 +145,10 @@ impl<'a> Lowering<'a> {
                 (Base::Directory(name.clone()), empty_config(&platform), Inherited::default())
             }
             (None, _) => {
+                // Nothing is of no platform, whatever FROM says (BuildKit `resolveReachableStages`).
+                if !draft.unknown {
+                    platform = target_platform;
+                }
                 let inherited = Inherited { unknown: draft.unknown, ..Inherited::default() };
                 (Base::Scratch, empty_config(&platform), inherited)
             }
@@ -197,6 +204,8 @@ impl<'a> Lowering<'a> {
                 let args = state.with_shell(command);
                 state.history(format!("CMD {}", quoted_list(&args)), true);
                 state.config.config.cmd = Some(args);
+                // As BuildKit writes it (`dispatchCmd`); nothing but Windows looks at it.
+                state.config.config.args_escaped = Some(true);
                 state.cmd_set = true;
                 Ok(())
             }
@@ -267,7 +276,7 @@ impl<'a> Lowering<'a> {
                 true => state.taken.globals.push(name.clone()),
                 false => state.taken.argument(name, value.as_deref(), &at.placed.instruction),
             }
-            if let Some(value) = &value {
+            if let Some(value) = value.as_ref().filter(|_| !args::is_for_builder(name)) {
                 state.env.set(name, value);
             }
             shown.push(value.as_ref().map_or_else(|| name.clone(), |v| format!("{name}={v}")));
@@ -303,21 +312,18 @@ impl<'a> Lowering<'a> {
         }
         let mut mounts = Vec::new();
         for (mount, source) in run.mounts.iter().zip(&at.placed.sources) {
-            if let dockerfile::MountKind::Ssh { id, required, .. } = &mount.kind {
-                let id = id.as_ref().map(|id| at.expand(state, id)).transpose()?;
-                state.taken.ssh(id.as_deref(), *required, whole);
-            }
-            mounts.push(self.mount(state, at, mount, source.as_ref())?);
+            let lowered = self.mount(state, at, mount, source.as_ref(), &mounts)?;
+            mounts.push(lowered);
         }
         mounts.iter().for_each(|mount| state.taken.mount(&mount.kind, whole));
         let (args, script) = state.command(run);
         state.history(format!("RUN {}", state.run_text(&args)), false);
         let mut env = state.env.clone();
+        // They win over ENV (BuildKit `solver/llbsolver/ops/exec.go`, `proxyEnvList`).
         for (name, value) in &self.proxies {
-            if env.get(name).is_none() {
-                env.set(name, value);
-            }
+            env.set(name, value);
         }
+        mount::set_agent(&mut env, &mounts);
         let (cwd, user, config) = (state.cwd(), state.user(), Box::new(state.config.config.clone()));
         let action = Action::Run(Run { args, env, cwd, user, config, mounts, network: run.network, script });
         state.step(at, title(&at.placed.instruction), action);

@@ -1,27 +1,37 @@
 //! Instructions that only change the image config: how their values are read.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use dockerfile::{Command, Healthcheck};
 
 /// One EXPOSE word to `port/protocol` entries: `80`, `80/udp`, `8000-8002`, `8080:80`, `127.0.0.1:8080:80`.
 ///
-/// Docker's `nat.ParsePortSpec`: the container's part counts, a range becomes one entry a port.
+/// The container's part counts, a range becomes one entry a port. The host's part is checked and then left out (BuildKit
+/// `convert_expose.go`).
 pub fn expose(word: &str) -> Result<Vec<String>, String> {
-    let (ports, protocol) = match word.rsplit_once('/') {
-        Some((ports, protocol)) => (ports, protocol.to_ascii_lowercase()),
-        None => (word, "tcp".to_owned()),
+    let failed = |why: String| format!("invalid port `{word}`: {why}");
+    let (host, container) = word.rsplit_once(':').map_or((None, word), |(host, container)| (Some(host), container));
+    let (address, host) = match host.map(|host| host.rsplit_once(':').unwrap_or(("", host))) {
+        Some((address, host)) => (address, host),
+        None => ("", ""),
     };
+    let (ports, protocol) = container.split_once('/').unwrap_or((container, ""));
+    let protocol = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_ascii_lowercase() };
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(format!("invalid port `{word}`: unknown protocol `{protocol}`"));
+        return Err(failed(format!("unknown protocol `{protocol}`")));
     }
-    let container = ports.rsplit_once(':').map_or(ports, |(_, container)| container);
-    let bad = || format!("invalid port `{word}`: `{container}` is no port or range of ports");
-    let (first, last) = container.split_once('-').unwrap_or((container, container));
-    let number = |text: &str| text.parse::<u16>().map_err(|_| bad());
-    let (first, last) = (number(first)?, number(last)?);
-    if last < first {
-        return Err(format!("invalid port `{word}`: the range `{container}` runs backwards"));
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    if !bare.is_empty() && bare.parse::<IpAddr>().is_err() {
+        return Err(failed(format!("`{address}` is no IP address")));
+    }
+    let (first, last) = port_range(ports).map_err(failed)?;
+    if !host.is_empty() {
+        let (first_host, last_host) = port_range(host).map_err(failed)?;
+        // One port of the container may be met at any of a range.
+        if last > first && last - first != last_host - first_host {
+            return Err(failed(format!("the ranges `{ports}` and `{host}` have different lengths")));
+        }
     }
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
@@ -39,6 +49,14 @@ pub fn near_signal(text: &str) -> Option<String> {
     dockerfile::lint::nearest_name(name, SIGNALS).map(|near| format!("SIG{near}"))
 }
 
+/// `80` or `80-90`.
+fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let number = |part: &str| part.parse::<u16>().map_err(|_| format!("`{text}` is no port or range of ports"));
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (number(first)?, number(last)?);
+    if last < first { Err(format!("the range `{text}` runs backwards")) } else { Ok((first, last)) }
+}
+
 /// Whether STOPSIGNAL may say `text`: a number, or a signal's name with or without `SIG`.
 pub fn is_signal(text: &str) -> bool {
     if let Ok(number) = text.parse::<i32>() {
@@ -46,12 +64,14 @@ pub fn is_signal(text: &str) -> bool {
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let real_time = |prefix: &str, sign: char| {
+    // moby's `signal.SignalMap`: RTMIN+15 and RTMAX-14 are neighbours.
+    let real_time = |prefix: &str, sign: char, last: u8| {
         name.strip_prefix(prefix).is_some_and(|rest| {
-            rest.is_empty() || rest.strip_prefix(sign).and_then(|n| n.parse().ok()).is_some_and(|n: u8| n <= 15)
+            rest.is_empty()
+                || rest.strip_prefix(sign).and_then(|n| n.parse().ok()).is_some_and(|n: u8| (1..=last).contains(&n))
         })
     };
-    SIGNALS.contains(&name) || real_time("RTMIN", '+') || real_time("RTMAX", '-')
+    SIGNALS.contains(&name) || real_time("RTMIN", '+', 15) || real_time("RTMAX", '-', 14)
 }
 
 /// The config's health check; `shell` wraps a command in shell form at run time (Docker's `CMD-SHELL`).
@@ -91,6 +111,28 @@ pub fn join_clean(base: &str, path: &str) -> String {
         }
     }
     format!("/{}", parts.join("/"))
+}
+
+/// Go's `path.Clean`: no `.`, no doubled `/`, `..` only where it leads out of a relative path.
+pub fn clean(path: &str) -> String {
+    if path.starts_with('/') {
+        return join_clean("/", path);
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    if parts.is_empty() { ".".to_owned() } else { parts.join("/") }
+}
+
+/// What stands behind the last `/`, trailing ones not counted (Go's `path.Base`).
+pub fn base_name(path: &str) -> &str {
+    let path = path.trim_end_matches('/');
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// A WORKDIR on top of the one before: an absolute one is kept as written, a relative one joined and cleaned, nothing
@@ -149,6 +191,17 @@ mod tests {
             ("200-202/udp", Ok(&["200/udp", "201/udp", "202/udp"])),
             ("127.0.0.1:8080:80", Ok(&["80/tcp"])),
             ("9090:90/udp", Ok(&["90/udp"])),
+            ("80/", Ok(&["80/tcp"])),
+            (":80", Ok(&["80/tcp"])),
+            ("[::1]:5:6", Ok(&["6/tcp"])),
+            ("::1:80:81", Ok(&["81/tcp"])),
+            ("10-11:20", Ok(&["20/tcp"])),
+            ("0-1:2-3", Ok(&["2/tcp", "3/tcp"])),
+            ("x:80", Err("no port")),
+            ("1.2.3:80:80", Err("no IP address")),
+            ("1-2:3-5", Err("lengths")),
+            ("80:", Err("no port")),
+            ("80/tcp/x", Err("tcp/x")),
             ("70000", Err("70000")),
             ("http", Err("http")),
             ("80/icmp", Err("icmp")),
@@ -169,7 +222,7 @@ mod tests {
         for good in ["9", "SIGTERM", "term", "SIGRTMIN+3", "RTMAX-1", "SIGRTMIN"] {
             assert!(is_signal(good), "{good}");
         }
-        for bad in ["", "0", "-1", "SIGFOO", "RTMIN+16", "RTMIN-1"] {
+        for bad in ["", "0", "-1", "SIGFOO", "RTMIN+16", "RTMIN-1", "RTMAX-15", "RTMIN+0"] {
             assert!(!is_signal(bad), "{bad}");
         }
     }
@@ -180,6 +233,12 @@ mod tests {
             [("/", "a", "/a"), ("/a", "../b/", "/b"), ("/a", "/", "/"), ("/a", ".", "/a"), ("", "x/../..", "/")];
         for (base, path, want) in table {
             assert_eq!(join_clean(base, path), want, "{base} {path}");
+        }
+        for (path, want) in [("./m/", "m"), ("../a//b/../c", "../a/c"), ("a/..", "."), ("/a/../..", "/"), ("", ".")] {
+            assert_eq!(clean(path), want, "{path}");
+        }
+        for (path, want) in [("/a/b/", "b"), ("a", "a"), ("a/b", "b"), ("/", "")] {
+            assert_eq!(base_name(path), want, "{path}");
         }
         let table =
             [("/w", "d/", "/w/d/"), ("/w", ".", "/w/"), ("/w", "", "/w/"), ("/w", "f", "/w/f"), ("/", "/", "/")];

@@ -30,6 +30,8 @@ pub struct Plan {
     pub also: Vec<StageId>,
     /// Stages of the Dockerfile that no target needs, in source order.
     pub unused: Vec<Unused>,
+    /// Unix seconds: what the request says, else an ARG before the first FROM.
+    pub source_date_epoch: Option<i64>,
     /// Findings of the build checks, in source order.
     pub warnings: Vec<dockerfile::Diagnostic>,
 }
@@ -138,6 +140,7 @@ pub enum MountKind {
     Cache { id: String, from: Source, source: String, sharing: Sharing, mode: u32, uid: u32, gid: u32, read_only: bool },
     Tmpfs { size_bytes: Option<u64> },
     Secret { id: String, file: bool, env: Option<String>, required: bool, mode: u32, uid: u32, gid: u32 },
+    Ssh { id: String, required: bool, mode: u32, uid: u32, gid: u32 },
 }
 
 #[derive(Clone)]
@@ -166,6 +169,11 @@ pub enum CopySource {
     Heredoc(Heredoc),
     /// http(s) address.
     Url(String),
+    Git {
+        /// The address without a login.
+        shown: String,
+        checkout: Box<context::git::Checkout>,
+    },
 }
 
 impl Plan {
@@ -206,7 +214,7 @@ impl Action {
                 .iter()
                 .filter_map(|mount| match &mount.kind {
                     MountKind::Bind { from, .. } | MountKind::Cache { from, .. } => from.stage(),
-                    MountKind::Tmpfs { .. } | MountKind::Secret { .. } => None,
+                    MountKind::Tmpfs { .. } | MountKind::Secret { .. } | MountKind::Ssh { .. } => None,
                 })
                 .collect(),
         }

@@ -60,12 +60,9 @@ impl Taken {
         match kind {
             MountKind::Secret { id, required, .. } => add(&mut self.secrets, id, *required, span),
             MountKind::Cache { id, .. } => add(&mut self.caches, id, false, span),
-            _ => {}
+            MountKind::Ssh { id, required, .. } => add(&mut self.ssh, id, *required, span),
+            MountKind::Bind { .. } | MountKind::Tmpfs { .. } => {}
         }
-    }
-
-    pub fn ssh(&mut self, id: Option<&str>, required: bool, span: &Span) {
-        add(&mut self.ssh, id.filter(|id| !id.is_empty()).unwrap_or("default"), required, span);
     }
 }
 

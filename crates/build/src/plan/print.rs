@@ -112,6 +112,7 @@ fn source_name(source: &CopySource) -> String {
     match source {
         CopySource::Path(path) => path.clone(),
         CopySource::Url(url) => context::display_url(url),
+        CopySource::Git { shown, .. } => shown.clone(),
         CopySource::Heredoc(heredoc) => format!("<<{}", heredoc.name),
     }
 }
@@ -139,6 +140,9 @@ fn mount_text(plan: &Plan, mount: &Mount) -> String {
             let at = if *file { format!(" at {target}") } else { String::new() };
             let variable = env.as_ref().map_or_else(String::new, |name| format!(" as ${name}"));
             format!("mount secret `{id}`{at}{variable}{}", if *required { ", required" } else { "" })
+        }
+        MountKind::Ssh { id, required, .. } => {
+            format!("mount SSH agent `{id}` at {target}{}", if *required { ", required" } else { "" })
         }
     }
 }
@@ -226,5 +230,8 @@ fn mount_json(plan: &Plan, mount: &Mount) -> Value {
         MountKind::Secret { id, file, env, required, .. } => json!({
             "type": "secret", "target": file.then_some(target), "id": id, "env": env, "required": required,
         }),
+        MountKind::Ssh { id, required, .. } => {
+            json!({ "type": "ssh", "target": target, "id": id, "required": required })
+        }
     }
 }

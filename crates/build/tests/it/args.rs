@@ -61,7 +61,11 @@ fn what_a_run_sees() {
         // Proxies reach RUN undeclared, in both cases.
         ("FROM scratch\nRUN nothing", &[("http_proxy", "p")], "HTTP_PROXY", Some("p")),
         ("FROM scratch\nRUN nothing", &[("HTTP_PROXY", "p")], "http_proxy", Some("p")),
-        ("FROM scratch\nENV HTTP_PROXY=own\nRUN nothing", &[("HTTP_PROXY", "p")], "HTTP_PROXY", Some("own")),
+        // They win over ENV, and the lower case over the upper.
+        ("FROM scratch\nENV HTTP_PROXY=own\nRUN nothing", &[("HTTP_PROXY", "p")], "HTTP_PROXY", Some("p")),
+        ("FROM scratch\nRUN nothing", &[("HTTP_PROXY", "p"), ("http_proxy", "q")], "HTTP_PROXY", Some("q")),
+        // What is for the builder alone.
+        ("FROM scratch\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nRUN nothing", &[], "BUILDKIT_SBOM_SCAN_STAGE", None),
         // The builder's own environment never does.
         ("FROM scratch\nRUN nothing", &[], "CARGO_MANIFEST_DIR", None),
         ("FROM scratch\nRUN nothing", &[], "HOME", Some("/")),

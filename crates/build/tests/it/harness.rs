@@ -14,7 +14,7 @@ use net::{Net, Settings};
 use oci::media_type::Compression;
 use oci::{Descriptor, DiffId, Digest, Flavor, History, ImageConfig, Platform, Reference};
 use rootfs::{FileKind, Tree};
-use sandbox::{Exit, Mount, Process, Sandbox, SandboxError, Stream};
+use sandbox::{Ended, Exit, Mount, Process, Sandbox, SandboxError, Stream};
 use store::{BlobSource, Image, ImageSource, Layer, LayoutExporter, StoreError};
 use zuwai_build::{BuildError, Built, CacheRoot, Event, NamedContext, Observer, Plan, Request, RootfsOutput, Secret};
 
@@ -29,6 +29,13 @@ pub struct Bench {
     pub images: Arc<Images>,
     pub sandbox: Arc<Scripted>,
     pub events: Arc<Recorder>,
+}
+
+/// An agent that ends every connection.
+struct Silent;
+
+impl sandbox::Service for Silent {
+    fn serve(&self, _: &std::os::unix::net::UnixStream) {}
 }
 
 impl Bench {
@@ -56,6 +63,7 @@ impl Bench {
             labels: Vec::new(),
             annotations: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            agents: BTreeMap::new(),
             exporters: vec![Arc::new(LayoutExporter::new(&directory.path().join("out"), Vec::new()))],
             rootfs_output: None,
             on_failure: None,
@@ -106,6 +114,11 @@ impl Bench {
 
     pub fn secret(mut self, id: &str, content: &str) -> Bench {
         self.request.secrets.insert(id.to_owned(), Secret(content.as_bytes().to_vec()));
+        self
+    }
+
+    pub fn agent(mut self, id: &str) -> Bench {
+        self.request.agents.insert(id.to_owned(), sandbox::Server(Arc::new(Silent)));
         self
     }
 
@@ -468,7 +481,7 @@ impl Sandbox for Scripted {
         mounts: &[Mount],
         output: &mut dyn FnMut(Stream, &[u8]),
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Exit, SandboxError> {
+    ) -> Result<Ended, SandboxError> {
         lock(&self.ran).push((process.clone(), mounts.to_vec()));
         self.most.fetch_max(self.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let script = process.args.last().unwrap().to_str().unwrap().to_owned();
@@ -481,7 +494,7 @@ impl Sandbox for Scripted {
             }
         }
         self.running.fetch_sub(1, Ordering::SeqCst);
-        if cancelled() { Err(SandboxError::Cancelled) } else { Ok(exit) }
+        if cancelled() { Err(SandboxError::Cancelled) } else { Ok(exit.into()) }
     }
 }
 

@@ -8,7 +8,8 @@ use zuwai_build::BuildError;
 
 use crate::harness::{Base, Bench, all_files, lock};
 
-const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nu:x:10:20::/home/u:/bin/sh\n";
+const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nu:x:10:20::/home/u:/bin/sh\n\
+    12:x:13:14::/thirteen:/bin/sh\n";
 const GROUP: &str = "own:x:20:\nmore:x:30:root,u\nodd line\nother:x:40:\n";
 
 #[test]
@@ -54,6 +55,9 @@ fn users() {
         ("u:77", 10, 77, &[77], "/home/u"),
         ("99", 99, 0, &[0], "/"),
         ("99:98", 99, 98, &[98], "/"),
+        // There is a user called 12 who is 13.
+        ("12", 12, 0, &[0], "/"),
+        ("13", 13, 14, &[14], "/thirteen"),
     ];
     for (user, uid, gid, groups, home) in table {
         let bench = Bench::new(&format!("FROM base\nUSER {user}\nRUN nothing\n"))
@@ -116,6 +120,26 @@ fn bind_mounts() {
         lock(&bench.sandbox.ran).iter().flat_map(|(_, mounts)| mounts).map(|m| m.target.clone()).collect();
     assert_eq!(targets, ["/m", "/m", "/m", "/w/m"].map(std::path::PathBuf::from));
     assert!(outcome.layers[0].is_empty(), "a mount is no change");
+}
+
+#[test]
+fn a_context_of_another_user_is_roots_for_a_step() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: a context of another user takes root");
+    }
+    let bench = Bench::new("FROM scratch\nRUN --mount=target=/src look\n").file("main.c", "").on("look", |call| {
+        let MountSource::Bind { path, .. } = &call.mounts[0].source else { panic!("a bind mount") };
+        for path in [path.clone(), path.join("main.c")] {
+            let found = std::fs::symlink_metadata(path).unwrap();
+            assert_eq!((found.uid(), found.gid()), (0, 0));
+        }
+        Exit::Code(0)
+    });
+    for path in ["context", "context/main.c"] {
+        chown(bench.path(path), Some(1234), Some(5678)).unwrap();
+    }
+    bench.build();
 }
 
 #[test]
@@ -186,6 +210,26 @@ fn caches_by_owner() {
         .map(|m| (m.uid(), m.gid(), m.mode() & 0o7777))
         .collect();
     assert_eq!(owners, [(0, 0, 0o755), (7, 8, 0o755), (0, 0, 0o700)]);
+}
+
+/// `BUILDKIT_CACHE_MOUNT_NS`
+#[test]
+fn caches_of_a_namespace() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: a cache directory is given to the user it is for, which takes root");
+    }
+    let directory = |namespace: &str| {
+        let mut bench = Bench::new("FROM scratch\nRUN --mount=type=cache,target=/c,id=one nothing\n");
+        bench.request.cache_mounts.namespace = namespace.to_owned();
+        bench.build();
+        match &bench.sandbox.only().1[0].source {
+            MountSource::Bind { path, .. } => path.parent().unwrap().file_name().unwrap().to_owned(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(directory("a"), directory("a"));
+    assert_ne!(directory("a"), directory("b"));
+    assert_ne!(directory("a"), directory(""));
 }
 
 /// One cache twice in a step, and two caches in two orders in stages that run at a time: nobody waits for ever.
@@ -292,6 +336,54 @@ fn secrets_that_are_not_there() {
     assert!(process.env.contains(&"E=".into()), "{:?}", process.env);
     let bench = Bench::new("FROM scratch\nRUN --mount=type=secret,id=s,required nothing\n");
     assert_eq!(bench.error(), "secret `s` is required and was not given");
+    assert!(lock(&bench.sandbox.ran).is_empty());
+}
+
+#[test]
+fn ssh_agents_reach_the_run() {
+    let dockerfile = "FROM scratch\nWORKDIR /w\nARG T=b\n\
+                      RUN --mount=type=ssh --mount=type=ssh,id=deploy,target=a/$T,mode=1640,uid=5,gid=6,required \
+                      --mount=type=ssh,id=none --mount=type=ssh,id=deploy nothing\nRUN nothing\n";
+    let bench = Bench::new(dockerfile).agent("default").agent("deploy");
+    let outcome = bench.build();
+    let ran = lock(&bench.sandbox.ran);
+    let (process, mounts) = &ran[0];
+    let found: Vec<_> = mounts
+        .iter()
+        .map(|mount| match &mount.source {
+            MountSource::Socket { mode, uid, gid, .. } => (mount.target.to_str().unwrap(), *mode, *uid, *gid),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let wanted = [
+        ("/run/buildkit/ssh_agent.0", 0o600, 0, 0),
+        ("/a/b", 0o640, 5, 6),
+        // The one that was not given is counted, too.
+        ("/run/buildkit/ssh_agent.3", 0o600, 0, 0),
+    ];
+    assert_eq!(found, wanted);
+    assert!(process.env.contains(&"SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0".into()), "{:?}", process.env);
+    assert!(!format!("{:?}", ran[1].0).contains("SSH_AUTH_SOCK"), "the next RUN does not have it");
+    assert!(!format!("{:?}", outcome.image.config).contains("ssh_agent"), "in the image");
+}
+
+#[test]
+fn ssh_agents_that_are_not_there() {
+    let bench = Bench::new("FROM scratch\nRUN --mount=type=ssh,id=s,target=/s nothing\n");
+    bench.build();
+    let (process, mounts) = bench.sandbox.only();
+    assert!(mounts.is_empty());
+    assert!(process.env.contains(&"SSH_AUTH_SOCK=/s".into()), "{:?}", process.env);
+    for (variable, dockerfile) in [
+        ("SSH_AUTH_SOCK=/mine", "FROM scratch\nENV SSH_AUTH_SOCK=/mine\nRUN --mount=type=ssh nothing\n"),
+        ("SSH_AUTH_SOCK=/arg", "FROM scratch\nARG SSH_AUTH_SOCK=/arg\nRUN --mount=type=ssh nothing\n"),
+    ] {
+        let bench = Bench::new(dockerfile).agent("default");
+        bench.build();
+        assert!(bench.sandbox.only().0.env.contains(&variable.into()), "{variable}");
+    }
+    let bench = Bench::new("FROM scratch\nRUN --mount=type=ssh,id=s,required nothing\n").agent("default");
+    assert_eq!(bench.error(), "SSH agent `s` is required and was not given");
     assert!(lock(&bench.sandbox.ran).is_empty());
 }
 

@@ -2,6 +2,7 @@
 
 mod faults;
 mod fetched;
+mod git;
 mod harness;
 mod interrupted;
 mod kaniko;

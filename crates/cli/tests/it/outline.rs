@@ -134,3 +134,15 @@ fn faults() {
     place.run(&["outline", "--offline", "--target=frist", "context"]).failed(3, &["`frist`", "did you mean `first`?"]);
     Place::new("FROM\n").run(&["targets", "context"]).failed(3, &["FROM needs", "Dockerfile:1"]);
 }
+
+#[test]
+fn agents_of_a_target() {
+    let place = Place::new("FROM scratch\nRUN --mount=type=ssh --mount=type=ssh,id=k,required true\n");
+    let ran = place.run(&["outline", "context"]);
+    assert!(
+        ran.stdout().ends_with("\nSSH       REQUIRED\ndefault   no\nk         yes\n"),
+        "{}{}",
+        ran.stdout(),
+        ran.stderr
+    );
+}

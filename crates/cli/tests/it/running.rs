@@ -131,6 +131,33 @@ fn a_secret_is_nowhere_afterwards() {
 }
 
 #[test]
+fn an_ssh_agent_is_nowhere_afterwards() {
+    if cannot_run() {
+        return;
+    }
+    // RFC 8032 section 7.1, test 1.
+    const KEY: &str = "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g";
+    const SEED: &[u8] = b"\x9d\x61\xb1\x9d\xef\xfd\x5a\x60\xba\x84\x4a\xf4\x92\xec\x2c\xc4";
+    let place = with_busybox(
+        "RUN --mount=type=ssh,id=k,mode=0640,gid=5,required test -S \"$SSH_AUTH_SOCK\" && \
+         stat -c '%n %u:%g %a' \"$SSH_AUTH_SOCK\" > /result\n\
+         RUN [ -z \"$SSH_AUTH_SOCK\" ] && [ ! -e /run ]\n",
+    )
+    .file("key", format!("-----BEGIN PRIVATE KEY-----\n{KEY}\n-----END PRIVATE KEY-----\n"));
+    let ran = place.build(&["--ssh=k=key", "--oci-layout-path=out", "--output=files", "--verbosity=trace"]);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr);
+    assert_eq!(place.read("files/result"), "/run/buildkit/ssh_agent.0 0:5 640\n");
+    assert!(!place.path("files/run").exists());
+    let has = |bytes: &[u8]| [KEY.as_bytes(), SEED].iter().any(|key| bytes.windows(key.len()).any(|w| w == *key));
+    assert!(!has(ran.stderr.as_bytes()) && !has(&ran.output));
+    for directory in ["out", "work"] {
+        for (path, content) in everything_below(&place.path(directory)) {
+            assert!(!has(&content), "in `{}`", path.display());
+        }
+    }
+}
+
+#[test]
 fn caches_last_from_build_to_build() {
     if cannot_run() {
         return;

@@ -42,6 +42,17 @@ fn wrong_command_lines() {
         (&["build", "--no-push", "--add-host", "x", "context"], &["`--add-host x`: expected HOST:ADDRESS"]),
         (&["build", "--no-push", "--secret", "src=x", "context"], &["`--secret src=x`: no `id`"]),
         (&["build", "--no-push", "--secret", "id=a,src=nothere", "context"], &["secret `a`", "nothere"]),
+        (&["build", "--no-push", "--ssh", "a=nothere", "context"], &["SSH agent `a`: could not open `nothere`"]),
+        (
+            &["build", "--no-push", "--ssh", "default", "context"],
+            &["SSH agent `default`: `SSH_AUTH_SOCK` is not set", "hint:"],
+        ),
+        (&["build", "--no-push", "--ssh", "a=context/Dockerfile", "context"], &["SSH agent `a`", "not a private key"]),
+        (&["build", "--no-push", "--ssh", "a=/dev/zero", "context"], &["SSH agent `a`", "larger than 100 KiB"]),
+        (
+            &["build", "--no-push", "--ssh", "a=s,raw=true", "context"],
+            &["SSH agent `a`: not supported yet: `raw=true`"],
+        ),
         (&["build", "--no-push", "--secret", "id=a,env=NOT_SET", "context"], &["secret `a`", "`NOT_SET` is not set"]),
         (&["build", "--no-push", "--platform", "a/b/c/d", "context"], &["--platform", "a/b/c/d"]),
         (&["build", "--no-push", "--build-arg", "SOURCE_DATE_EPOCH=x", "context"], &["SOURCE_DATE_EPOCH `x`"]),
@@ -76,10 +87,8 @@ fn what_is_not_supported_yet_says_so() {
         "--cache-from=type=registry,ref=x",
         "--cache-to=type=inline",
         "--single-snapshot",
-        "--ssh=default",
         "--load",
         "--bucket=x",
-        "--git=branch=main",
         "--platform=linux/amd64,linux/arm64",
         "--credential-helpers=ecr-login",
     ];
@@ -96,7 +105,7 @@ fn what_is_not_supported_yet_says_so() {
 #[test]
 fn a_context_that_is_not_supported_yet_says_so() {
     let place = Place::new(EMPTY);
-    for context in ["s3://bucket/key", "gs://bucket/key", "git://github.com/a/b"] {
+    for context in ["s3://bucket/key", "gs://bucket/key"] {
         place.run(&["build", "--no-push", context]).failed(2, &["not supported yet", context]);
     }
 }

@@ -291,11 +291,20 @@ impl<'a> Walk<'a> {
     fn enter(&mut self, name: OsString, state: State, before: Option<Record>) -> Result<(), RootfsError> {
         let before = before.filter(|before| before.state.kind == FileKind::Directory);
         let is_changed = before.as_ref().is_none_or(|before| state.differs_as_directory(&before.state));
+        if let Some(before) = before.as_ref().filter(|before| !is_changed && self.is_untouched(&state, &before.state)) {
+            return self.keep_below(before.depth);
+        }
         let fail = |error| self.fail("could not read the directory", error);
         let directory = self.tree.open_dir_at(self.descent.current(), &name).map_err(fail)?;
         self.descent.enter(directory, name).map_err(|error| self.fail("could not read the directory", error))?;
         self.push_level(state, before.is_some(), false)?;
         if is_changed { self.write_directories() } else { Ok(()) }
+    }
+
+    /// Whether a directory is the one that the record has, and nothing was written below it.
+    fn is_untouched(&self, state: &State, before: &State) -> bool {
+        let Some(written) = &self.options.written else { return false };
+        state.inode == before.inode && !written.has(state.inode)
     }
 
     /// The current directory is done.
@@ -356,8 +365,13 @@ impl<'a> Walk<'a> {
     fn keep_record(&mut self, kept: Option<Record>) -> Result<(), RootfsError> {
         let Some(kept) = kept else { return Ok(()) };
         self.write_record_at(&kept)?;
+        self.keep_below(kept.depth)
+    }
+
+    /// Takes records over of what is below a directory at this depth.
+    fn keep_below(&mut self, depth: u32) -> Result<(), RootfsError> {
         while let Some(before) = &mut self.before
-            && before.peek().is_some_and(|record| record.depth > kept.depth)
+            && before.peek().is_some_and(|record| record.depth > depth)
             && let Some(below) = before.take().map_err(record_error)?
         {
             self.write_record_at(&below)?;

@@ -118,7 +118,7 @@ impl Source<'_> {
     }
 
     /// Calls `found` for each visible path below `directory` that matches, in the order of names. Links to directories are
-    /// matched but not looked behind; a broken pattern matches nothing (BuildKit `resolveWildcards`).
+    /// matched but not looked behind.
     pub(super) fn each_match(
         &self,
         directory: &Path,

@@ -471,6 +471,8 @@ fn parents_and_exclusions() {
                 f 644 0:0 x/top.txt t",
         ),
         case("a wildcard without match makes the destination", TREE, &["COPY --parents n*/x /x/"], "d 755 0:0 x"),
+        case("a wildcard before the pivot meets files", TREE, &["COPY --parents t*/./** /x/"], ""),
+        case("a wildcard before the pivot", TREE, &["COPY --parents ?/./e/*.txt /x/"], "d 755 0:0 x\nd 755 0:0 x/e\nf 644 0:0 x/e/c.txt e"),
         case("a wildcard below the pivot", TREE, &["COPY --parents a/./*/c.txt /x/"], "d 755 0:0 x\nd 700 0:0 x/b\nf 644 0:0 x/b/c.txt c
             d 755 0:0 x/e\nf 644 0:0 x/e/c.txt e"),
         Case {
@@ -549,6 +551,7 @@ fn what_cannot_be_is_refused_by_name() {
         ("COPY a.txt /file/", &["`/file` is not a directory"]),
         ("COPY dir /t", &["non-directory `/t/sub`", "symbolic link"]),
         ("COPY a.txt /loop/x", &["loop"]),
+        ("COPY a.txt[ /x", &["a.txt[", "broken pattern"]),
     ];
     for (instruction, parts) in table {
         let room = Room::new();

@@ -132,6 +132,11 @@ impl<'a> Copier<'a> {
         if pattern.wild.is_empty() {
             return self.copy_one(&pattern.literal, text, destination);
         }
+        if pattern.wild.iter().any(|component| glob::Glob::new(component.as_bytes()).is_err()) {
+            return refuse(format!(
+                "source `{text}` is a broken pattern; `\\` before `[`, `*` and `?` makes them ordinary"
+            ));
+        }
         let base = self.source.resolve(&pattern.literal, true)?;
         match self.source.visible(&base)? {
             // BuildKit fails on a missing literal directory before a wildcard, too (moby/buildkit#2933).
@@ -152,6 +157,10 @@ impl<'a> Copier<'a> {
         }
         self.links.clear();
         let directory = metadata.kind == FileKind::Directory;
+        if self.include.is_some() && !directory {
+            // Nothing is below a file that a pivot's wildcard met.
+            return Ok(());
+        }
         let to = self.target.place(destination, directory, path.file_name())?;
         let entry = Entry { from, relative: PathBuf::new(), to };
         if directory {

@@ -40,6 +40,8 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("socket", files::socket),
     ("sockets", sockets::own),
     ("exchange", sockets::exchange),
+    ("talk", sockets::talk),
+    ("crowd", sockets::crowd),
     ("deep", hostile::deep),
     ("descriptors", hostile::descriptors),
     ("forks", hostile::forks),

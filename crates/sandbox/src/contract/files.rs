@@ -5,10 +5,11 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use rootfs::FileKind;
-use rootfs::commit::{CommitOptions, Snapshot, commit, snapshot};
+use rootfs::commit::{CommitOptions, Snapshot, Written, commit, snapshot};
 
 use super::Check;
 use super::suite::{Place, Suite, same, secret, shell, text};
+use crate::Exit;
 
 pub const CHECKS: &[(&str, Check)] = &[
     ("devices", devices),
@@ -19,6 +20,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("set-group-id bits that come and go", set_group_ids),
     ("device nodes in layers", device_nodes),
     ("change times of what is not touched", change_times),
+    ("where a step says that it wrote", written),
 ];
 
 fn devices(suite: &Suite<'_>) -> Result<(), String> {
@@ -78,6 +80,15 @@ impl Layers<'_> {
     fn begin<'a>(place: &'a Place<'a>) -> Result<Layers<'a>, String> {
         let before = snapshot(&place.tree, &place.path().with_extension("record")).map_err(text)?;
         Ok(Layers { place, before })
+    }
+
+    /// The layer of all that happened since, looked for everywhere or where it is said to be.
+    fn layer(&self, written: Option<Written>) -> Result<Vec<u8>, String> {
+        let options = CommitOptions { written, ..CommitOptions::default() };
+        let record = self.place.suite.fresh_directory("record")?.join("record");
+        let mut layer = Vec::new();
+        commit(&self.place.tree, Some(&self.before), &record, &options, &mut layer).map_err(text)?;
+        Ok(layer)
     }
 
     /// Number of entries of a layer of all that happened since, but for these paths.
@@ -185,4 +196,35 @@ fn change_times(suite: &Suite<'_>) -> Result<(), String> {
     same("removed and moved", root.join("top").exists() || root.join("other").exists(), false)?;
     same("moved", fs::read_to_string(root.join("bin/moved")).map_err(text)?.as_str(), "other\nmore\n")?;
     same("link", fs::read_link(root.join("link")).map_err(text)?, PathBuf::from("elsewhere"))
+}
+
+/// Where a back-end says what a step wrote, a look there finds all that a look everywhere does, and elsewhere nobody looks.
+fn written(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let before = "mkdir -p /a/b/c /d/e/f /g/h /i/j /k/l /m/n /o /quiet/below; for d in /a/b /a/b/c /d/e /d/e/f /g/h /i/j /k/l /m/n /o /quiet/below
+        do echo $d > $d/one; echo $d > $d/two; ln -s one $d/link; done; ln /o/one /o/hard; ln /o/two /k/l/hard; mkfifo /m/n/pipe";
+    place.script(before, &[])?;
+    let steps = [
+        "true",
+        "echo more >> /a/b/c/one; rm /d/e/f/two; mkdir /g/h/new; ln -sf two /i/j/link",
+        "mv /d/e /a/e; echo x > /a/e/f/x; mv /a/e /d/e",
+        "mv /a/b /a/away; mkdir -p /a/b/c; echo other > /a/b/c/one; mv /g/h /a/b/h; echo in > /a/b/h/one",
+        "exec 3< /i/j/one; chmod 751 /proc/self/fd/3; exec 4<> /k/l/one; mv /k/l /k/ll; echo y >&4; touch -d @1 /proc/self/fd/4",
+        "exec 3< /o/hard; chmod 700 /proc/self/fd/3; chown 5:6 /k/l/hard; echo z >> /o/two",
+        "chmod 700 /m/n; chown 3:4 /m; chown -h 3:4 /i/j/link; cd /m/n; rm -r /m/n; mkdir /m/n; cd /; echo s > /m/n/s",
+        "rmdir /quiet/nothing 2> /dev/null; rm -rf /g; mkdir -p /g/h; ln /a/b/one /g/h/one; mknod /g/h/null c 1 3",
+        "mkdir -p /new/deep; cd /new/deep; for i in 1 2 3; do mkdir $i; cd $i; done; pwd > here; mv /new/deep /o/deep; echo t > there",
+    ];
+    for step in steps {
+        let layers = Layers::begin(&place)?;
+        let ran = place.run(&shell(step), &[])?;
+        same(step, ran.exit, Exit::Code(0))?;
+        let Some(written) = ran.written else { return Ok(()) };
+        let (all, some) = (layers.layer(None)?, layers.layer(Some(written.clone()))?);
+        same(step, some == all, true)?;
+        fs::write(place.path().join("quiet/below/one"), step).map_err(text)?;
+        same("unsaid", layers.layer(Some(written))? == all, true)?;
+        same("unsaid, looked for everywhere", layers.layer(None)? == all, false)?;
+    }
+    Ok(())
 }

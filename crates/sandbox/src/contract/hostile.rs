@@ -43,14 +43,15 @@ fn nothing_left(mark: &str) -> Result<(), String> {
 fn kills_keepers(suite: &Suite<'_>) -> Result<(), String> {
     let place = suite.place_for_attacks()?;
     let started = Instant::now();
-    match place.try_with(&attack::process("keepers", &["9", "86399.25"]), &[], &|| false) {
+    let sleep = suite.mark("86399.25");
+    match place.try_with(&attack::process("keepers", &["9", &sleep]), &[], &|| false) {
         // It could not, or there was nobody in sight.
         Ok(ran) => same("exit", ran.exit, Exit::Code(0))?,
         Err(error @ SandboxError::Setup { .. }) if error.to_string().contains("watches over the step") => {}
         Err(error) => return Err(full(error)),
     }
     same("in time", started.elapsed() < Duration::from_secs(15), true)?;
-    nothing_left("86399.25")?;
+    nothing_left(&sleep)?;
     // The builder goes on.
     same("the next step", place.script("echo on", &[])?.as_str(), "on\n")
 }
@@ -58,11 +59,11 @@ fn kills_keepers(suite: &Suite<'_>) -> Result<(), String> {
 fn stops_keepers(suite: &Suite<'_>) -> Result<(), String> {
     let place = suite.place_for_attacks()?;
     let started = Instant::now();
-    let stop = libc::SIGSTOP.to_string();
-    let ran = place.run(&attack::process("keepers", &[&stop, "86399.5"]), &[])?;
+    let (stop, sleep) = (libc::SIGSTOP.to_string(), suite.mark("86399.5"));
+    let ran = place.run(&attack::process("keepers", &[&stop, &sleep]), &[])?;
     same("exit", ran.exit, Exit::Code(0))?;
     same("in time", started.elapsed() < Duration::from_secs(15), true)?;
-    nothing_left("86399.5")?;
+    nothing_left(&sleep)?;
     // One that does it all the time cannot keep the build from being cancelled.
     let cancelled = || started.elapsed() > Duration::from_secs(1);
     match place.try_with(&shell("while :; do kill -STOP $PPID 2> /dev/null; done"), &[], &cancelled) {
@@ -74,17 +75,19 @@ fn stops_keepers(suite: &Suite<'_>) -> Result<(), String> {
 fn forks(suite: &Suite<'_>) -> Result<(), String> {
     let place = suite.place_for_attacks()?;
     let started = Instant::now();
-    same("done", place.attack("forks", &["1000", "mark-of-the-forks"])?.reached(), vec!["forked"])?;
+    let mark = suite.mark("mark-of-the-forks-");
+    same("done", place.attack("forks", &["1000", &mark])?.reached(), vec!["forked"])?;
     same("in time", started.elapsed() < Duration::from_secs(60), true)?;
-    nothing_left("mark-of-the-forks")
+    nothing_left(&mark)
 }
 
 fn comets(suite: &Suite<'_>) -> Result<(), String> {
     let place = suite.place_for_attacks()?;
     let started = Instant::now();
-    same("done", place.attack("comets", &["20", "mark-of-the-comets"])?.reached(), vec!["flying"])?;
+    let mark = suite.mark("mark-of-the-comets-");
+    same("done", place.attack("comets", &["20", &mark])?.reached(), vec!["flying"])?;
     same("in time", started.elapsed() < Duration::from_secs(10), true)?;
-    nothing_left("mark-of-the-comets")
+    nothing_left(&mark)
 }
 
 fn descriptors(suite: &Suite<'_>) -> Result<(), String> {

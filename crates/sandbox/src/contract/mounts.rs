@@ -1,11 +1,15 @@
 //! What appears in a rootfs for the length of one step.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Check;
-use super::suite::{Suite, bind, full, memory, process, same, secret, shell, text};
-use crate::{Exit, SandboxError};
+use super::suite::{Suite, bind, full, memory, process, same, secret, shell, socket, text};
+use super::{Check, attack};
+use crate::{Exit, SandboxError, Service};
 
 pub const CHECKS: &[(&str, Check)] = &[
     ("bind mounts", binds),
@@ -16,6 +20,8 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("mounts in mounts", nested_mounts),
     ("tmpfs mounts", tmpfs),
     ("secret files", secrets),
+    ("a socket at which the builder answers", sockets),
+    ("a crowd at a socket of the builder", crowd),
     ("mount points through symbolic links", linked_targets),
     ("a program mounted in /dev", scripts),
     ("impossible mounts", impossible_mounts),
@@ -129,7 +135,7 @@ fn tmpfs(suite: &Suite<'_>) -> Result<(), String> {
     let before = place.listing()?;
     let mounts = [memory("/new/tmp", None), memory("/tmp", None), memory("/small", Some(1 << 20))];
     let script = "touch /new/tmp/x /tmp/y; ls /new/tmp /tmp; stat -c %a /tmp /new/tmp";
-    same("inside", place.script(script, &mounts)?.as_str(), "/new/tmp:\nx\n\n/tmp:\ny\n1777\n755\n")?;
+    same("inside", place.script(script, &mounts)?.as_str(), "/new/tmp:\nx\n\n/tmp:\ny\n1777\n1777\n")?;
     if suite.abilities().tmpfs_sizes {
         let ran = place.run(&shell("head -c 4000000 /dev/zero > /small/x"), &mounts)?;
         same("more than its size", ran.exit == Exit::Code(0), false)?;
@@ -151,6 +157,78 @@ fn secrets(suite: &Suite<'_>) -> Result<(), String> {
     fs::write(place.path().join("run/secrets/a"), "the image's\n").map_err(text)?;
     let before = place.listing()?;
     same("covered", place.script("cat /run/secrets/a", &mounts)?.as_str(), "s3cret\n")?;
+    place.only_new(&before, &[])
+}
+
+/// Answers with what it gets.
+#[derive(Default)]
+struct Echo {
+    served: AtomicUsize,
+    ended: AtomicUsize,
+}
+
+impl Service for Echo {
+    fn serve(&self, mut connection: &UnixStream) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = connection.read(&mut buffer) {
+            if connection.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+        self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn sockets(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place_for_attacks()?;
+    let before = place.listing()?;
+    let echo = Arc::new(Echo::default());
+    let server: Arc<dyn Service> = echo.clone();
+    let name = format!("/run/agent/{}", "s".repeat(90));
+    let mounts = [
+        socket(&name, &server, 0o600, 0, 0),
+        socket("/tmp/user", &server, 0o660, 1000, 2000),
+        socket("/tmp/none", &server, 0o000, 1000, 2000),
+    ];
+    let script = format!("stat -c '%u:%g %a' {name} /tmp/user /tmp/none; test -S {name} && echo socket; ls /tmp");
+    let wanted = "0:0 600\n1000:2000 660\n1000:2000 0\nsocket\nnone\nuser\n";
+    same("inside", place.script(&script, &mounts)?.as_str(), wanted)?;
+    place.only_new(&before, &[])?;
+    for (path, uid, gid, reaches) in [
+        (name.as_str(), 0, 0, true),
+        (name.as_str(), 1000, 1000, false),
+        ("/tmp/user", 0, 0, true),
+        ("/tmp/user", 1000, 1000, true),
+        ("/tmp/user", 1001, 2000, true),
+        ("/tmp/user", 1001, 1001, false),
+        ("/tmp/none", 1000, 1000, false),
+    ] {
+        let mut user = attack::process("talk", &[path]);
+        (user.uid, user.gid) = (uid, gid);
+        let ran = place.run(&user, &mounts)?;
+        same(&format!("{path} as {uid}:{gid}, {}", ran.stderr), ran.exit == Exit::Code(0), reaches)?;
+        same("who ended", echo.ended.load(Ordering::Relaxed), echo.served.load(Ordering::Relaxed))?;
+    }
+    same("served", echo.served.load(Ordering::Relaxed), 4)?;
+    place.only_new(&before, &[])?;
+    let gone = place.script(&format!("ls {name} /tmp/user 2> /dev/null; true"), &[])?;
+    same("afterwards", gone.as_str(), "")?;
+    let covered = place.path().join("tmp/user");
+    fs::write(&covered, "the image's\n").map_err(text)?;
+    let before = place.listing()?;
+    same("covered", place.script("test -S /tmp/user && echo socket", &mounts)?.as_str(), "socket\n")?;
+    place.only_new(&before, &[])
+}
+
+fn crowd(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place_for_attacks()?;
+    let before = place.listing()?;
+    let echo = Arc::new(Echo::default());
+    let server: Arc<dyn Service> = echo.clone();
+    let mounts = [socket("/tmp/agent", &server, 0o600, 0, 0)];
+    place.success(&attack::process("crowd", &["/tmp/agent"]), &mounts)?;
+    same("who ended", echo.ended.load(Ordering::Relaxed), echo.served.load(Ordering::Relaxed))?;
     place.only_new(&before, &[])
 }
 

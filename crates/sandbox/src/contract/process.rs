@@ -235,7 +235,7 @@ fn big_output(suite: &Suite<'_>) -> Result<(), String> {
         Stream::Stderr => stderr += bytes.len(),
     };
     let process = shell(&format!("head -c {SIZE} /dev/zero; head -c 1000000 /dev/zero >&2"));
-    let exit = suite.sandbox.run(&place.tree, &process, &[], &mut output, &|| false).map_err(full)?;
+    let exit = suite.sandbox.run(&place.tree, &process, &[], &mut output, &|| false).map_err(full)?.exit;
     same("exit and sizes", (exit, stdout, stderr), (Exit::Code(0), SIZE, 1_000_000))
 }
 

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rootfs::commit::Written;
 use rootfs::{FileKind, Metadata, RootfsError, Tree};
 
 use super::{Abilities, Settings, attack};
-use crate::{Exit, Mount, MountSource, Network, Process, Sandbox, SandboxError, Stream, os};
+use crate::{Exit, Mount, MountSource, Network, Process, Sandbox, SandboxError, Server, Service, Stream, os};
 
 pub struct Suite<'a> {
     pub sandbox: &'a dyn Sandbox,
@@ -28,6 +30,7 @@ pub struct Ran {
     pub exit: Exit,
     pub stdout: String,
     pub stderr: String,
+    pub written: Option<Written>,
 }
 
 /// Every path with its type, mode, owner, size, time and content or target.
@@ -83,6 +86,11 @@ pub fn secret(target: &str, content: &str, mode: u32, uid: u32, gid: u32) -> Mou
     Mount { target: PathBuf::from(target), source, tree: None }
 }
 
+pub fn socket(target: &str, server: &Arc<dyn Service>, mode: u32, uid: u32, gid: u32) -> Mount {
+    let source = MountSource::Socket { server: Server(server.clone()), mode, uid, gid };
+    Mount { target: PathBuf::from(target), source, tree: None }
+}
+
 impl Suite<'_> {
     pub fn abilities(&self) -> Abilities {
         self.settings.abilities
@@ -92,6 +100,12 @@ impl Suite<'_> {
         let path = self.settings.work.join(format!("{name}-{}", self.made.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir(&path).map_err(|error| format!("`{}`: {error}", path.display()))?;
         Ok(path)
+    }
+
+    /// `what` with digits behind it that nobody else has who runs the suite on this machine.
+    pub fn mark(&self, what: &str) -> String {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        format!("{what}{}{:09}", std::process::id(), now.tv_nsec)
     }
 
     pub fn place(&self) -> Result<Place<'_>, String> {
@@ -143,9 +157,9 @@ impl Place<'_> {
             Stream::Stdout => stdout.extend_from_slice(bytes),
             Stream::Stderr => stderr.extend_from_slice(bytes),
         };
-        let exit = self.suite.sandbox.run(&self.tree, process, mounts, &mut output, cancelled)?;
+        let ended = self.suite.sandbox.run(&self.tree, process, mounts, &mut output, cancelled)?;
         let lossy = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Ran { exit, stdout: lossy(stdout), stderr: lossy(stderr) })
+        Ok(Ran { exit: ended.exit, stdout: lossy(stdout), stderr: lossy(stderr), written: ended.written })
     }
 
     pub fn run(&self, process: &Process, mounts: &[Mount]) -> Result<Ran, String> {

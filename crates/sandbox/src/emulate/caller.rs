@@ -142,6 +142,7 @@ impl Caller<'_> {
         if dir.area.read_only {
             return Err(Errno::ROFS);
         }
+        self.world.written.directory(dir);
         if self.view.ids.is_root() || dir.area.tree.is_none() {
             return Ok(());
         }
@@ -202,6 +203,13 @@ impl Caller<'_> {
         if self.is_read_only(target) { Err(Errno::ROFS) } else { Ok(()) }
     }
 
+    /// As [`Caller::may_change`], of what is going to be changed.
+    pub fn changes(&self, target: &Target) -> Result<(), Errno> {
+        self.may_change(target)?;
+        self.world.written.target(self.world, target);
+        Ok(())
+    }
+
     /// The directory that a target is.
     pub fn directory(&self, target: Target) -> Result<Node, Errno> {
         if !type_of(target.existing()?).is_dir() {
@@ -234,6 +242,9 @@ impl Caller<'_> {
     ) -> Result<(), Errno> {
         let mut real = look(file.as_fd())?;
         let kind = type_of(&real);
+        if kind.is_dir() {
+            self.world.written.new_directory(&real);
+        }
         if kind != FileType::Symlink && u32::from(real.stx_mode) & 0o7777 != real_mode {
             rustix::fs::chmod(own_path(file.as_fd()).as_c_str(), rustix::fs::Mode::from_raw_mode(real_mode))?;
             real = look(file.as_fd())?;

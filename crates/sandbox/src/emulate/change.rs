@@ -173,7 +173,7 @@ pub fn rename(caller: &Caller<'_>) -> Handled {
 /// (directory, path, mode, flags)
 pub fn chmod(caller: &Caller<'_>) -> Handled {
     let (target, found) = caller.existing(0, 1, caller.number(3))?;
-    caller.may_change(&target)?;
+    caller.changes(&target)?;
     if !caller.view.ids.owns(&found) {
         return Err(Errno::PERM);
     }
@@ -197,7 +197,7 @@ pub fn chmod(caller: &Caller<'_>) -> Handled {
 /// (directory, path, user, group, flags)
 pub fn chown(caller: &Caller<'_>) -> Handled {
     let (target, found) = caller.existing(0, 1, caller.number(4))?;
-    caller.may_change(&target)?;
+    caller.changes(&target)?;
     let id = |index, old| Some(caller.number(index)).filter(|id| *id != u32::MAX).unwrap_or(old);
     let (user, group) = (id(2, found.stx_uid), id(3, found.stx_gid));
     let ids = &caller.view.ids;
@@ -253,7 +253,7 @@ pub fn times(caller: &Caller<'_>, written: Times) -> Handled {
     let flags = caller.number(3) | if caller.arguments[1] == 0 { super::caller::EMPTY_PATH } else { 0 };
     let (target, found) = caller.existing(0, 1, flags)?;
     let wanted = read_times(caller, written)?;
-    caller.may_change(&target)?;
+    caller.changes(&target)?;
     let is_now = |time: &Timespec| time.tv_nsec == rustix::fs::UTIME_NOW;
     if !caller.view.ids.owns(&found) {
         if !is_now(&wanted.last_access) || !is_now(&wanted.last_modification) {
@@ -318,7 +318,7 @@ pub fn truncate(caller: &Caller<'_>) -> Handled {
     if let Spot::Node(Node::Proc(_)) = target.spot {
         return Err(Errno::ACCESS);
     }
-    caller.may_change(&target)?;
+    caller.changes(&target)?;
     caller.view.ids.may(&found, WRITE)?;
     links::detach(caller, &target, &found)?;
     let handle = caller.handle(&target)?;

@@ -283,7 +283,7 @@ fn change_attribute(
     kept: bool,
     value: Option<(&[u8], u32)>,
 ) -> Handled {
-    caller.may_change(target)?;
+    caller.changes(target)?;
     super::links::detach(caller, target, found)?;
     let handle = caller.handle(target)?;
     if !kept {

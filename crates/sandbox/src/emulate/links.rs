@@ -52,6 +52,7 @@ fn detach_name(caller: &Caller<'_>, dir: &Dir, name: &CString, found: &Statx) ->
     if !is_shared(found) || !dir.area.is_rootfs() || !caller.world.began.is_after(found) {
         return Ok(());
     }
+    caller.world.written.directory(dir);
     static COPIES: AtomicU64 = AtomicU64::new(0);
     let copy = format!(".zuwai-copy-{}-{}", std::process::id(), COPIES.fetch_add(1, Ordering::Relaxed));
     let copy = CString::new(copy).map_err(|_| Errno::INVAL)?;

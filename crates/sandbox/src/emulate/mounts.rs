@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::World;
 use super::ids::Ids;
 use super::place::{Dir, Mapped, Mounted, Node, Spot, View, id_of, lock, look, read_link, type_of};
+use crate::sockets::Sockets;
 use crate::{Mount, MountSource, Process, SandboxError, files, stubs, sys};
 
 /// Devices of every container, by the builder's own.
@@ -39,14 +40,14 @@ pub fn stubs(rootfs: &Tree, mounts: &[Mount]) -> Result<Vec<PathBuf>, SandboxErr
     stubs::missing(rootfs, targets.chain(files::TARGETS.iter().map(Path::new)))
 }
 
-/// Maps everything.
+/// Maps everything. The sockets are listened at as long as the value is there.
 pub fn arrange(
     world: &World,
     rootfs: &Tree,
     process: &Process,
     mounts: &[Mount],
     scratch: &Path,
-) -> Result<(), SandboxError> {
+) -> Result<Sockets, SandboxError> {
     let arranging = Arranging { world, scratch, view: view(world) };
     for name in ["dev", "proc", "sys"] {
         if rootfs.stat(Path::new(name))?.is_none() {
@@ -54,15 +55,16 @@ pub fn arrange(
         }
     }
     arranging.system(process).map_err(|(target, error)| failed(&target, &error))?;
+    let mut sockets = Sockets::default();
     for (index, mount) in mounts.iter().enumerate() {
         let target = &mount.target;
         if !target.has_root() || target.file_name().is_none() || target.starts_with("/proc") {
             let reason = "the target is not an absolute path below `/`, or inside `/proc`".into();
             return Err(SandboxError::Mount { target: target.clone(), reason });
         }
-        arranging.one(index, mount).map_err(|error| failed(target, &error))?;
+        arranging.one(index, mount, &mut sockets).map_err(|error| failed(target, &error))?;
     }
-    Ok(())
+    Ok(sockets)
 }
 
 fn failed(target: &Path, error: &io::Error) -> SandboxError {
@@ -136,7 +138,7 @@ impl Arranging<'_> {
         Ok(())
     }
 
-    fn one(&self, index: usize, mount: &Mount) -> io::Result<()> {
+    fn one(&self, index: usize, mount: &Mount, sockets: &mut Sockets) -> io::Result<()> {
         match &mount.source {
             MountSource::Bind { path, read_only } => {
                 if !type_of(&look(open_source(path)?.as_fd())?).is_dir() {
@@ -158,11 +160,26 @@ impl Arranging<'_> {
                 let looks = Some((*mode, *uid, *gid));
                 self.mapped(&mount.target, |shown| Ok(Mapped { file, shown, read_only: true, looks, tree: None, id }))
             }
+            MountSource::Socket { server, mode, uid, gid } => {
+                let path = self.scratch.join(format!("mount-{index}"));
+                fs::DirBuilder::new().mode(0o700).create(&path)?;
+                let name = Path::new("socket");
+                sockets.listen(&path, name.as_os_str(), server, |_| Ok(()))?;
+                let table = self.scratch.join(format!("mount-{index}.table"));
+                let tree = Tree::open(&path, Some(&table)).map_err(io::Error::other)?;
+                tree.set_owner(name, *uid, *gid).and_then(|()| tree.set_mode(name, *mode)).map_err(io::Error::other)?;
+                self.file(&mount.target, &path.join(name), false, Some(Arc::new(tree)))
+            }
         }
     }
 
     /// Gives a new directory the mode and owner of the one that it will cover, as runc does.
     fn look_like_covered(&self, target: &Path, tree: &Tree) -> io::Result<()> {
+        let root = Node::Dir(self.view.root.clone());
+        let walked = self.world.places.walk(&self.view, &root, target.as_os_str().as_bytes(), true);
+        if !walked.is_ok_and(|walked| walked.found.is_some()) {
+            return tree.set_mode(Path::new(""), crate::NEW_TMPFS_MODE).map_err(io::Error::other);
+        }
         let (above, name) = self.point(target, Kind::Directory, 40)?;
         let Some(covered) = self.world.places.seen_at(&above, &name)? else { return Ok(()) };
         let root = Path::new("");

@@ -130,7 +130,7 @@ fn allowed(caller: &Caller<'_>, target: &Target, found: &Statx, flags: OFlags) -
     let is_special = !matches!(kind, FileType::RegularFile | FileType::Directory);
     let is_proc = matches!(target.spot, Spot::Node(Node::Proc(_)));
     if writes && !is_special && !is_proc {
-        caller.may_change(target)?;
+        caller.changes(target)?;
     }
     // Pipes and the like that were inherited are not in any tree.
     if caller.tree(target).is_none() && matches!(target.spot, Spot::Open(_)) {

@@ -49,7 +49,7 @@ pub struct Area {
     pub shared: bool,
     /// Who knows its owners and modes; none for what is really the host's.
     pub tree: Option<Arc<Tree>>,
-    root: Id,
+    pub root: Id,
     /// The directory that it is mapped in; none for the rootfs.
     above: Option<Arc<Dir>>,
 }
@@ -141,6 +141,21 @@ pub struct View {
     pub thread: u32,
 }
 
+/// What the builder is: files of the host that belong to it are root's for the step. One of its groups is a volume's
+/// (a pod's `fsGroup`).
+struct Own {
+    user: u32,
+    groups: Vec<u32>,
+}
+
+impl Own {
+    fn find() -> Own {
+        let others = rustix::process::getgroups().unwrap_or_default();
+        let groups = others.into_iter().chain([rustix::process::getegid()]).map(|group| group.as_raw()).collect();
+        Own { user: rustix::process::geteuid().as_raw(), groups }
+    }
+}
+
 /// All that a step can see.
 pub struct Places {
     /// One for each area that it is in.
@@ -151,7 +166,7 @@ pub struct Places {
     /// Directories in which something is mapped, so that they stay known.
     mount_points: Mutex<Vec<Arc<Dir>>>,
     pub procfs: procfs::View,
-    own: (u32, u32),
+    own: Own,
     cached: usize,
 }
 
@@ -168,14 +183,13 @@ fn look_at(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Statx> {
 impl Places {
     /// With `tree` as the rootfs.
     pub fn new(tree: Arc<Tree>, procfs: procfs::View) -> rustix::io::Result<(Places, Arc<Dir>)> {
-        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let places = Places {
             known: Mutex::default(),
             areas: Mutex::default(),
             files: Mutex::default(),
             mount_points: Mutex::default(),
             procfs,
-            own,
+            own: Own::find(),
             cached: cached(),
         };
         let fd = open_path(CWD, tree.path().as_os_str().as_bytes(), OFlags::DIRECTORY)?;
@@ -240,10 +254,10 @@ impl Places {
         match tree {
             Some(tree) => tree.present(found),
             None => {
-                if found.stx_uid == self.own.0 {
+                if found.stx_uid == self.own.user {
                     found.stx_uid = 0;
                 }
-                if found.stx_gid == self.own.1 {
+                if self.own.groups.contains(&found.stx_gid) {
                     found.stx_gid = 0;
                 }
             }
@@ -519,6 +533,10 @@ impl Places {
 
     pub fn tree_of(&self, descriptor: &CString) -> Option<Arc<Tree>> {
         self.area_of_descriptor(descriptor)?.tree.clone()
+    }
+
+    pub fn is_in_rootfs(&self, host: &[u8]) -> bool {
+        self.area_of(host).is_some_and(|area| area.is_rootfs())
     }
 
     /// The area that a path of the host lies in.

@@ -310,13 +310,8 @@ pub fn connect(caller: &Caller<'_>) -> Handled {
     let work = move || {
         // All of it, with the file that its address leads to.
         let to = to;
-        let connected = raw::connect(kept.socket.as_fd(), &to.address);
-        match connected {
-            Ok(()) => sockets.connected(&kept, to.server, to.shown, client),
-            Err(Errno::INPROGRESS) if kept.is_stream() => sockets.forget(kept.inode),
-            Err(_) => {}
-        }
-        connected.map(|()| 0)
+        let connect = || raw::connect(kept.socket.as_fd(), &to.address);
+        sockets.connecting(&kept, to.server, to.shown, client, connect).map(|()| 0)
     };
     if may_wait { wait_for(caller, work) } else { work().map(Reply::Value) }
 }

@@ -12,7 +12,9 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Mount, MountSource, SandboxError, stubs, sys,
+    Mount, MountSource, SandboxError,
+    sockets::{self, Sockets},
+    stubs, sys,
     wire::{self, Written},
 };
 
@@ -51,13 +53,13 @@ enum Back {
 }
 
 impl Mounted {
-    /// Puts every mount into the tree; on an error nothing is left of them.
-    pub fn put(tree: &Tree, state: &Path, mounts: &[Mount]) -> Result<Mounted, SandboxError> {
+    /// Puts every mount into the tree; on an error nothing is left of them. Sockets are listened at by `sockets`.
+    pub fn put(tree: &Tree, state: &Path, mounts: &[Mount], sockets: &mut Sockets) -> Result<Mounted, SandboxError> {
         let covered = state.join("covered");
         let mut mounted = Mounted { covered, places: Vec::new() };
         fs::create_dir_all(&mounted.covered).map_err(|error| failed("could not make", &mounted.covered, error))?;
         for mount in mounts {
-            if let Err(error) = mounted.put_one(tree, mount) {
+            if let Err(error) = mounted.put_one(tree, mount, sockets) {
                 // The first error is the one to be told.
                 let _ = mounted.undo(tree.path());
                 return Err(error);
@@ -66,7 +68,7 @@ impl Mounted {
         Ok(mounted)
     }
 
-    fn put_one(&mut self, tree: &Tree, mount: &Mount) -> Result<(), SandboxError> {
+    fn put_one(&mut self, tree: &Tree, mount: &Mount, sockets: &mut Sockets) -> Result<(), SandboxError> {
         let refuse = |reason: String| SandboxError::Mount { target: mount.target.clone(), reason };
         check(mount).map_err(refuse)?;
         let in_dev = mount.target.starts_with("/dev");
@@ -95,10 +97,10 @@ impl Mounted {
         if there.is_some() {
             renamed(&place, &covered).map_err(|error| failed("could not move", &place, error))?;
         }
-        let mode = there.map_or(0o755, |there| there.mode() & 0o7777);
+        let mode = there.map_or(crate::NEW_TMPFS_MODE, |there| there.mode() & 0o7777);
         placed.back = match alias {
             Some(first) => in_parent(&place, || symlink(first, &place)).map(|()| Back::Nowhere),
-            None => fill(&place, &source, mode),
+            None => fill(&place, &source, mode, sockets),
         }
         .map_err(|error| refuse(format!("could not put it there: {}", sys::plain(&error))))?;
         Ok(())
@@ -157,7 +159,7 @@ fn is_directory(source: &MountSource) -> Result<bool, String> {
             Err(error) => Err(format!("source `{}`: {}", path.display(), sys::plain(&error))),
         },
         MountSource::Tmpfs { .. } => Ok(true),
-        MountSource::File { .. } => Ok(false),
+        MountSource::File { .. } | MountSource::Socket { .. } => Ok(false),
     }
 }
 
@@ -190,7 +192,7 @@ fn renamed(from: &Path, to: &Path) -> io::Result<()> {
     in_parent(from, || in_parent(to, || fs::rename(from, to)))
 }
 
-fn fill(place: &Path, source: &MountSource, mode: u32) -> io::Result<Back> {
+fn fill(place: &Path, source: &MountSource, mode: u32, sockets: &mut Sockets) -> io::Result<Back> {
     match source {
         MountSource::Tmpfs { .. } => {
             in_parent(place, || fs::create_dir(place))?;
@@ -202,6 +204,13 @@ fn fill(place: &Path, source: &MountSource, mode: u32) -> io::Result<Back> {
             chown(place, Some(*uid), Some(*gid))?;
             fs::set_permissions(place, fs::Permissions::from_mode(*mode))?;
             Ok(Back::Nowhere)
+        }
+        MountSource::Socket { server, mode, uid, gid } => {
+            let (Some(directory), Some(name)) = (place.parent(), place.file_name()) else {
+                return Err(io::ErrorKind::InvalidInput.into());
+            };
+            let listen = || sockets.listen(directory, name, server, |path| sockets::give(path, *mode, *uid, *gid));
+            in_parent(place, listen).map(|()| Back::Nowhere)
         }
         MountSource::Bind { path, read_only: true } => in_parent(place, || copy(path, place)).map(|()| Back::Nowhere),
         MountSource::Bind { path, read_only: false } => writable(place, path),

@@ -372,6 +372,11 @@ fn user_mount(root: &Root, scratch: &Scratch, mount: &Mount) -> Result<(), Repor
         MountSource::File { content, mode, uid, gid } => {
             scratch.file(root, &mount.target, content, *mode, (*uid, *gid))
         }
+        // The builder has bound it under a path (`sockets::bound`).
+        MountSource::Socket { .. } => Err(Report::Mount {
+            target: mount.target.as_os_str().to_owned(),
+            reason: "a socket without a path".to_owned(),
+        }),
     }
 }
 
@@ -382,14 +387,19 @@ fn open_source(path: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
 }
 
-/// An empty file system in memory with the mode of the directory that it covers, as runc makes it.
+/// An empty file system in memory with the mode of the directory that it covers, as runc makes it; where there was none,
+/// everybody may write to it, as the kernel has it.
 fn tmpfs(root: &Root, path: &Path, size_bytes: Option<u64>) -> Result<(), Report> {
     let fail = |error: Errno| Report::Mount {
         target: path.as_os_str().to_owned(),
         reason: format!("could not mount a tmpfs: {}", sys::plain(&error.into())),
     };
+    let is_new = root.open_at(path).is_err();
     let target = root.target(path, Kind::Directory)?;
-    let mode = rustix::fs::fstat(&target).map_err(fail)?.st_mode & 0o7777;
+    let mode = match is_new {
+        true => crate::NEW_TMPFS_MODE,
+        false => rustix::fs::fstat(&target).map_err(fail)?.st_mode & 0o7777,
+    };
     let size = size_bytes.map(|size| format!(",size={size}")).unwrap_or_default();
     mount_new("tmpfs", target.as_fd(), MountFlags::NOSUID | MountFlags::NODEV, &format!("mode={mode:o}{size}"))
         .map_err(fail)

@@ -1,5 +1,7 @@
 //! COPY and ADD to steps of the plan. BuildKit `convert_copy.go`.
 
+use context::git::address::GitRef;
+use context::git::{Checkout, GitDir};
 use dockerfile::lint::Finding;
 use dockerfile::{Span, Word};
 use rootfs::copy::Mode;
@@ -24,15 +26,15 @@ impl Lowering<'_> {
         let from = self.source(state, from, Source::Context, &from_span, "copy")?;
         let mut sources = Vec::new();
         for source in &copy.sources {
-            sources.push(copy_source(state, at, source, add)?);
+            sources.push(copy_source(state, at, source, add.then_some(copy))?);
         }
         if from == Source::Context {
             self.check_ignored(at, &sources, if add { "Add" } else { "Copy" });
         }
         let optional = |word: &Option<Word>| word.as_ref().map(|w| at.expand(state, w)).transpose();
-        let checksum = optional(&copy.checksum)?;
-        if checksum.is_some() {
-            check_checksum(&sources, &whole)?;
+        let checksum = optional(&copy.checksum)?.filter(|c| !c.is_empty());
+        if let Some(checksum) = &checksum {
+            check_checksum(&mut sources, checksum, &whole)?;
         }
         let chown = optional(&copy.chown)?.filter(|c| !c.is_empty());
         let chmod = match (optional(&copy.chmod)?, &copy.chmod) {
@@ -46,7 +48,7 @@ impl Lowering<'_> {
         let written = at.expand(state, &copy.destination)?;
         let text = copy_text(name, copy, chown.as_deref(), at, state, &sources, &written)?;
         // An address as it was written may hold a password.
-        let fetches = sources.iter().any(|source| matches!(source, CopySource::Url(_)));
+        let fetches = sources.iter().any(|source| matches!(source, CopySource::Url(_) | CopySource::Git { .. }));
         let title = if fetches { one_line(&text) } else { title(&at.placed.instruction) };
         state.history(text, false);
         let action = Action::Copy(Copy {
@@ -54,7 +56,8 @@ impl Lowering<'_> {
             sources,
             destination: destination(&state.cwd(), &written),
             chown,
-            link: copy.link,
+            // With a mode BuildKit copies as without the flag (`dispatchCopy`).
+            link: copy.link && chmod.is_none(),
             chmod,
             parents: copy.parents,
             exclude,
@@ -96,7 +99,7 @@ fn copy_source(
     state: &State,
     at: &At<'_>,
     source: &dockerfile::CopySource,
-    add: bool,
+    add: Option<&dockerfile::Copy>,
 ) -> Result<CopySource, BuildError> {
     let word = match source {
         dockerfile::CopySource::Path(word) => word,
@@ -116,16 +119,19 @@ fn copy_source(
     };
     let text = at.expand(state, word)?;
     let span = at.span(&word.span);
-    if is_git(&text) {
-        let message = if add {
-            format!("not supported yet: ADD of a git repository (`{}`)", context::display_url(&text))
-        } else {
-            "source can't be a git ref for COPY".to_owned()
+    let repository = GitRef::parse(&text)
+        .map_err(|e| BuildError::dockerfile(&span, format!("git repository `{}`: {e}", context::display_url(&text))))?;
+    // `github.com/…` is a path here (BuildKit `IndistinguishableFromLocal`).
+    if let Some(found) = repository.filter(|found| !found.like_a_path) {
+        return match add {
+            Some(copy) => git_source(&text, &found, copy.keep_git_dir, &span),
+            None => {
+                Err(BuildError::dockerfile(&span, "source can't be a git ref for COPY").with_hint("ADD fetches them"))
+            }
         };
-        return Err(BuildError::dockerfile(&span, message));
     }
     if text.starts_with("http://") || text.starts_with("https://") {
-        if !add {
+        if add.is_none() {
             return Err(BuildError::dockerfile(&span, "source can't be a URL for COPY").with_hint("ADD fetches URLs"));
         }
         return Ok(CopySource::Url(text));
@@ -133,23 +139,34 @@ fn copy_source(
     Ok(CopySource::Path(text))
 }
 
-/// Whether ADD would take `text` for a git repository: `git@…`, `git://`, `ssh://`, or an http(s) address whose path ends in
-/// `.git` (BuildKit `dfgitutil.ParseGitRef`).
-fn is_git(text: &str) -> bool {
-    if text.starts_with("git://") || text.starts_with("ssh://") || text.starts_with("git+") {
-        return true;
-    }
-    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
-        let scp = text.split_once(':').is_some_and(|(host, _)| host.contains('@') && !host.contains('/'));
-        return scp;
+/// BuildKit `dispatchCopy`. There `mtime` has no effect on ADD; here it has the one it has for contexts.
+fn git_source(text: &str, found: &GitRef, flag: Option<bool>, span: &Span) -> Result<CopySource, BuildError> {
+    let keep = match (flag, found.keep_git_dir) {
+        (Some(flag), Some(query)) if flag != query => {
+            return Err(BuildError::dockerfile(span, "inconsistent keep-git-dir configuration"));
+        }
+        (flag, query) => query.or(flag).unwrap_or(false),
     };
-    let path = rest.split(['?', '#']).next().unwrap_or(rest);
-    path.ends_with(".git")
+    let git_dir = if keep { GitDir::Shallow } else { GitDir::No };
+    let checkout = Box::new(Checkout { git_dir, ..Checkout::of(found) });
+    Ok(CopySource::Git { shown: GitRef::display(text), checkout })
 }
 
-fn check_checksum(sources: &[CopySource], span: &Span) -> Result<(), BuildError> {
+fn check_checksum(sources: &mut [CopySource], checksum: &str, span: &Span) -> Result<(), BuildError> {
     match sources {
         [CopySource::Url(_)] => Ok(()),
+        [CopySource::Git { checkout, .. }] => {
+            if let Some(other) = checkout.checksum.as_ref().filter(|other| *other != checksum) {
+                return Err(BuildError::dockerfile(span, format!("checksum mismatch `{checksum}` != `{other}`")));
+            }
+            if !checksum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                let message =
+                    format!("invalid checksum `{checksum}` for a git repository, expected the hash of a commit");
+                return Err(BuildError::dockerfile(span, message));
+            }
+            checkout.checksum = Some(checksum.to_owned());
+            Ok(())
+        }
         [_] => Err(BuildError::dockerfile(span, "checksum requires an HTTP(S) or Git source")),
         _ => Err(BuildError::dockerfile(span, "checksum can't be specified for multiple sources")),
     }
@@ -182,6 +199,7 @@ fn copy_text(
         match source {
             CopySource::Path(path) => text = text + " " + path,
             CopySource::Url(url) => text = text + " " + &context::display_url(url),
+            CopySource::Git { shown, .. } => text = text + " " + shown,
             CopySource::Heredoc(heredoc) => text = text + " <<" + &heredoc.name,
         }
     }

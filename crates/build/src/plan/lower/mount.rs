@@ -4,16 +4,31 @@ use dockerfile::{MountKind as Written, Word};
 
 use super::{At, From, Lowering, State};
 use crate::BuildError;
-use crate::plan::metadata::join_clean;
+use crate::plan::metadata::{base_name, clean, join_clean};
 use crate::plan::{Mount, MountKind, Source};
 
+/// The agent of an ssh mount without an id (BuildKit `session/sshforward/ssh.go` DefaultID).
+const DEFAULT_AGENT: &str = "default";
+
+/// The variable that leads to the first agent of a RUN, unless the image or an ARG has set it, and also where the agent was not
+/// given (BuildKit `client/llb/exec.go`, Marshal).
+pub(super) fn set_agent(env: &mut crate::env::Env, mounts: &[Mount]) {
+    const VARIABLE: &str = "SSH_AUTH_SOCK";
+    let first = mounts.iter().find(|mount| matches!(mount.kind, MountKind::Ssh { .. }));
+    if let Some(first) = first.filter(|_| env.get(VARIABLE).is_none()) {
+        env.set(VARIABLE, &first.target);
+    }
+}
+
 impl Lowering<'_> {
+    /// `earlier` are the mounts before it in the same RUN.
     pub(super) fn mount(
         &mut self,
         state: &State,
         at: &At<'_>,
         mount: &dockerfile::Mount,
         from: Option<&From>,
+        earlier: &[Mount],
     ) -> Result<Mount, BuildError> {
         let span = at.span(&mount.span);
         let mount = at.expand_mount(state, mount)?;
@@ -33,7 +48,8 @@ impl Lowering<'_> {
             }
             Written::Cache { id, sharing, mode, uid, gid } => {
                 let path = must(&target)?;
-                let id = text(id).filter(|i| !i.is_empty()).unwrap_or_else(|| path.clone());
+                // As written, so that a relative one is the same cache in every working directory (BuildKit `dispatchRunMounts`).
+                let id = text(id).filter(|i| !i.is_empty()).unwrap_or_else(|| clean(&target.unwrap_or_default()));
                 let from = self.source(state, from, Source::Empty, &span, "mount")?;
                 let kind = MountKind::Cache {
                     id,
@@ -47,13 +63,19 @@ impl Lowering<'_> {
                 };
                 (path, kind)
             }
+            Written::Tmpfs { .. } if mount.read_only == Some(true) => {
+                // Nothing that nobody can write to.
+                (must(&target)?, MountKind::Bind { from: Source::Empty, source: "/".to_owned(), read_only: true })
+            }
             Written::Tmpfs { size_bytes } => (must(&target)?, MountKind::Tmpfs { size_bytes: *size_bytes }),
             Written::Secret { id, env, required, mode, uid, gid } => {
                 let env = text(env);
-                let id = text(id).or_else(|| text(&mount.source)).unwrap_or_else(|| {
-                    target.as_deref().and_then(|t| t.rsplit('/').next()).unwrap_or_default().to_owned()
-                });
-                let path = absolute(&target.clone().unwrap_or_else(|| format!("/run/secrets/{id}")));
+                let target = target.filter(|t| !t.is_empty());
+                let given = |word| text(word).filter(|i| !i.is_empty());
+                let id = given(id)
+                    .or_else(|| given(&mount.source))
+                    .unwrap_or_else(|| base_name(target.as_deref().unwrap_or_default()).to_owned());
+                let path = absolute(&target.clone().unwrap_or_else(|| format!("/run/secrets/{}", base_name(&id))));
                 let kind = MountKind::Secret {
                     id,
                     file: target.is_some() || env.is_none(),
@@ -65,14 +87,29 @@ impl Lowering<'_> {
                 };
                 (path, kind)
             }
-            Written::Ssh { .. } => {
-                return Err(BuildError::dockerfile(
-                    &span,
-                    "not supported yet: `RUN --mount=type=ssh` (no SSH agent is forwarded)",
-                ));
+            Written::Ssh { id, required, mode, uid, gid } => {
+                let kind = MountKind::Ssh {
+                    id: text(id).filter(|id| !id.is_empty()).unwrap_or_else(|| DEFAULT_AGENT.to_owned()),
+                    required: *required,
+                    // BuildKit `solver/llbsolver/mounts/mount.go` sshMountInstance.Mount
+                    mode: mode.unwrap_or(0o600) & 0o777,
+                    uid: uid.unwrap_or(0),
+                    gid: gid.unwrap_or(0),
+                };
+                (agent_target(target.as_deref(), earlier), kind)
             }
         };
         Ok(Mount { target, kind })
+    }
+}
+
+/// Where the socket of an agent is (BuildKit `client/llb/exec.go`, Marshal). What is relative is so to `/` (runc), and the variable
+/// has to be of use wherever the step is.
+fn agent_target(target: Option<&str>, earlier: &[Mount]) -> String {
+    let number = earlier.iter().filter(|mount| matches!(mount.kind, MountKind::Ssh { .. })).count();
+    match target.filter(|target| !target.is_empty()) {
+        Some(target) => join_clean("/", target),
+        None => format!("/run/buildkit/ssh_agent.{number}"),
     }
 }
 

@@ -192,3 +192,50 @@ pub fn exchange(outcomes: &mut Outcomes, arguments: &[String]) -> io::Result<()>
     outcomes.note(format!("socket by exchange with `{path}`"), reached.ok_or_else(|| io::ErrorKind::TimedOut.into()));
     Ok(())
 }
+
+/// `PATH` of a socket at which somebody answers with what was sent.
+pub fn talk(_: &mut Outcomes, arguments: &[String]) -> io::Result<()> {
+    let mut stream = UnixStream::connect(arguments.first().ok_or(io::ErrorKind::InvalidInput)?)?;
+    for word in [b"first", b"again"] {
+        stream.write_all(word)?;
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer)?;
+        same("answer", &answer, word)?;
+    }
+    stream.shutdown(std::net::Shutdown::Write)?;
+    same("bytes after the end", stream.read(&mut [0])?, 0)
+}
+
+/// `PATH` of such a socket: as many connections as it takes and nothing done with them, thousands that are closed at once, and
+/// some that never read what they are answered. Afterwards it has to answer as before.
+pub fn crowd(outcomes: &mut Outcomes, arguments: &[String]) -> io::Result<()> {
+    let path = arguments.first().ok_or(io::ErrorKind::InvalidInput)?;
+    let address = rustix::net::SocketAddrUnix::new(path.as_str())?;
+    let connect = || -> io::Result<UnixStream> {
+        let flags = rustix::net::SocketFlags::NONBLOCK | rustix::net::SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::connect(&socket, &address)?;
+        Ok(UnixStream::from(socket))
+    };
+    let mut idle = Vec::new();
+    for _ in 0..2000 {
+        match connect() {
+            Ok(stream) => idle.push(stream),
+            // There is an end to it.
+            Err(_) => break,
+        }
+    }
+    same("whether there is an end to it", idle.len() < 2000, true)?;
+    idle.truncate(idle.len() / 2);
+    for stream in &mut idle {
+        while stream.write(&[b'x'; 4096]).is_ok() {}
+    }
+    drop(idle);
+    let until = Instant::now() + Duration::from_secs(30);
+    for _ in 0..2000 {
+        while connect().is_err() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    talk(outcomes, arguments)
+}

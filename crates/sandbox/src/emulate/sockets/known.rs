@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rustix::io::Errno;
+
 use crate::emulate::place::{Id, lock};
 use crate::emulate::tasks::Tasks;
 
@@ -29,6 +31,17 @@ impl<K, V> Default for Recent<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V> Recent<K, V> {
+    /// Has what was there before the last `put` of this key.
+    fn restore(&mut self, key: K, before: Option<V>) {
+        match before {
+            Some(value) => self.put(key, value),
+            None => {
+                self.map.remove(&key);
+                self.order.retain(|known| *known != key);
+            }
+        }
+    }
+
     fn put(&mut self, key: K, value: V) {
         if self.map.insert(key.clone(), value).is_none() {
             self.order.push_back(key);
@@ -207,15 +220,30 @@ impl Sockets {
         lock(&self.records).files.map.get(&file).copied()
     }
 
-    pub fn connected(&self, socket: &Kept, server: Option<u64>, to: Vec<u8>, client: Credentials) {
-        let mut records = lock(&self.records);
-        let server = server.and_then(|inode| records.bound.map.get(&inode)).map(|bound| bound.owner.clone());
-        records.latest = Some(client.clone());
-        records.connected.put(socket.inode, Connection { client, server, to });
-        drop(records);
-        if socket.is_stream() {
-            self.forget(socket.inode);
+    /// Connects a socket by `connect`. Who it is is written down before: whoever accepts may ask at once.
+    pub fn connecting(
+        &self,
+        socket: &Kept,
+        server: Option<u64>,
+        to: Vec<u8>,
+        client: Credentials,
+        connect: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let before = {
+            let mut records = lock(&self.records);
+            let server = server.and_then(|inode| records.bound.map.get(&inode)).map(|bound| bound.owner.clone());
+            records.latest = Some(client.clone());
+            let before = records.connected.map.get(&socket.inode).cloned();
+            records.connected.put(socket.inode, Connection { client, server, to });
+            before
+        };
+        let connected = connect();
+        match connected {
+            Ok(()) | Err(Errno::INPROGRESS) if socket.is_stream() => self.forget(socket.inode),
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(_) => lock(&self.records).connected.restore(socket.inode, before),
         }
+        connected
     }
 
     /// Who listens where this client is connected.

@@ -1,0 +1,3 @@
+ln -s a l
+ln -s f lf
+
