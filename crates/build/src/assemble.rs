@@ -34,7 +34,7 @@ pub fn assemble(plan: &Plan, request: &Request, stages: &Stages) -> Result<Image
 /// Writes the image to every destination, and the files where they were asked for.
 pub fn export(image: &Image, plan: &Plan, request: &Request, stages: &Stages) -> Result<Built, BuildError> {
     if let Some(output) = &request.rootfs_output {
-        export_rootfs(output, request, stages, plan.source_date_epoch)?;
+        write_files(&*stages.target_tree()?, output, request, plan.source_date_epoch)?;
     }
     let mut digests = Vec::new();
     for exporter in &request.exporters {
@@ -55,13 +55,13 @@ pub fn export(image: &Image, plan: &Plan, request: &Request, stages: &Stages) ->
     })
 }
 
-fn export_rootfs(
+/// Writes the files of a rootfs; with `epoch` all have that time.
+pub fn write_files(
+    tree: &Tree,
     output: &RootfsOutput,
     request: &Request,
-    stages: &Stages,
     epoch: Option<i64>,
 ) -> Result<(), BuildError> {
-    let tree = stages.target_tree()?;
     // BuildKit's exporters of files give every file this time (`exporter/local/fs.go`), and leave none as it is.
     let options = CommitOptions { set_modified: epoch, ..CommitOptions::default() };
     let failed = |action: String| move |source| BuildError::Rootfs { action, place: None, source };
@@ -73,24 +73,24 @@ fn export_rootfs(
             let open = if path.is_dir() { Tree::open } else { Tree::create };
             let to = open(path, Some(&table));
             let to = to.map_err(failed(action.clone()))?;
-            clone_tree_with(&tree, &to, &options).map_err(failed(action))
+            clone_tree_with(tree, &to, &options).map_err(failed(action))
         }
         RootfsOutput::Tar(writer) => {
             let mut writer = writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            write_tar(&tree, &options, &mut **writer).map_err(failed("could not write the files as a tar".to_owned()))
+            write_tar(tree, &options, &mut **writer).map_err(failed("could not write the files as a tar".to_owned()))
         }
         RootfsOutput::TarFile(path) => {
             let action = format!("could not write files to `{}`", path.display());
             let write = |file: &mut File| {
                 let mut writer = BufWriter::with_capacity(1 << 20, file);
-                write_tar(&tree, &options, &mut writer).map_err(failed(action.clone()))
+                write_tar(tree, &options, &mut writer).map_err(failed(action.clone()))
             };
             store::write_whole(path, write, |source| BuildError::Store { action: action.clone(), place: None, source })
         }
     }
 }
 
-fn write_tar(tree: &Tree, options: &CommitOptions, writer: &mut dyn Write) -> Result<(), RootfsError> {
+pub fn write_tar(tree: &Tree, options: &CommitOptions, writer: &mut dyn Write) -> Result<(), RootfsError> {
     write_tree(tree, options, writer)?;
     writer.flush().map_err(RootfsError::Write)
 }
@@ -129,7 +129,7 @@ fn drop_surplus_history(history: &mut Vec<History>, layers: usize) {
 }
 
 /// RFC 3339 in UTC, seconds of the epoch where it is given.
-fn timestamp(epoch: Option<i64>) -> String {
+pub fn timestamp(epoch: Option<i64>) -> String {
     match epoch.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()) {
         Some(fixed) => fixed.to_string(),
         None => jiff::Timestamp::now().to_string(),

@@ -18,7 +18,15 @@ pub enum BuildError {
     #[error("{message}")]
     Request { message: String, hint: Option<String> },
     #[error("{message}")]
-    Run { message: String, place: Place, exit: Exit },
+    Run {
+        message: String,
+        place: Place,
+        exit: Exit,
+        /// `[stage 2/3] RUN …`
+        step: String,
+        /// The last lines of what the step printed.
+        output: String,
+    },
     #[error("{action}")]
     Store { action: String, place: Option<Place>, source: store::StoreError },
     #[error("{action}")]

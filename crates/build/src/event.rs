@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dockerfile::Diagnostic;
 use sandbox::Stream;
 
 /// Stage (position in the plan) and step within it, both from 0.
@@ -49,6 +50,12 @@ pub enum Event<'a> {
     },
     Warning {
         message: String,
+    },
+    /// A violated build check, with the text it points into and how that is called.
+    Finding {
+        finding: &'a Diagnostic,
+        source: &'a str,
+        file: &'a str,
     },
 }
 

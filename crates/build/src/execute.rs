@@ -5,6 +5,7 @@
 
 mod copy;
 mod files;
+mod tail;
 
 pub use copy::{copy_error, copy_options};
 
@@ -27,8 +28,9 @@ use store::Layer;
 use crate::layers::{Handle, Pool};
 use crate::plan::{Action, Base, Plan, Run, Source, Stage, StageId, Step};
 use crate::request::NamedContext;
-use crate::{BuildError, Event, Place, Request, StepId, mount, user};
+use crate::{BuildError, Event, Failed, Place, Request, StepId, mount, user};
 use files::{Files, Work};
+use tail::Tail;
 
 /// What processes see as their host's name (BuildKit's default).
 const HOSTNAME: &str = "buildkitsandbox";
@@ -406,7 +408,7 @@ impl<'a> Execution<'a> {
         if let (Work::Plain(tree), true) = (&work, stage.layered) {
             self.record(step, files, tree)?;
         }
-        let made = self.act(id, step, work.tree())?;
+        let made = self.act(id, stage, step, work.tree())?;
         match work {
             Work::Plain(tree) => self.commit_plain(stage, step, files, &tree, made),
             Work::Over(over) => {
@@ -426,9 +428,9 @@ impl<'a> Execution<'a> {
     }
 
     /// Does what the step says in `tree`.
-    fn act(&self, id: StepId, step: &Step, tree: &Tree) -> Result<Made, BuildError> {
+    fn act(&self, id: StepId, stage: &Stage, step: &Step, tree: &Tree) -> Result<Made, BuildError> {
         match &step.action {
-            Action::Run(run) => return self.run(id, step, run, tree).map(Made::Changes),
+            Action::Run(run) => return self.run(id, stage, step, run, tree).map(Made::Changes),
             Action::Copy(copy) if copy.link => return self.copy_link(step, copy, tree).map(Made::Layer),
             Action::Workdir { path, user } => self.workdir(step, path, user, tree)?,
             Action::Copy(copy) => self.copy_plain(step, copy, tree)?,
@@ -532,7 +534,14 @@ impl<'a> Execution<'a> {
     }
 
     /// Where the process can have changed something, if anybody knows.
-    fn run(&self, id: StepId, step: &Step, run: &Run, tree: &Tree) -> Result<Option<Written>, BuildError> {
+    fn run(
+        &self,
+        id: StepId,
+        stage: &Stage,
+        step: &Step,
+        run: &Run,
+        tree: &Tree,
+    ) -> Result<Option<Written>, BuildError> {
         let user = user::resolve(tree, &run.user).map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?;
         let take = |source: &Source| self.take(source);
         let stopped = || self.stopped();
@@ -555,21 +564,62 @@ impl<'a> Execution<'a> {
             },
             hostname: HOSTNAME.to_owned(),
             extra_hosts: self.request.extra_hosts.clone(),
+            terminal: None,
         };
+        let mut tail = Tail::default();
         let mut output = |stream, bytes: &[u8]| {
+            tail.push(bytes);
             self.request.observer.event(&Event::Output { id, stream, bytes });
         };
         let ended = self.request.sandbox.run(tree, &process, &mounts.mounts, &mut output, &stopped);
-        match ended {
-            Ok(ended) if ended.exit == Exit::Code(0) => Ok(ended.written),
-            Ok(ended) => Err(run_failed(step, ended.exit)),
-            Err(SandboxError::Cancelled) if self.request.is_cancelled() => Err(BuildError::Cancelled),
-            Err(SandboxError::Cancelled) => Err(BuildError::Stopped),
-            Err(source) => Err(BuildError::Sandbox {
+        let shown = format!("[{} {}/{}] {}", stage.name, id.step + 1, stage.steps.len(), step.title);
+        let lines = tail.lines();
+        let error = match ended {
+            Ok(ended) if ended.exit == Exit::Code(0) => return Ok(ended.written),
+            Err(SandboxError::Cancelled) if self.request.is_cancelled() => return Err(BuildError::Cancelled),
+            Err(SandboxError::Cancelled) => return Err(BuildError::Stopped),
+            Ok(ended) => run_failed(step, ended.exit, shown.clone(), lines.clone()),
+            Err(source) => BuildError::Sandbox {
                 action: "RUN could not be run".to_owned(),
                 place: Some(Place { span: step.span.clone() }),
                 source,
-            }),
+            },
+        };
+        let failed = Failed {
+            step: &shown,
+            message: &error.to_string(),
+            output: &lines,
+            tree,
+            process: &process,
+            mounts: &mounts.mounts,
+            config: &run.config,
+            platform: &stage.platform,
+            request: self.request,
+        };
+        self.look_into(&failed, &error);
+        Err(error)
+    }
+
+    /// Has something done about the first step whose program failed or could not be started.
+    fn look_into(&self, failed: &Failed<'_>, error: &BuildError) {
+        let Some(on_failure) = &self.request.on_failure else { return };
+        let of_program =
+            matches!(error, BuildError::Run { .. } | BuildError::Sandbox { source: SandboxError::Start { .. }, .. });
+        if !of_program || self.request.is_cancelled() {
+            return;
+        }
+        {
+            // What the others print would be in the way, and nobody needs it any more.
+            let _board = self.board();
+            if self.failed.swap(true, Ordering::Relaxed) {
+                return;
+            }
+            self.changed.notify_all();
+        }
+        if let Err(error) = on_failure.failed(failed) {
+            let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+            let message = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+            self.request.observer.event(&Event::Warning { message });
         }
     }
 
@@ -636,11 +686,11 @@ impl<T: Write> Write for Polled<'_, T> {
     }
 }
 
-fn run_failed(step: &Step, exit: Exit) -> BuildError {
+fn run_failed(step: &Step, exit: Exit, shown: String, output: String) -> BuildError {
     let message = match exit {
         Exit::Code(code) => format!("RUN exited with status {code}"),
         Exit::Signal(9) => "RUN was killed by signal 9 (out of memory, perhaps): exit code 137".to_owned(),
         Exit::Signal(signal) => format!("RUN was killed by signal {signal}: exit code {}", 128 + signal),
     };
-    BuildError::Run { message, place: Place { span: step.span.clone() }, exit }
+    BuildError::Run { message, place: Place { span: step.span.clone() }, exit, step: shown, output }
 }

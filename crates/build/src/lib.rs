@@ -9,6 +9,7 @@ mod env;
 mod error;
 mod event;
 mod execute;
+mod failure;
 mod layers;
 mod mount;
 pub mod plan;
@@ -17,7 +18,8 @@ pub mod user;
 
 pub use error::{BuildError, Place};
 pub use event::{Event, Observer, StepId};
-pub use plan::{Plan, plan};
+pub use failure::{Failed, OnFailure};
+pub use plan::{Linted, Outline, Plan, Unread, lint, outline, plan};
 pub use request::{CacheRoot, Labels, NamedContext, Request, RootfsOutput, Secret};
 
 use oci::Digest;
@@ -43,13 +45,36 @@ pub fn build(request: &Request) -> Result<Built, BuildError> {
     carry_out(request).map_err(|error| if request.is_cancelled() { BuildError::Cancelled } else { error })
 }
 
+/// Words of the request that have no effect and are probably misspelt.
+pub fn doubts(request: &Request) -> Vec<String> {
+    let file = &request.dockerfile;
+    let did_you_mean = |near: &str| format!(" (did you mean `{near}`?)");
+    let rules =
+        file.checks.unknown().into_iter().map(|(name, near)| {
+            format!("there is no build check `{name}`{}", near.map(did_you_mean).unwrap_or_default())
+        });
+    let arguments = file.global_args.iter().chain(file.stages.iter().flat_map(|stage| &stage.instructions));
+    let names = arguments.filter_map(|instruction| match &instruction.kind {
+        dockerfile::Kind::Arg(args) => Some(args.iter().map(|arg| arg.name.text.as_str())),
+        _ => None,
+    });
+    let declared: Vec<&str> = names.flatten().collect();
+    let unused = request.build_args.keys().filter(|name| !declared.contains(&name.as_str()));
+    let near = unused.filter_map(|name| Some((name, dockerfile::lint::nearest_name(name, declared.iter().copied())?)));
+    let near = near.filter(|(_, near)| !request.build_args.contains_key(*near));
+    let arguments =
+        near.map(|(name, near)| format!("build argument `{name}` is declared by no ARG{}", did_you_mean(near)));
+    rules.chain(arguments).collect()
+}
+
 fn carry_out(request: &Request) -> Result<Built, BuildError> {
     let plan = plan(request)?;
-    for finding in &plan.warnings {
-        let line = dockerfile::error::line_of(&request.dockerfile.source, finding.span.start);
-        let rule = finding.rule.unwrap_or("warning");
-        let message = format!("{rule}: {} (line {line})", finding.message);
+    for message in doubts(request) {
         request.observer.event(&Event::Warning { message });
+    }
+    for finding in &plan.warnings {
+        let (source, file) = (&request.dockerfile.source, &request.dockerfile_name);
+        request.observer.event(&Event::Finding { finding, source, file });
     }
     request.observer.event(&Event::Planned { steps: plan.steps() });
     let layers = layers::Pool::start(request)?;

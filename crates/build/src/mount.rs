@@ -317,8 +317,12 @@ fn secret(
             lowered.env.extend(env.as_ref().map(|name| OsString::from(format!("{name}="))));
             return Ok(None);
         }
-        return Err(BuildError::dockerfile(&step.span, format!("secret `{id}` is required and was not given"))
-            .with_hint(format!("pass it with `--secret id={id},src=FILE` or `--secret id={id},env=NAME`")));
+        let near = dockerfile::lint::nearest_name(id, request.secrets.keys().map(String::as_str));
+        let error = BuildError::dockerfile(&step.span, format!("secret `{id}` is required and was not given"));
+        return Err(error.with_hint(match near {
+            Some(near) => format!("did you mean `{near}`, which was given?"),
+            None => format!("pass it with `--secret id={id},src=FILE` or `--secret id={id},env=NAME`"),
+        }));
     };
     if let Some(name) = env {
         use std::os::unix::ffi::OsStringExt as _;

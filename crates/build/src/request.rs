@@ -15,7 +15,7 @@ use oci::{Flavor, Platform, Reference};
 use sandbox::{Sandbox, Server};
 use store::{Exporter, ImageSource};
 
-use crate::Observer;
+use crate::{Observer, OnFailure};
 
 /// Everything one build needs.
 pub struct Request {
@@ -28,8 +28,12 @@ pub struct Request {
     /// Fetches what `ADD` names by address.
     pub net: Net,
     pub sandbox: Arc<dyn Sandbox>,
-    /// `--target`, none for the last stage.
+    /// How the Dockerfile is called in messages.
+    pub dockerfile_name: String,
+    /// `--target`, none for the last stage: a name, in whatever case, or `#N` for a stage's number.
     pub target: Option<String>,
+    /// More targets: built as well, and written nowhere.
+    pub more_targets: Vec<String>,
     /// The platform asked for, none for the host's.
     pub platform: Option<Platform>,
     pub build_args: BTreeMap<String, String>,
@@ -42,6 +46,8 @@ pub struct Request {
     pub exporters: Vec<Arc<dyn Exporter>>,
     /// Writes the target's files as they are, beside or instead of an image.
     pub rootfs_output: Option<RootfsOutput>,
+    /// What is done about a RUN that failed before the build ends.
+    pub on_failure: Option<Arc<dyn OnFailure>>,
     /// None: the base image's.
     pub flavor: Option<Flavor>,
     pub compression: Compression,

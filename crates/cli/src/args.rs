@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 /// Build container images from Dockerfiles without privilege
 #[derive(Debug, Parser)]
@@ -20,10 +20,98 @@ pub enum Command {
     ///
     /// Example: zuwai build -t registry.example/app:1 .
     Build(Box<Build>),
+    /// Check a Dockerfile without building it
+    ///
+    /// Looks for violations of BuildKit's build checks in every stage, or in what --target needs. Ends with status 3 when
+    /// there are any. docs/lint.md says what each rule is about and how one is left out.
+    ///
+    /// Example: zuwai lint --offline .
+    Lint(Box<Inquiry>),
+    /// Show the arguments, secrets, SSH agents and caches that a target takes
+    ///
+    /// Example: zuwai outline --target test .
+    Outline(Box<Inquiry>),
+    /// List the stages of a Dockerfile that can be built
+    Targets(Box<Inquiry>),
     /// Show which isolation back-ends work here, which one is chosen and why
     Doctor(Doctor),
     /// Print the version
     Version,
+}
+
+/// A question about a Dockerfile; the flags are those of `build`.
+#[derive(Debug, Args)]
+pub struct Inquiry {
+    /// Build context, as for `build`
+    #[arg(value_name = "CONTEXT")]
+    pub positional_context: Option<String>,
+    /// Dockerfile, tried as given, then in the context; `-` is standard input
+    #[arg(short = 'f', long = "file", visible_alias = "dockerfile", value_name = "PATH")]
+    pub file: Option<String>,
+    /// Build context, as kaniko spells it
+    #[arg(short = 'c', long, value_name = "CONTEXT")]
+    pub context: Option<String>,
+    /// Directory within the context to use as the context
+    #[arg(long, value_name = "DIR")]
+    pub context_sub_path: Option<PathBuf>,
+    /// More contexts for FROM and --from: a directory, `docker-image://REF`, `oci-layout://DIR[:TAG]` (can be repeated)
+    #[arg(long, value_name = "NAME=CONTEXT")]
+    pub build_context: Vec<String>,
+    /// Set a build argument; without `=` its value comes from the environment (can be repeated)
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub build_arg: Vec<String>,
+    /// Stage to look at [default: the last one; `lint` looks at all]
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub target: Vec<String>,
+    /// Platform to build for, `os/arch[/variant]` [default: this machine's]
+    #[arg(long, visible_alias = "custom-platform", value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    #[command(flatten)]
+    pub asking: Asking,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+    /// Directory where contexts are unpacked that are no directories [default: as for `build`]
+    #[arg(long, env = "ZUWAI_DIR", hide_env_values = true, value_name = "DIR")]
+    pub work_dir: Option<PathBuf>,
+}
+
+/// How a question is answered.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Asking {
+    /// Format of the answer; `json` is what BuildKit's frontend answers
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: AnswerFormat,
+    /// Ask no registry; what depends on base images is then not checked, and the answer says so
+    #[arg(long)]
+    pub offline: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum AnswerFormat {
+    Text,
+    Json,
+}
+
+impl Inquiry {
+    /// The build that is asked about.
+    pub fn into_build(self) -> Build {
+        let plain = Build::augment_args(clap::Command::new("build").no_binary_name(true));
+        let mut build =
+            Build::from_arg_matches(&plain.get_matches_from([""; 0])).expect("no flag of a build is required");
+        build.positional_context = self.positional_context;
+        build.input.file = self.file;
+        build.input.context = self.context;
+        build.input.context_sub_path = self.context_sub_path;
+        build.input.build_context = self.build_context;
+        build.input.build_arg = self.build_arg;
+        build.input.target = self.target;
+        build.input.platform = self.platform;
+        build.registry = self.registry;
+        build.run.work_dir = self.work_dir;
+        // Nothing is asked of outputs then.
+        build.input.dry_run = true;
+        build
+    }
 }
 
 #[derive(Debug, Args)]
@@ -116,6 +204,13 @@ pub struct Build {
     pub unsupported: Unsupported,
 }
 
+impl Build {
+    /// Whether there will be an image, and not only an answer about one.
+    pub fn builds(&self) -> bool {
+        !self.input.dry_run && !self.input.check && self.input.call.as_deref().is_none_or(|call| call == "build")
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "What to build")]
 pub struct Input {
@@ -139,7 +234,8 @@ pub struct Input {
     /// Set a build argument; without `=` its value comes from the environment (can be repeated)
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
-    /// Stage to build [default: the last one]
+    /// Stage to build; of several (can be repeated, or with commas) the first is exported, the others are built as well
+    /// [default: the last one]
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub target: Vec<String>,
     /// Platform to build for, `os/arch[/variant]` [default: this machine's]
@@ -161,6 +257,13 @@ pub struct Input {
     /// Add a host to /etc/hosts of RUN steps (can be repeated)
     #[arg(long, value_name = "HOST:ADDRESS")]
     pub add_host: Vec<String>,
+    /// Answer a question instead of building, as docker spells it: `check` (see `zuwai lint`), `outline` or `targets`, with
+    /// `,format=json` behind it if wanted
+    #[arg(long, value_name = "METHOD")]
+    pub call: Option<String>,
+    /// The same as --call=check
+    #[arg(long, conflicts_with = "call")]
+    pub check: bool,
     /// Print what would be built, then stop
     #[arg(long, alias = "dryrun", alias = "plan", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
@@ -283,6 +386,10 @@ pub struct RunArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true",
           hide_default_value = true, hide_possible_values = true, value_name = "BOOL", hide = true)]
     pub pull: bool,
+    /// What to do when a RUN fails: `shell` (on a terminal: a shell in its rootfs), `keep` (keep its files),
+    /// `export=DIR`, `export=FILE.tar`, or `push=REFERENCE` (its rootfs as an image)
+    #[arg(long, value_name = "WHAT")]
+    pub on_failure: Option<String>,
     /// Bound of what one layer of a base image may unpack to, in GiB
     #[arg(long, value_name = "GIB", default_value_t = 256)]
     pub layer_limit: u64,

@@ -14,12 +14,15 @@ use crate::labels::fields;
 use crate::report::Failure;
 use crate::verify::Verification;
 use crate::wire::{Wired, WorkDir};
-use crate::{Manner, progress, settings, signals, wire};
+use crate::{Manner, inquiry, progress, settings, signals, wire};
 
 pub fn build(typed: Build, manner: Manner) -> Result<(), Failure> {
     refuse_unsupported(&typed)?;
     if typed.display.log_format == LogFormat::Text {
         anstream::ColorChoice::Never.write_global();
+    }
+    if let Some((question, asking)) = inquiry::of_build(&typed)? {
+        return inquiry::answer(typed, question, asking, manner);
     }
     let cancelled = signals::catch();
     // Whatever an interruption made fail, the interruption is what happened.
@@ -40,7 +43,7 @@ fn build_until(typed: &Build, manner: Manner, cancelled: Arc<AtomicBool>) -> Res
     }
     let built = build::build(&wired.request);
     shown.finish();
-    let built = built.map_err(|error| wired.failure(error))?;
+    let built = built.map_err(|error| wired.failure_shown(error, shown.has_shown_failure()))?;
     write_results(typed, &wired.names, &built)?;
     if let Some(verified) = verified {
         return verified.finish(&wired, &print);
@@ -74,10 +77,11 @@ fn refuse_unsupported(typed: &Build) -> Result<(), Failure> {
 
 fn dry_run(typed: &Build, wired: &Wired) -> Result<(), Failure> {
     let plan: Plan = build::plan(&wired.request).map_err(|error| wired.failure(error))?;
+    let source = &wired.request.dockerfile.source;
     let text = if typed.display.log_format == LogFormat::Json {
-        format!("{}\n", build::plan::to_json(&plan))
+        format!("{}\n", build::plan::to_json(&plan, source))
     } else {
-        build::plan::to_text(&plan)
+        build::plan::to_text(&plan, source)
     };
     print(&text)
 }
@@ -86,7 +90,7 @@ fn print_digest(built: &Built) -> Result<(), Failure> {
     print(&format!("{}\n", built.digest))
 }
 
-fn print(text: &str) -> Result<(), Failure> {
+pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.context("could not write to standard output").map_err(Failure::other(6))

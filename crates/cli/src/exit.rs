@@ -28,6 +28,7 @@ pub fn code(failure: &Failure, manner: Manner) -> ExitCode {
     let error = match failure {
         Failure::Usage { .. } => return ExitCode::from(if manner == Manner::Kaniko { 1 } else { 2 }),
         Failure::Dockerfile { .. } => return ExitCode::from(if manner == Manner::Kaniko { 1 } else { 3 }),
+        Failure::Findings => return ExitCode::from(if manner == Manner::Kaniko { 1 } else { 3 }),
         Failure::Interrupted => return ExitCode::from(130),
         Failure::Other { .. } if manner == Manner::Kaniko => return ExitCode::FAILURE,
         Failure::Other { error, .. } if disk_is_full(error.as_ref()) => return ExitCode::from(6),

@@ -3,11 +3,16 @@
 mod args;
 mod command;
 mod exit;
+mod inquiry;
 mod labels;
+mod lint;
+mod on_failure;
+mod outline;
 mod progress;
 mod report;
 mod settings;
 mod signals;
+mod terminal;
 mod verify;
 mod wire;
 
@@ -41,6 +46,9 @@ fn run() -> ExitCode {
     };
     let result = match cli.command {
         Command::Build(build) => command::build(*build, manner),
+        Command::Lint(asked) => inquiry::ask(*asked, inquiry::Question::Check, manner),
+        Command::Outline(asked) => inquiry::ask(*asked, inquiry::Question::Outline, manner),
+        Command::Targets(asked) => inquiry::ask(*asked, inquiry::Question::Targets, manner),
         Command::Doctor(doctor) => command::doctor(&doctor),
         Command::Version => command::version(),
     };
@@ -62,14 +70,16 @@ pub enum Manner {
     Kaniko,
 }
 
+/// First words behind `executor` that are no flags or contexts of a build.
+const COMMANDS: [&str; 8] = ["build", "lint", "outline", "targets", "doctor", "version", "-h", "--help"];
+
 /// Started as `executor`, the sub-command may be left out.
 fn words(mut words: Vec<OsString>) -> (Vec<OsString>, Manner) {
     let name = words.first().map(std::path::Path::new).and_then(|p| p.file_name()).unwrap_or_default();
     if name != "executor" {
         return (words, Manner::Zuwai);
     }
-    let has_command =
-        words.get(1).is_some_and(|w| ["build", "doctor", "version", "-h", "--help"].iter().any(|c| w == c));
+    let has_command = words.get(1).is_some_and(|w| COMMANDS.iter().any(|c| w == c));
     if !has_command {
         words.insert(1, "build".into());
     }

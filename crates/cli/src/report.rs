@@ -2,9 +2,12 @@
 
 use std::io::Write as _;
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Level, Message, Renderer, Snippet, Title};
 use build::BuildError;
-use dockerfile::{ParseError, Span};
+use dockerfile::lint::Rule;
+use dockerfile::{Diagnostic, ParseError, Span};
+
+use crate::progress;
 
 /// What ended the command.
 #[derive(Debug)]
@@ -22,7 +25,13 @@ pub enum Failure {
         error: Box<BuildError>,
         source: String,
         name: String,
+        /// What the failed step printed is on the screen already.
+        output_is_shown: bool,
+        /// What was done about it.
+        notes: Vec<String>,
     },
+    /// A lint found something, and has said what.
+    Findings,
     /// A signal asked for the end.
     Interrupted,
     /// Anything else, with its exit code.
@@ -49,15 +58,23 @@ pub fn print(failure: &Failure) {
         Failure::Usage { message, hint } => plain(message, &[], hint.as_deref()),
         Failure::Dockerfile { error, name } => {
             let fault = &error.diagnostic;
-            placed(&fault.message, &[], fault.hint.as_deref(), &fault.span, &error.source_text, name)
+            let title = Level::ERROR.primary_title(&fault.message);
+            placed(title, below(&[], fault.hint.as_deref()), &fault.span, &error.source_text, name)
         }
-        Failure::Build { error, source, name } => {
+        Failure::Build { error, source, name, output_is_shown, notes } => {
             let (causes, hint) = causes(error);
-            match error.place() {
-                Some(place) => placed(&error.to_string(), &causes, hint.as_deref(), &place.span, source, name),
-                None => plain(&error.to_string(), &causes, hint.as_deref()),
-            }
+            let message = error.to_string();
+            let text = match error.place() {
+                Some(place) => {
+                    let title = Level::ERROR.primary_title(&message);
+                    placed(title, below(&causes, hint.as_deref()), &place.span, source, name)
+                }
+                None => plain(&message, &causes, hint.as_deref()),
+            };
+            let end = if *output_is_shown { String::new() } else { last_lines(error) };
+            notes.iter().fold(text + &end, |text, note| text + "\nnote: " + note)
         }
+        Failure::Findings => return,
         Failure::Interrupted => plain("interrupted", &[], None),
         Failure::Other { error, hint, .. } => {
             let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
@@ -78,6 +95,9 @@ pub fn print_fault() {
 /// The chain below an error, each said once, and a hint from wherever in the chain there is one.
 fn causes(error: &BuildError) -> (Vec<String>, Option<String>) {
     let mut causes = Vec::new();
+    if let BuildError::Run { step, .. } = error {
+        causes.push(format!("in step {step}"));
+    }
     let mut hint = match error {
         BuildError::Dockerfile { hint, .. } | BuildError::Request { hint, .. } => hint.clone(),
         _ => None,
@@ -117,16 +137,60 @@ fn plain(message: &str, causes: &[String], hint: Option<&str>) -> String {
     text
 }
 
-fn placed(message: &str, causes: &[String], hint: Option<&str>, span: &Span, source: &str, name: &str) -> String {
+/// What a RUN said last.
+fn last_lines(error: &BuildError) -> String {
+    let BuildError::Run { output, .. } = error else { return String::new() };
+    match output.trim().is_empty() {
+        true => "\nit printed nothing".to_owned(),
+        false => format!("\nthe last lines of its output:{}", harmless(output)),
+    }
+}
+
+/// Lines of output, each below the other, without what a terminal would take for an order.
+pub fn harmless(output: &str) -> String {
+    let mut text = String::new();
+    for line in output.lines() {
+        let line = progress::shown_line(line.as_bytes());
+        let line = anstream::adapter::strip_str(&line).to_string();
+        text = text + "\n  " + &line.chars().filter(|c| *c == '\t' || !c.is_control()).collect::<String>();
+    }
+    text
+}
+
+/// Causes and hint as lines below a snippet.
+fn below<'a>(causes: &'a [String], hint: Option<&'a str>) -> Vec<Message<'a>> {
+    let causes = causes.iter().map(|cause| Level::NOTE.no_name().message(cause.as_str()));
+    causes.chain(hint.map(|hint| Level::HELP.with_name("hint").message(hint))).collect()
+}
+
+/// A violated build check with its line.
+pub fn finding(finding: &Diagnostic, source: &str, file: &str) -> String {
+    finding_with(finding, source, file, below(&[], finding.hint.as_deref()))
+}
+
+/// As [`finding`], with what is to be done about it and where more stands.
+pub fn finding_at_length(finding: &Diagnostic, source: &str, file: &str) -> String {
+    let rule = finding.rule.and_then(Rule::named);
+    let url = rule.and_then(Rule::url);
+    let mut messages = below(&[], finding.hint.as_deref().or(rule.map(|rule| rule.hint)));
+    messages.extend(url.as_deref().map(|url| Level::NOTE.with_name("see").message(url)));
+    finding_with(finding, source, file, messages)
+}
+
+fn finding_with(finding: &Diagnostic, source: &str, file: &str, messages: Vec<Message<'_>>) -> String {
+    let title = Level::WARNING.primary_title(&finding.message).id(finding.rule.unwrap_or_default());
+    placed(title, messages, &finding.span, source, file)
+}
+
+/// Something worth knowing about a place.
+pub fn note(message: &str, causes: &[String], span: &Span, source: &str, file: &str) -> String {
+    placed(Level::NOTE.primary_title(message), below(causes, None), span, source, file)
+}
+
+fn placed(title: Title<'_>, messages: Vec<Message<'_>>, span: &Span, source: &str, name: &str) -> String {
     let (shown, span, line) = window(source, span);
     let snippet = Snippet::source(shown).path(name).line_start(line).annotation(AnnotationKind::Primary.span(span));
-    let mut group = Level::ERROR.primary_title(message).element(snippet);
-    for cause in causes {
-        group = group.element(Level::NOTE.no_name().message(cause.as_str()));
-    }
-    if let Some(hint) = hint {
-        group = group.element(Level::HELP.with_name("hint").message(hint));
-    }
+    let group = title.element(snippet).elements(messages);
     Renderer::styled().render(&[group])
 }
 

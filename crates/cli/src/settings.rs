@@ -9,12 +9,14 @@ use std::sync::atomic::AtomicBool;
 
 use build::Secret;
 use context::{GitScheme, git};
+use dockerfile::Dockerfile;
 use dockerfile::lint::Checks;
 use net::{Proxies, Settings};
 use oci::media_type::Compression;
 use oci::{Flavor, Platform, Reference};
 use ssh::{Agent, Key, KeyError};
 
+use crate::Manner;
 use crate::args::{Build, CompressionName, ImageFormat, Input, Output, RegistryArgs};
 use crate::labels::{fields, pair};
 use crate::report::Failure;
@@ -38,12 +40,12 @@ pub fn pairs(flag: &str, words: &[String]) -> Result<Vec<(String, String)>, Fail
     words.iter().map(|w| pair(flag, w).map(|(n, v)| (n.to_owned(), v.to_owned()))).collect()
 }
 
-/// The one stage to build. kaniko takes several and pushes the first; several are not supported yet.
-pub fn target(input: &Input) -> Result<Option<String>, Failure> {
-    match input.target.as_slice() {
-        [] => Ok(None),
-        [one] => Ok(Some(one.clone())),
-        _ => Err(Failure::usage("not supported yet: several values of --target")),
+/// The name of a target. In kaniko's manner it may be a stage's number; BuildKit, and docker with it, takes names only.
+pub fn target(word: &str, file: &Dockerfile, manner: Manner) -> String {
+    let stage = |number: usize| Some((number, &file.stages.get(number)?.from));
+    match word.parse().ok().filter(|_| manner == Manner::Kaniko).and_then(stage) {
+        Some((number, from)) => from.name.as_ref().map_or_else(|| format!("#{number}"), |name| name.text.clone()),
+        None => word.to_owned(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
-use build::{BuildError, CacheRoot, NamedContext, Request, RootfsOutput};
+use build::{BuildError, CacheRoot, NamedContext, OnFailure, Request, RootfsOutput};
 use context::{ContextError, GitScheme, Place, Sources, git};
 use net::Net;
 use oci::Reference;
@@ -20,25 +20,33 @@ use store::{
 
 use crate::args::Build;
 use crate::labels::pair;
+use crate::on_failure::{Choice, Notes};
 use crate::progress::Shown;
 use crate::report::Failure;
-use crate::{Manner, settings, signals};
+use crate::{Manner, on_failure, settings, signals};
 
 /// A request and what is needed to talk about it.
 pub struct Wired {
     pub request: Request,
     /// Every name the image was given.
     pub names: Vec<Reference>,
-    /// How the Dockerfile is called in messages.
-    dockerfile_name: String,
+    /// What was done about a failed step.
+    pub notes: Arc<Notes>,
 }
 
 impl Wired {
     pub fn failure(&self, error: BuildError) -> Failure {
+        self.failure_shown(error, false)
+    }
+
+    /// `output_is_shown`: what the failed step printed is on the screen already.
+    pub fn failure_shown(&self, error: BuildError, output_is_shown: bool) -> Failure {
         Failure::Build {
             error: Box::new(error),
             source: self.request.dockerfile.source.clone(),
-            name: self.dockerfile_name.clone(),
+            name: self.request.dockerfile_name.clone(),
+            output_is_shown,
+            notes: self.notes.take(),
         }
     }
 }
@@ -142,6 +150,11 @@ fn kept_in_place(typed: &Build) -> Vec<PathBuf> {
     all.filter_map(|path| std::path::absolute(path).ok()).filter(|path| path.exists()).collect()
 }
 
+/// For what is only asked about.
+pub fn no_sandbox() -> Arc<dyn Sandbox> {
+    Arc::new(NoSandbox { reasons: "nothing was meant to run".to_owned() })
+}
+
 struct NoSandbox {
     reasons: String,
 }
@@ -187,6 +200,8 @@ pub fn request(
     let checks = settings::checks(&build_args)?;
     let dockerfile = dockerfile::parse_with_checks(&opened.dockerfile, checks)
         .map_err(|e| Failure::Dockerfile { error: Box::new(e), name: opened.name.clone() })?;
+    let mut targets = typed.input.target.iter().map(|word| settings::target(word, &dockerfile, manner));
+    let (first, others): (Option<String>, Vec<String>) = (targets.next(), targets.collect());
     let registry = registry(typed, &net, shown.clone())?;
     let platform = settings::platform(&typed.input)?;
     let names = settings::names(typed)?;
@@ -194,6 +209,8 @@ pub fn request(
     check_permission(typed, &registry, &destinations)?;
     let source_date_epoch = settings::source_date_epoch(&build_args)?;
     let cache_namespace = build_args.get("BUILDKIT_CACHE_MOUNT_NS").cloned().unwrap_or_default();
+    let notes = Arc::new(Notes::default());
+    let on_failure = on_failure(typed, &registry, &shown, work, &notes)?;
     let request = Request {
         contexts: named_contexts(typed, &registry, &net, &git.settings, work)?,
         dockerfile,
@@ -201,7 +218,9 @@ pub fn request(
         images: Arc::new(registry.clone()),
         net,
         sandbox,
-        target: settings::target(&typed.input)?,
+        dockerfile_name: opened.name,
+        target: first,
+        more_targets: others,
         platform,
         build_args,
         labels: settings::pairs("--label", &typed.input.label)?,
@@ -210,6 +229,7 @@ pub fn request(
         agents: agents(typed)?,
         exporters: outputs.exporters,
         rootfs_output: outputs.rootfs,
+        on_failure,
         flavor: settings::flavor(&typed.output)?,
         compression: settings::compression(&typed.output),
         compression_level: settings::compression_level(&typed.output)?,
@@ -224,7 +244,28 @@ pub fn request(
         cancelled,
         observer: shown,
     };
-    Ok(Wired { request, names, dockerfile_name: opened.name })
+    Ok(Wired { request, names, notes })
+}
+
+/// What `--on-failure` asks for, ready to be done.
+fn on_failure(
+    typed: &Build,
+    registry: &Registry,
+    shown: &Arc<dyn Shown>,
+    work: &WorkDir,
+    notes: &Arc<Notes>,
+) -> Result<Option<Arc<dyn OnFailure>>, Failure> {
+    let Some(word) = &typed.run.on_failure else { return Ok(None) };
+    let notes = notes.clone();
+    Ok(Some(match Choice::parse(word)? {
+        Choice::Shell => Arc::new(on_failure::Shell { shown: shown.clone() }),
+        Choice::Keep => Arc::new(on_failure::Keep { directory: work.root.join("failed"), notes }),
+        Choice::Export(path) => Arc::new(on_failure::Export { path, notes }),
+        Choice::Push(reference) => {
+            let exporter = registry.exporter(reference.clone());
+            Arc::new(on_failure::Push { exporter, reference, notes })
+        }
+    }))
 }
 
 /// What answers a step at the socket of an agent.
@@ -304,7 +345,7 @@ fn config_files() -> Vec<PathBuf> {
 
 /// Finds out before the work whether its result can be pushed, as kaniko does.
 fn check_permission(typed: &Build, registry: &Registry, destinations: &[Reference]) -> Result<(), Failure> {
-    if typed.kaniko.skip_push_permission_check || typed.input.dry_run {
+    if typed.kaniko.skip_push_permission_check || !typed.builds() {
         return Ok(());
     }
     for destination in destinations {
@@ -353,7 +394,7 @@ fn outputs(
         output(spec, names, &mut outputs)?;
     }
     let nowhere = outputs.exporters.is_empty() && outputs.rootfs.is_none();
-    if nowhere && typed.output.verify.is_none() && !settings::no_push(typed)? && !typed.input.dry_run {
+    if nowhere && typed.output.verify.is_none() && !settings::no_push(typed)? && typed.builds() {
         let hint = match manner {
             Manner::Kaniko => "give --destination, or --no-push",
             Manner::Zuwai => "give --push with --tag, --output, or --no-push to only see whether it builds",

@@ -30,6 +30,14 @@ impl Ignore {
         Ok(Ignore { patterns, file: Some(file.to_owned()) })
     }
 
+    /// Which line of the ignore file hides `path`, if one does.
+    pub fn hint(&self, path: &Path) -> Option<String> {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let (line, pattern) = self.patterns.excluded_by(relative.as_os_str().as_bytes())?;
+        let file = self.file.as_deref().unwrap_or(Path::new(DOCKERIGNORE)).display();
+        Some(format!("`{file}` line {line} (`{pattern}`) excludes it"))
+    }
+
     /// `.dockerignore` at the root of `tree`; everything may be seen where there is none.
     pub(crate) fn of_tree(tree: &Tree) -> Result<Ignore, ContextError> {
         match read_in_tree(tree, Path::new(DOCKERIGNORE))? {

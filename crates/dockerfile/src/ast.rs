@@ -337,7 +337,47 @@ impl Kind {
     }
 }
 
+impl Instruction {
+    /// The instruction's name as it was written, in whatever case.
+    pub fn written_name(&self) -> &str {
+        self.original.split_whitespace().next().unwrap_or_else(|| self.kind.name())
+    }
+}
+
+/// What comments directly above a definition say of `name`: the rest of the first line that begins with it, as in
+/// BuildKit's outlines (`instructions.getDocComment`).
+pub fn description<'c>(comment: Option<&'c str>, name: &str) -> Option<&'c str> {
+    let about = |line: &'c str| line.strip_prefix(name)?.strip_prefix(' ');
+    comment.filter(|_| !name.is_empty()).and_then(|comment| comment.lines().find_map(about))
+}
+
 impl Dockerfile {
+    /// The instruction that holds a byte offset of the source, comments and here-documents included; the offset's own
+    /// place where there is none.
+    pub fn instruction_at(&self, offset: usize) -> Span {
+        let stages = self.stages.iter().flat_map(|stage| {
+            let own = stage.instructions.iter().map(|instruction| &instruction.span);
+            std::iter::once(&stage.from.span).chain(own)
+        });
+        let globals = self.global_args.iter().map(|instruction| &instruction.span);
+        let mut all = globals.chain(stages);
+        all.find(|span| span.start <= offset && offset < span.end.max(span.start + 1))
+            .cloned()
+            .unwrap_or(offset..offset)
+    }
+
+    /// The first and last line (from 1) that BuildKit gives for a finding: those of its instruction, but for an empty
+    /// continuation, which is reported where the instruction ends.
+    pub fn lines_of(&self, finding: &crate::Diagnostic) -> (usize, usize) {
+        let span = match finding.rule {
+            Some("NoEmptyContinuation") => finding.span.clone(),
+            _ => self.instruction_at(finding.span.start),
+        };
+        let first = crate::error::line_of(&self.source, span.start);
+        let last = crate::error::line_of(&self.source, span.end.max(span.start + 1) - 1);
+        (first, last.max(first))
+    }
+
     /// The warnings that hold when `built` are the stages (by index) that are built: some of BuildKit's rules look only at those.
     pub fn warnings_for(&self, built: &[usize]) -> Vec<&crate::Diagnostic> {
         let holds = |warning: &&crate::Diagnostic| {

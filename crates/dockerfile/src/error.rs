@@ -30,6 +30,8 @@ impl Diagnostic {
 pub struct ParseError {
     pub diagnostic: Diagnostic,
     pub source_text: String,
+    /// What the build checks had found up to there.
+    pub warnings: Box<[Diagnostic]>,
 }
 
 impl ParseError {

@@ -89,6 +89,13 @@ impl Patterns {
         self.patterns.iter().any(|pattern| pattern.negated)
     }
 
+    /// Whether a pattern hides whatever is in the root (BuildKit `copySourceRootIgnored`).
+    pub fn hide_root(&self) -> bool {
+        let cleaned = self.patterns.iter().filter(|pattern| !pattern.negated).map(|pattern| clean(&pattern.text));
+        let mut bare = cleaned.map(|text| text.trim_start_matches('/').to_owned());
+        bare.any(|text| matches!(text.as_str(), "*" | "**" | "**/*"))
+    }
+
     /// Whether `path` (relative, `/`-separated, no leading `/`) is excluded, by itself or through a parent
     /// (moby `MatchesOrParentMatches`). The root (`` or `.`) never is.
     pub fn excludes(&self, path: &[u8]) -> bool {

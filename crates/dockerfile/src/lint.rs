@@ -41,7 +41,11 @@ impl Checks {
                     let message = || format!("invalid check option `{part}`: `error` is `true` or `false`");
                     checks.error = crate::values::boolean(value).ok_or_else(message)?;
                 }
-                other => return Err(format!("invalid check option `{other}`")),
+                other => {
+                    let near = crate::suggest::did_you_mean(other, ["skip", "experimental", "error"]);
+                    let near = near.map(|near| format!(" ({near})")).unwrap_or_default();
+                    return Err(format!("invalid check option `{other}`{near}"));
+                }
             }
         }
         Ok(checks)
@@ -62,6 +66,13 @@ impl Checks {
         merged.experimental_all |= own.experimental_all;
         merged.experimental.extend(own.experimental);
         merged
+    }
+
+    /// Names that are no rule's, each with the rule that was perhaps meant.
+    pub fn unknown(&self) -> Vec<(&str, Option<&'static str>)> {
+        let names = self.skip.iter().chain(&self.experimental).filter(|name| !name.is_empty());
+        let unknown = names.filter(|name| Rule::named(name).is_none());
+        unknown.map(|name| (name.as_str(), nearest_name(name, RULES.iter().map(|rule| rule.name)))).collect()
     }
 
     /// Whether findings of a rule are wanted.
@@ -87,6 +98,171 @@ pub fn only_in_built_stages(rule: &str) -> bool {
             | "SecretsUsedInArgOrEnv"
     )
 }
+
+/// What is said of a rule wherever it is violated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rule {
+    /// BuildKit's name.
+    pub name: &'static str,
+    /// One sentence.
+    pub description: &'static str,
+    /// What to do about a violation.
+    pub hint: &'static str,
+    /// The last part of the address of Docker's page about it; there is none for one of them.
+    page: Option<&'static str>,
+}
+
+impl Rule {
+    /// The page that explains the rule at length.
+    pub fn url(&self) -> Option<String> {
+        self.page.map(|page| format!("https://docs.docker.com/go/dockerfile/rule/{page}/"))
+    }
+
+    /// The rule of this name.
+    pub fn named(name: &str) -> Option<&'static Rule> {
+        RULES.iter().find(|rule| rule.name == name)
+    }
+}
+
+const fn rule(name: &'static str, page: &'static str, description: &'static str, hint: &'static str) -> Rule {
+    Rule { name, description, hint, page: Some(page) }
+}
+
+/// All rules of BuildKit's frontend 1.26 (`linter/ruleset.go`), in its order. Names and pages are BuildKit's, the rest is ours.
+pub const RULES: [Rule; 22] = [
+    rule(
+        "StageNameCasing",
+        "stage-name-casing",
+        "A stage's name is written in lower case",
+        "write the name in lower case: it is compared without regard to case",
+    ),
+    rule(
+        "FromAsCasing",
+        "from-as-casing",
+        "FROM and AS of one line are written in the same case",
+        "write both in upper or both in lower case",
+    ),
+    rule(
+        "NoEmptyContinuation",
+        "no-empty-continuation",
+        "A continued line is not followed by an empty one",
+        "remove the empty line, or make it a comment (`#`)",
+    ),
+    rule(
+        "ConsistentInstructionCasing",
+        "consistent-instruction-casing",
+        "All instructions of a file are written in the same case",
+        "write all instructions in upper or all in lower case",
+    ),
+    rule(
+        "DuplicateStageName",
+        "duplicate-stage-name",
+        "No two stages have the same name",
+        "rename one of them: the name means the later one from here on",
+    ),
+    rule(
+        "ReservedStageName",
+        "reserved-stage-name",
+        "`scratch` and `context` are no names for stages",
+        "give the stage another name",
+    ),
+    rule(
+        "JSONArgsRecommended",
+        "json-args-recommended",
+        "CMD and ENTRYPOINT are JSON arrays, so that the program gets signals itself and not its shell",
+        "write it as a JSON array (`[\"program\", \"argument\"]`), or set a SHELL if the shell is meant",
+    ),
+    rule(
+        "MaintainerDeprecated",
+        "maintainer-deprecated",
+        "Who made an image is said by a label, MAINTAINER is obsolete",
+        "write `LABEL org.opencontainers.image.authors=…` instead",
+    ),
+    rule(
+        "UndefinedArgInFrom",
+        "undefined-arg-in-from",
+        "FROM uses only ARGs that are declared before the first FROM",
+        "declare it with ARG before the first FROM",
+    ),
+    rule(
+        "WorkdirRelativePath",
+        "workdir-relative-path",
+        "The first WORKDIR of a stage is absolute, since a relative one depends on the base image's",
+        "write an absolute path",
+    ),
+    rule(
+        "UndefinedVar",
+        "undefined-var",
+        "A variable is declared (ARG) or set (ENV) before it is used",
+        "declare it with ARG or set it with ENV above; in single quotes or after `\\` a `$` means itself",
+    ),
+    rule(
+        "MultipleInstructionsDisallowed",
+        "multiple-instructions-disallowed",
+        "CMD, ENTRYPOINT and HEALTHCHECK stand once in a stage: only the last one counts",
+        "remove this one, a later one of the stage replaces it",
+    ),
+    rule(
+        "LegacyKeyValueFormat",
+        "legacy-key-value-format",
+        "ENV and LABEL are written with `=` between name and value",
+        "write `name=value`, with quotes around a value that has blanks",
+    ),
+    Rule {
+        name: "InvalidBaseImagePlatform",
+        description: "A base image is for the platform that is built for",
+        hint: "choose a base image that exists for the platform, or build for another one with --platform",
+        page: None,
+    },
+    rule(
+        "RedundantTargetPlatform",
+        "redundant-target-platform",
+        "`FROM --platform=$TARGETPLATFORM` says what is done anyway",
+        "remove the flag",
+    ),
+    rule(
+        "SecretsUsedInArgOrEnv",
+        "secrets-used-in-arg-or-env",
+        "Secrets are not in ARG or ENV: both stay readable in the image",
+        "hand it to the RUN that needs it with `RUN --mount=type=secret`",
+    ),
+    rule(
+        "InvalidDefaultArgInFrom",
+        "invalid-default-arg-in-from",
+        "A base image's name is valid without any build argument",
+        "give the ARG a default that makes a valid name",
+    ),
+    rule(
+        "FromPlatformFlagConstDisallowed",
+        "from-platform-flag-const-disallowed",
+        "FROM has no constant platform, unless the stage's name says so",
+        "remove the flag, use $BUILDPLATFORM, or put the platform into the stage's name",
+    ),
+    rule(
+        "CopyIgnoredFile",
+        "copy-ignored-file",
+        "COPY and ADD take no file that the ignore file hides",
+        "change the ignore file, or take the source out",
+    ),
+    rule(
+        "InvalidDefinitionDescription",
+        "invalid-definition-description",
+        "The comment right above an ARG or a named FROM begins with its name and describes it",
+        "begin the comment with the name, or put an empty line or an empty comment below it",
+    ),
+    rule(
+        "ExposeProtoCasing",
+        "expose-proto-casing",
+        "Protocols in EXPOSE are written in lower case",
+        "write the protocol in lower case",
+    ),
+    rule(
+        "ExposeInvalidFormat",
+        "expose-invalid-format",
+        "EXPOSE has ports of the container only, without an address or a port of the host",
+        "leave the container's port alone; `docker run --publish` maps it",
+    ),
+];
 
 /// A violated rule with what its text names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -386,18 +562,19 @@ impl Linter<'_> {
     }
 
     fn check_constant_platform(&mut self, from: &From, escape: char) {
-        let Some(platform) = from.platform.as_ref().and_then(|platform| literal(platform, escape)) else { return };
+        let Some(platform) = from.platform.as_ref().and_then(|platform| literal(&platform.text, escape)) else {
+            return;
+        };
         let Some((os, architecture)) = platform_parts(&platform) else { return };
         let name = from.name.as_ref().map_or("", |name| name.text.as_str());
-        let in_name = |part: Option<String>| part.is_some_and(|part| name.contains(&part));
-        if !in_name(os) && !in_name(architecture) {
+        if !name.contains(&os) && !name.contains(&architecture) {
             let finding = Finding::FromPlatformFlagConstDisallowed { platform: &platform };
             self.report_with_comment(finding, &from.span, from.comment.as_deref());
         }
     }
 
     fn check_instruction(&mut self, instruction: &Instruction, state: &mut StageState, escape: char) {
-        let name = instruction.kind.name();
+        let name = instruction.written_name();
         match &instruction.kind {
             Kind::Cmd(command) => {
                 self.check_used_once(name, instruction, &mut state.cmd);
@@ -411,11 +588,11 @@ impl Linter<'_> {
             Kind::Shell(_) => state.has_shell = true,
             Kind::Arg(args) => {
                 self.check_description(instruction);
-                args.iter().for_each(|arg| self.check_secret(name, &arg.name, instruction, escape));
+                args.iter().for_each(|arg| self.check_secret("ARG", &arg.name, instruction, escape));
             }
             Kind::Env { pairs, legacy } => {
                 self.check_legacy(*legacy, instruction);
-                pairs.iter().for_each(|(key, _)| self.check_secret(name, key, instruction, escape));
+                pairs.iter().for_each(|(key, _)| self.check_secret("ENV", key, instruction, escape));
             }
             Kind::Label { legacy, .. } => self.check_legacy(*legacy, instruction),
             Kind::Workdir(path) => self.check_workdir(path, instruction, state, escape),
@@ -436,13 +613,13 @@ impl Linter<'_> {
 
     fn check_legacy(&mut self, is_legacy: bool, instruction: &Instruction) {
         if is_legacy {
-            let finding = Finding::LegacyKeyValueFormat { instruction: instruction.kind.name() };
+            let finding = Finding::LegacyKeyValueFormat { instruction: instruction.written_name() };
             self.report_with_comment(finding, &instruction.span, instruction.comment.as_deref());
         }
     }
 
     fn check_secret(&mut self, name: &str, key: &Word, instruction: &Instruction, escape: char) {
-        let Some(key) = literal(key, escape).filter(|key| sounds_secret(key)) else { return };
+        let Some(key) = literal(&key.text, escape).filter(|key| is_secret_name(key)) else { return };
         let finding = Finding::SecretsUsedInArgOrEnv { instruction: name, name: &key };
         self.report_with_comment(finding, &instruction.span, instruction.comment.as_deref());
     }
@@ -467,22 +644,31 @@ impl Linter<'_> {
         if std::mem::replace(&mut state.has_workdir, true) {
             return;
         }
-        let Some(path) = literal(path, escape).filter(|path| !path.starts_with('/')) else { return };
+        let Some(path) = literal(&path.text, escape).filter(|path| !path.starts_with('/')) else { return };
         let finding = Finding::WorkdirRelativePath { path: &path };
         self.report_with_comment(finding, &instruction.span, instruction.comment.as_deref());
     }
 
     fn check_port(&mut self, port: &Word, comment: Option<&str>, escape: char) {
-        let Some(text) = literal(port, escape) else { return };
-        let container_part = text.rsplit(':').next().unwrap_or_default();
-        let protocol = container_part.split_once('/').map_or("", |(_, protocol)| protocol);
-        if protocol != protocol.to_lowercase() {
-            self.report_with_comment(Finding::ExposeProtoCasing { port: &text }, &port.span, comment);
-        }
-        if text.split_once(':').is_some_and(|(host, _)| !host.is_empty()) {
-            self.report_with_comment(Finding::ExposeInvalidFormat { port: &text }, &port.span, comment);
+        let Some(text) = literal(&port.text, escape) else { return };
+        for finding in port_findings(&text) {
+            self.report_with_comment(finding, &port.span, comment);
         }
     }
+}
+
+/// What is wrong with one port of EXPOSE, its variables expanded.
+pub fn port_findings(port: &str) -> Vec<Finding<'_>> {
+    let mut findings = Vec::new();
+    let container_part = port.rsplit(':').next().unwrap_or_default();
+    let protocol = container_part.split_once('/').map_or("", |(_, protocol)| protocol);
+    if protocol != protocol.to_lowercase() {
+        findings.push(Finding::ExposeProtoCasing { port });
+    }
+    if port.split_once(':').is_some_and(|(host, _)| !host.is_empty()) {
+        findings.push(Finding::ExposeInvalidFormat { port });
+    }
+    findings
 }
 
 /// What the rules remember of a stage.
@@ -534,7 +720,7 @@ fn is_target_platform(platform: &Word, escape: char) -> bool {
 }
 
 /// Whether a word of the name (between `_`) is one of those that secrets are called by, and none says that it is not.
-fn sounds_secret(name: &str) -> bool {
+pub fn is_secret_name(name: &str) -> bool {
     let name = name.to_lowercase();
     let has = |words: &[&str]| name.split('_').any(|word| words.contains(&word));
     let secret =
@@ -542,9 +728,9 @@ fn sounds_secret(name: &str) -> bool {
     has(&secret) && !has(&["public", "file", "version"])
 }
 
-/// The text of a word without variables; its value is not known otherwise.
-fn literal(word: &Word, escape: char) -> Option<String> {
-    let expanded = expand::word(&word.text, escape, &|_: &str| None).ok()?;
+/// The text of a word without variables; its value is not known otherwise, and the planner has to look at it.
+pub fn literal(text: &str, escape: char) -> Option<String> {
+    let expanded = expand::word(text, escape, &|_: &str| None).ok()?;
     expanded.unset.is_empty().then_some(expanded.text)
 }
 
@@ -556,8 +742,29 @@ pub(crate) fn is_upper(name: &str) -> bool {
     name == name.to_uppercase()
 }
 
-/// Operating system and architecture of a platform specifier, as far as it names them; `None` when it is malformed.
-fn platform_parts(platform: &str) -> Option<(Option<String>, Option<String>)> {
+/// Operating system and architecture of a platform specifier; `None` when it is malformed. What it does not name is this
+/// machine's (containerd `platforms.Parse`).
+fn platform_parts(platform: &str) -> Option<(String, String)> {
+    const KNOWN_OS: [&str; 14] = [
+        "linux",
+        "windows",
+        "darwin",
+        "freebsd",
+        "wasip1",
+        "android",
+        "aix",
+        "dragonfly",
+        "illumos",
+        "ios",
+        "js",
+        "netbsd",
+        "openbsd",
+        "solaris",
+    ];
+    const KNOWN_ARCHITECTURES: [&str; 17] = [
+        "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
+        "riscv64", "s390x", "wasm", "s390", "riscv", "sparc64",
+    ];
     let parts: Vec<String> = platform.split('/').map(str::to_lowercase).collect();
     let is_valid = |part: &String| {
         !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
@@ -565,11 +772,13 @@ fn platform_parts(platform: &str) -> Option<(Option<String>, Option<String>)> {
     if parts.len() > 3 || !parts.iter().all(is_valid) {
         return None;
     }
-    let is_os = |part: &str| matches!(part, "linux" | "windows" | "darwin" | "freebsd" | "wasi");
     match &parts[..] {
-        [one] if is_os(one) => Some((Some(one.clone()), None)),
-        [one] => Some((None, Some(architecture(one)))),
-        [os, rest @ ..] => Some((Some(os.clone()), rest.first().map(|name| architecture(name)))),
+        [one] if KNOWN_OS.contains(&one.as_str()) => Some((one.clone(), architecture(std::env::consts::ARCH))),
+        [one] => {
+            let name = architecture(one);
+            KNOWN_ARCHITECTURES.contains(&name.as_str()).then(|| ("linux".to_owned(), name))
+        }
+        [os, name, ..] => Some((if os == "macos" { "darwin" } else { os }.to_owned(), architecture(name))),
         [] => None,
     }
 }
@@ -579,6 +788,7 @@ fn architecture(name: &str) -> String {
     match name {
         "x86_64" | "x86-64" => "amd64",
         "aarch64" => "arm64",
+        "x86" => "386",
         "armhf" | "armel" => "arm",
         "i386" => "386",
         other => other,

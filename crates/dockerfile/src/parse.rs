@@ -21,9 +21,16 @@ pub fn parse_with_checks(text: &[u8], checks: Option<Checks>) -> Result<Dockerfi
     let source = Source::decode(text);
     if text.len() > MAX_SOURCE_BYTES {
         let message = format!("the Dockerfile is too long: it may have {} MiB", MAX_SOURCE_BYTES >> 20);
-        return Err(ParseError { diagnostic: Diagnostic::error(message, 0..0), source_text: String::new() });
+        let diagnostic = Diagnostic::error(message, 0..0);
+        return Err(ParseError { diagnostic, source_text: String::new(), warnings: Box::default() });
     }
-    parse_source(&source, checks).map_err(|diagnostic| ParseError { diagnostic, source_text: source.text })
+    let mut warnings = Vec::new();
+    let parsed = parse_source(&source, checks, &mut warnings);
+    parsed.map_err(|diagnostic| ParseError {
+        diagnostic,
+        source_text: source.text,
+        warnings: warnings.into_boxed_slice(),
+    })
 }
 
 /// Parses one ONBUILD trigger out of an image config.
@@ -32,10 +39,19 @@ pub fn parse_with_checks(text: &[u8], checks: Option<Checks>) -> Result<Dockerfi
 /// When `text` is not exactly one instruction that can stand in a stage.
 pub fn parse_onbuild(text: &str) -> Result<Instruction, ParseError> {
     let source = Source::decode(text.as_bytes());
-    parse_trigger(&source).map_err(|diagnostic| ParseError { diagnostic, source_text: source.text })
+    parse_trigger(&source).map_err(|diagnostic| ParseError {
+        diagnostic,
+        source_text: source.text,
+        warnings: Box::default(),
+    })
 }
 
-fn parse_source(source: &Source, checks: Option<Checks>) -> Result<Dockerfile, Diagnostic> {
+/// `found` gets what the build checks have found when there is an error.
+fn parse_source(
+    source: &Source,
+    checks: Option<Checks>,
+    found: &mut Vec<Diagnostic>,
+) -> Result<Dockerfile, Diagnostic> {
     let header = directives::read(&source.text)?;
     let checks = match (checks, &header.check) {
         (Some(checks), _) => checks,
@@ -57,21 +73,34 @@ fn parse_source(source: &Source, checks: Option<Checks>) -> Result<Dockerfile, D
         checks: Checks::default(),
         warnings: Vec::new(),
     };
-    let mut written = Vec::new();
-    let mut is_empty = true;
-    while let Some(item) = reader.next_item(&mut linter)? {
-        is_empty = false;
-        add(&mut file, item, &mut written)?;
-    }
-    if file.stages.is_empty() {
-        return Err(no_stage(source, is_empty));
-    }
+    let written = match read_all(&mut reader, &mut linter, &mut file) {
+        Ok(written) => written,
+        Err(error) => {
+            *found = linter.findings;
+            return Err(error);
+        }
+    };
     linter.check(&file, &written);
     file.warnings = linter.findings;
     file.warnings.sort_by_key(|warning| warning.span.start);
     file.source.clone_from(&source.text);
     file.checks = checks;
     Ok(file)
+}
+
+/// Reads and files every instruction; how their names were written.
+fn read_all(
+    reader: &mut Reader<'_>,
+    linter: &mut Linter<'_>,
+    file: &mut Dockerfile,
+) -> Result<Vec<Written>, Diagnostic> {
+    let mut written = Vec::new();
+    let mut is_empty = true;
+    while let Some(item) = reader.next_item(linter)? {
+        is_empty = false;
+        add(file, item, &mut written)?;
+    }
+    if file.stages.is_empty() { Err(no_stage(reader.source, is_empty)) } else { Ok(written) }
 }
 
 fn parse_trigger(source: &Source) -> Result<Instruction, Diagnostic> {

@@ -13,7 +13,7 @@ const CASES: &[(&str, usize, &str, &str)] = &[
     ("# escape=x\nFROM a", 1, "the `escape` directive takes a backslash or a backtick, not `x`", ""),
     ("# escape=`\n# Escape=\\\nFROM a", 2, "only one `escape` directive is allowed", ""),
     ("# syntax=a\n# syntax=b\nFROM a", 2, "only one `syntax` directive is allowed", ""),
-    ("# check=errors=true\nFROM a", 1, "invalid check option `errors`", ""),
+    ("# check=errors=true\nFROM a", 1, "invalid check option `errors` (did you mean error?)", ""),
     ("# check=error=perhaps\nFROM a", 1, "invalid check option `error=perhaps`: `error` is `true` or `false`", ""),
     ("# check=skip\nFROM a", 1, "invalid check option `skip`", ""),
     // instructions

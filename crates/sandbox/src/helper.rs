@@ -20,11 +20,12 @@ use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, Uid, WaitOptions, WaitStatus};
 use serde::{Deserialize, Serialize};
 
@@ -391,11 +392,24 @@ fn take_orders() -> io::Result<(UnixStream, Spec)> {
 }
 
 fn helper(socket: UnixStream, spec: Spec) -> ! {
+    if let Some(terminal) = &spec.process.terminal
+        && let Err(error) = take_terminal(terminal)
+    {
+        tell(&socket, &Report::setup(format!("could not open the terminal `{}`", terminal.display()), error));
+        sys::exit_now(0)
+    }
     let own_pids = matches!(&spec.place, Place::Namespace(inside) if inside.pid_namespace);
     if let Err(report) = watch_over(&socket, &spec, own_pids) {
         tell(&socket, &report);
     }
     sys::exit_now(0)
+}
+
+/// Makes a terminal of the host standard input, while the host's files are in sight: the step takes it from there.
+fn take_terminal(path: &Path) -> io::Result<()> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let terminal = rustix::fs::open(path, flags, Mode::empty())?;
+    Ok(rustix::stdio::dup2_stdin(terminal)?)
 }
 
 fn watch_over(socket: &UnixStream, spec: &Spec, own_pids: bool) -> Result<(), Report> {

@@ -52,6 +52,10 @@ pub struct Process {
     pub hostname: String,
     /// `NAME address` lines for /etc/hosts beyond localhost.
     pub extra_hosts: Vec<(String, String)>,
+    /// A terminal of the host (`/dev/pts/N`) that is standard input, output and error, and controls the process; otherwise
+    /// there is no input and the output goes to the builder.
+    #[serde(with = "wire::optional")]
+    pub terminal: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -64,12 +64,17 @@ pub fn become_program(process: &Process, filter: Filter<'_>) -> Report {
 
 fn prepare(process: &Process, filter: Filter<'_>) -> Result<(), Report> {
     let _ = rustix::process::setsid();
+    if process.terminal.is_some() {
+        control_terminal().map_err(|error| Report::setup("could not give the step its terminal", error))?;
+    }
     if let Filter::Emulated { builder, pass } = filter {
         // All that follows is done by the builder already, in the rootfs.
         emulated(builder, pass)?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    null_input().map_err(|error| Report::setup("could not open `/dev/null` for the step", error))?;
+    if process.terminal.is_none() {
+        null_input().map_err(|error| Report::setup("could not open `/dev/null` for the step", error))?;
+    }
     enter_directory(process)?;
     sys::no_core_files();
     sys::leave_session_keyring();
@@ -119,6 +124,14 @@ fn emulated(builder: &UnixStream, pass: u64) -> Result<(), Report> {
     let wall = filter::Wall::of(sys::enter_empty_domain());
     notify::listen_emulated(pass, wall, builder)
         .map_err(failed("could not apply a seccomp filter to the step and send it to the builder"))
+}
+
+/// The terminal that the helper has made standard input becomes the session's, and output goes there as well.
+fn control_terminal() -> io::Result<()> {
+    let terminal = io::stdin();
+    rustix::process::ioctl_tiocsctty(&terminal)?;
+    rustix::stdio::dup2_stdout(&terminal)?;
+    Ok(rustix::stdio::dup2_stderr(&terminal)?)
 }
 
 fn null_input() -> io::Result<()> {

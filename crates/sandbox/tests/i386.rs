@@ -90,5 +90,6 @@ fn process() -> Process {
         network: Network::Host,
         hostname: "buildhost".into(),
         extra_hosts: Vec::new(),
+        terminal: None,
     }
 }

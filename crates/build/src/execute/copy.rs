@@ -1,7 +1,7 @@
 //! COPY and ADD carried out: from contexts, stages, here-documents and addresses into a stage's rootfs.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use context::Ignore;
 use context::git::{self, Checkout};
@@ -180,7 +180,7 @@ pub fn copy_error(error: CopyError, step: &Step, from: &str, ignore: Option<&Ign
         CopyError::NotFound { path, excluded, suggestion } => {
             let message = format!("source `{}` does not exist in {from}", path.display());
             let error = BuildError::dockerfile(&step.span, message);
-            let hidden = ignore.filter(|_| excluded).and_then(|i| ignore_hint(i, &path));
+            let hidden = ignore.filter(|_| excluded).and_then(|i| i.hint(&path));
             let near = suggestion.map(|near| format!("did you mean `{}`?", near.display()));
             match hidden.or(near) {
                 Some(hint) => error.with_hint(hint),
@@ -195,12 +195,4 @@ pub fn copy_error(error: CopyError, step: &Step, from: &str, ignore: Option<&Ign
             source,
         },
     }
-}
-
-fn ignore_hint(ignore: &Ignore, path: &Path) -> Option<String> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let relative = path.strip_prefix("/").unwrap_or(path);
-    let (line, pattern) = ignore.patterns.excluded_by(relative.as_os_str().as_bytes())?;
-    let file = ignore.file.as_ref().map_or_else(|| ".dockerignore".to_owned(), |f| f.display().to_string());
-    Some(format!("`{file}` line {line} (`{pattern}`) excludes it"))
 }

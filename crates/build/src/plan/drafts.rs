@@ -2,17 +2,39 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dockerfile::lint::Finding;
-use dockerfile::{Instruction, Kind, Span, Word};
+use dockerfile::lint::{Finding, nearest_name};
+use dockerfile::{Diagnostic, Instruction, Kind, Span, Word};
 use oci::{Platform, Reference};
+use store::StoreError;
 
 use super::findings::Findings;
 use super::lower::Lowering;
 use super::metadata::nearest;
-use super::{BaseImage, Plan, args};
+use super::outline::{self, Outline, Taken};
+use super::{BaseImage, Plan, Unused, args};
 use crate::env::Env;
 use crate::request::NamedContext;
 use crate::{BuildError, Place, Request};
+
+/// Images that many builds stand on, for suggestions.
+const KNOWN_IMAGES: [&str; 16] = [
+    "alpine",
+    "busybox",
+    "debian",
+    "ubuntu",
+    "fedora",
+    "rockylinux",
+    "golang",
+    "rust",
+    "python",
+    "node",
+    "ruby",
+    "php",
+    "eclipse-temurin",
+    "nginx",
+    "postgres",
+    "redis",
+];
 
 /// A stage before its base is known.
 pub(super) struct Draft {
@@ -26,6 +48,10 @@ pub(super) struct Draft {
     /// Its place among the Dockerfile's stages; none for an image that is only copied from.
     pub index: Option<usize>,
     pub resolved: Option<BaseImage>,
+    /// Its base image could not be read, which only a lint bears.
+    pub unknown: bool,
+    /// Variables of its FROM line.
+    pub globals: Vec<String>,
     triggers_added: bool,
 }
 
@@ -58,37 +84,110 @@ pub(super) enum From {
 /// # Errors
 /// Anything in the Dockerfile that cannot be carried out, and base images that cannot be found.
 pub fn plan(request: &Request) -> Result<Plan, BuildError> {
-    let mut drafts = Drafts::new(request)?;
-    let target = drafts.target()?;
+    let findings = Findings::new(request);
+    let (mut plan, _) = make(request, &findings, Purpose::Build)?;
+    match findings.as_error(&plan.warnings) {
+        Some(error) => Err(error),
+        None => {
+            plan.unused.sort_by_key(|unused| unused.span.start);
+            Ok(plan)
+        }
+    }
+}
+
+/// What [`lint`] finds.
+pub struct Linted {
+    /// In source order.
+    pub findings: Vec<Diagnostic>,
+    /// Base images that could not be read. What depends on them was not checked: their platform, and variables and SHELL that
+    /// they may set.
+    pub unread: Vec<Unread>,
+    /// What would end a build, findings with `error=true` included. What stands behind it was not looked at by every rule.
+    pub error: Option<BuildError>,
+}
+
+/// A base image that a lint did without.
+pub struct Unread {
+    /// As in the Dockerfile, variables expanded.
+    pub image: String,
+    /// The FROM, or the instruction with the `--from`.
+    pub span: Span,
+    pub why: StoreError,
+}
+
+/// Goes through all checks: of every stage, or of what the targets need where some are named (BuildKit `DockerfileLint`).
+pub fn lint(request: &Request) -> Linted {
+    let findings = Findings::new(request);
+    let (all, error) = match make(request, &findings, Purpose::Lint) {
+        Ok((plan, _)) => {
+            let error = findings.as_error(&plan.warnings);
+            (plan.warnings, error)
+        }
+        Err(error) => {
+            let every: Vec<usize> = (0..request.dockerfile.stages.len()).collect();
+            (findings.all(request, &every, &[]), Some(error))
+        }
+    };
+    Linted { findings: all, unread: findings.unread.take(), error }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Build,
+    Lint,
+    Outline,
+}
+
+/// What the target takes from outside: arguments, secrets, agents, caches (BuildKit's subrequest `outline`). Base images that
+/// cannot be read are done without.
+///
+/// # Errors
+/// As those of [`plan`], but for base images.
+pub fn outline(request: &Request) -> Result<Outline, BuildError> {
+    let (plan, taken) = make(request, &Findings::new(request), Purpose::Outline)?;
+    outline::outline(request, &plan, &taken)
+}
+
+fn make(request: &Request, findings: &Findings, purpose: Purpose) -> Result<(Plan, Vec<Taken>), BuildError> {
+    let mut drafts = Drafts::new(request, findings, purpose)?;
+    let targets = drafts.targets()?;
     drafts.link_all()?;
     drafts.refuse_cycles()?;
-    drafts.resolve_from(target)?;
-    drafts.check_platforms(target);
-    let mut plan = Lowering::new(request, &drafts.scope, &drafts.list, &drafts.findings).lower(target)?;
-    let built: Vec<usize> = drafts.reachable(target).into_iter().filter_map(|draft| drafts.list[draft].index).collect();
+    let wanted = match (purpose, &request.target) {
+        (Purpose::Lint, None) => (0..request.dockerfile.stages.len()).collect(),
+        _ => targets.clone(),
+    };
+    drafts.resolve_from(&wanted)?;
+    drafts.check_platforms(&wanted);
+    let lowering = Lowering::new(request, &drafts.scope, &drafts.list, findings);
+    let (mut plan, taken) = lowering.lower(targets[0], &wanted)?;
+    let reachable = drafts.reachable(&wanted);
+    let built: Vec<usize> = reachable.iter().filter_map(|draft| drafts.list[*draft].index).collect();
     let shells: Vec<usize> = built.iter().copied().filter(|stage| drafts.has_shell(*stage)).collect();
-    plan.warnings = drafts.findings.finish(request, &built, &shells)?;
-    Ok(plan)
+    plan.warnings = findings.all(request, &built, &shells);
+    let unused = drafts.list.iter().enumerate().filter(|(at, draft)| draft.index.is_some() && !reachable.contains(at));
+    plan.unused = unused.map(|(_, draft)| Unused { name: draft.name.clone(), span: draft.span.clone() }).collect();
+    Ok((plan, taken))
 }
 
 struct Drafts<'a> {
     request: &'a Request,
+    purpose: Purpose,
     scope: Env,
     target_platform: Platform,
     list: Vec<Draft>,
-    findings: Findings,
+    findings: &'a Findings,
 }
 
 impl<'a> Drafts<'a> {
-    fn new(request: &'a Request) -> Result<Drafts<'a>, BuildError> {
+    fn new(request: &'a Request, findings: &'a Findings, purpose: Purpose) -> Result<Drafts<'a>, BuildError> {
         let file = &request.dockerfile;
         let last = file.stages.last().and_then(|s| s.from.name.as_ref()).map_or("", |n| n.text.as_str());
         let target = request.target.as_deref().unwrap_or(last);
         let target_platform = request.platform.clone().unwrap_or_else(Platform::host);
         let scope = args::global_scope(file, &request.build_args, &target_platform, target)?;
         let defaults = args::global_scope(file, &BTreeMap::new(), &target_platform, target);
-        let findings = Findings::new(request);
-        let mut drafts = Drafts { request, scope, target_platform, list: Vec::new(), findings };
+        let mut drafts = Drafts { request, purpose, scope, target_platform, list: Vec::new(), findings };
         if let Ok(defaults) = defaults {
             drafts.check_defaults(&defaults);
         }
@@ -104,8 +203,10 @@ impl<'a> Drafts<'a> {
         let image = self.expand(&from.image)?;
         if image.is_empty() {
             let message = format!("base name (`{}`) is blank", from.image.text);
-            return Err(BuildError::dockerfile(&from.image.span, message)
-                .with_hint("declare its ARG with a default before the first FROM, or pass it with --build-arg"));
+            let error = BuildError::dockerfile(&from.image.span, message);
+            return Err(self.with_near_variable(error, &from.image).unwrap_or_else(|error| {
+                error.with_hint("declare its ARG with a default before the first FROM, or pass it with --build-arg")
+            }));
         }
         let platform = from.platform.as_ref().map(|word| self.platform(word)).transpose()?;
         let name = from.name.as_ref().map_or_else(|| format!("stage-{index}"), |n| n.text.clone());
@@ -128,8 +229,19 @@ impl<'a> Drafts<'a> {
             instructions,
             index: Some(index),
             resolved: None,
+            unknown: false,
+            globals: self.variables(from),
             triggers_added: false,
         })
+    }
+
+    /// The variables in a FROM line that have a value.
+    fn variables(&self, from: &dockerfile::From) -> Vec<String> {
+        let lookup = |name: &str| self.scope.get(name).map(str::to_owned);
+        let words = [Some(&from.image), from.platform.as_ref()].into_iter().flatten();
+        let escape = self.request.dockerfile.escape;
+        let expanded = words.map(|word| dockerfile::expand::word(&word.text, escape, &lookup).unwrap_or_default());
+        expanded.flat_map(|expanded| expanded.set).collect()
     }
 
     /// What FROM means: an earlier stage, scratch, or an image.
@@ -161,24 +273,30 @@ impl<'a> Drafts<'a> {
             let word = &stage.from.image;
             let lookup = |name: &str| defaults.get(name).map(str::to_owned);
             let expanded = dockerfile::expand::word(&word.text, self.request.dockerfile.escape, &lookup);
-            if expanded.is_ok_and(|e| e.text.is_empty() || Reference::parse(&e.text).is_err())
-                && word.text.contains('$')
-            {
+            if expanded.is_ok_and(|e| e.text.is_empty() || Reference::parse(&e.text).is_err()) {
                 self.findings.report(Finding::InvalidDefaultArgInFrom { image: &word.text }, &word.span);
             }
         }
     }
 
-    /// Base images that came for another platform than was wanted.
-    fn check_platforms(&self, target: usize) {
-        for draft in self.reachable(target).into_iter().map(|index| &self.list[index]) {
-            let Some(base) = &draft.resolved else { continue };
+    /// Base images that came for another platform than was wanted. An image of a named context is whoever's gave it, one
+    /// without layers is nothing that could run (BuildKit `resolveBaseImage`).
+    fn check_platforms(&self, wanted: &[usize]) {
+        for draft in self.reachable(wanted).into_iter().map(|index| &self.list[index]) {
+            let (Some(base), DraftBase::Image(name)) = (&draft.resolved, &draft.base) else { continue };
+            if base.image.layers.is_empty() || self.context_key(name).is_some() {
+                continue;
+            }
             let wanted = draft.platform.as_ref().unwrap_or(&self.target_platform);
             let config = &base.image.config;
             let actual = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
-            if !config.architecture.is_empty() && actual.rank_for(wanted).is_none() {
+            // What this machine runs as well is right where nobody asked for a platform.
+            let is_implicit = draft.platform.is_none() && self.request.platform.is_none();
+            let fits = wanted.os == actual.os && wanted.architecture == actual.architecture
+                || is_implicit && actual.rank_for(wanted).is_some();
+            if !config.architecture.is_empty() && !fits {
                 let (expected, actual) = (&wanted.to_string(), &actual.to_string());
-                let finding = Finding::InvalidBaseImagePlatform { image: &base.reference, expected, actual };
+                let finding = Finding::InvalidBaseImagePlatform { image: name, expected, actual };
                 self.findings.report(finding, &draft.span);
             }
         }
@@ -197,19 +315,46 @@ impl<'a> Drafts<'a> {
     fn platform(&self, word: &Word) -> Result<Platform, BuildError> {
         let text = self.expand(word)?;
         if text.is_empty() {
-            return Err(BuildError::dockerfile(&word.span, format!("empty platform value from `{}`", word.text)));
+            let error = BuildError::dockerfile(&word.span, format!("empty platform value from `{}`", word.text));
+            return Err(self.with_near_variable(error, word).unwrap_or_else(|error| error));
         }
-        Platform::parse(&text).map_err(|e| BuildError::dockerfile(&word.span, e.to_string()))
+        Platform::parse(&text).map_err(|e| {
+            let error = BuildError::dockerfile(&word.span, e.to_string());
+            self.with_near_variable(error, word).unwrap_or_else(|error| error)
+        })
     }
 
-    fn target(&self) -> Result<usize, BuildError> {
-        let Some(wanted) = &self.request.target else { return Ok(self.list.len() - 1) };
+    /// `error` with the known variable as its hint that is nearest to one in `word` without a value; else the error as it was.
+    fn with_near_variable(&self, error: BuildError, word: &Word) -> Result<BuildError, BuildError> {
+        let lookup = |name: &str| self.scope.get(name).map(str::to_owned);
+        let expanded =
+            dockerfile::expand::word(&word.text, self.request.dockerfile.escape, &lookup).unwrap_or_default();
+        let near = |name: &String| nearest_name(name, self.scope.names());
+        match expanded.unset.iter().find_map(near) {
+            Some(near) => Ok(error.with_hint(format!("did you mean `${near}`?"))),
+            None => Err(error),
+        }
+    }
+
+    /// The stages asked for, the one whose image is written first.
+    fn targets(&self) -> Result<Vec<usize>, BuildError> {
+        let Some(first) = &self.request.target else { return Ok(vec![self.list.len() - 1]) };
+        std::iter::once(first).chain(&self.request.more_targets).map(|wanted| self.target(wanted)).collect()
+    }
+
+    /// A stage by its name; `#N` is the one of a number, which no name can be.
+    fn target(&self, wanted: &str) -> Result<usize, BuildError> {
+        let number = wanted.strip_prefix('#').and_then(|number| number.parse().ok());
+        if let Some(number) = number.filter(|number| *number < self.list.len()) {
+            return Ok(number);
+        }
         self.stage_named(wanted).ok_or_else(|| {
-            let error =
-                BuildError::Request { message: format!("target stage `{wanted}` could not be found"), hint: None };
-            match nearest(wanted, self.list.iter().filter(|d| d.is_named).map(|d| d.name.as_str())) {
+            let message = format!("target stage `{wanted}` could not be found");
+            let error = BuildError::Request { message, hint: None };
+            let names: Vec<&str> = self.list.iter().filter(|d| d.is_named).map(|d| d.name.as_str()).collect();
+            match nearest(wanted, names.iter().copied()) {
                 Some(near) => error.with_hint(format!("did you mean `{near}`?")),
-                None => error,
+                None => error.with_hint(format!("there are: {}", names.join(", "))),
             }
         })
     }
@@ -279,6 +424,8 @@ impl<'a> Drafts<'a> {
             instructions: Vec::new(),
             index: None,
             resolved: None,
+            unknown: false,
+            globals: Vec::new(),
             triggers_added: true,
         });
         self.list.len() - 1
@@ -322,10 +469,10 @@ impl<'a> Drafts<'a> {
         base.into_iter().chain(sources).collect()
     }
 
-    /// Resolves every base that `target` reaches; triggers of bases may make it reach more.
-    fn resolve_from(&mut self, target: usize) -> Result<(), BuildError> {
+    /// Resolves every base that the stages `wanted` reach; triggers of bases may make them reach more.
+    fn resolve_from(&mut self, wanted: &[usize]) -> Result<(), BuildError> {
         loop {
-            let reachable = self.reachable(target);
+            let reachable = self.reachable(wanted);
             for draft in &reachable {
                 self.resolve_base(*draft)?;
             }
@@ -340,9 +487,9 @@ impl<'a> Drafts<'a> {
         }
     }
 
-    fn reachable(&self, target: usize) -> BTreeSet<usize> {
+    fn reachable(&self, wanted: &[usize]) -> BTreeSet<usize> {
         let mut seen = BTreeSet::new();
-        let mut waiting = vec![target];
+        let mut waiting = wanted.to_vec();
         while let Some(draft) = waiting.pop() {
             if seen.insert(draft) {
                 waiting.extend(self.needs(draft));
@@ -353,15 +500,17 @@ impl<'a> Drafts<'a> {
 
     fn resolve_base(&mut self, index: usize) -> Result<(), BuildError> {
         let draft = &self.list[index];
-        if draft.resolved.is_some() {
+        if draft.resolved.is_some() || draft.unknown {
             return Ok(());
         }
-        let platform = draft.platform.clone().unwrap_or_else(|| self.target_platform.clone());
-        let found = match &draft.base {
-            DraftBase::Scratch | DraftBase::Draft(_) => return Ok(()),
-            DraftBase::Named(name) => self.named_image(name, &platform, &draft.span)?,
-            DraftBase::Image(text) => self.image(text, &platform, &draft.span)?,
+        let found = match self.find_base(draft) {
+            Err(BuildError::Store { source, .. }) if self.purpose != Purpose::Build => {
+                self.do_without(index, source);
+                return Ok(());
+            }
+            found => found?,
         };
+        let draft = &self.list[index];
         let named_directory = match (&draft.base, &found) {
             (DraftBase::Image(text), None) => Some(self.context_key(text).unwrap_or(text).to_owned()),
             _ => None,
@@ -371,6 +520,28 @@ impl<'a> Drafts<'a> {
         }
         self.list[index].resolved = found;
         Ok(())
+    }
+
+    /// The image a draft stands on, where it is one.
+    fn find_base(&self, draft: &Draft) -> Result<Option<BaseImage>, BuildError> {
+        let platform = draft.platform.as_ref().unwrap_or(&self.target_platform);
+        match &draft.base {
+            DraftBase::Scratch | DraftBase::Draft(_) => Ok(None),
+            DraftBase::Named(name) => self.named_image(name, platform, &draft.span),
+            DraftBase::Image(text) => self.image(text, platform, &draft.span),
+        }
+    }
+
+    /// A lint goes on without a base image, and asks for it once only.
+    fn do_without(&mut self, index: usize, why: StoreError) {
+        let (DraftBase::Image(name) | DraftBase::Named(name)) = &self.list[index].base else { return };
+        let image = name.clone();
+        let span = self.list[index].span.clone();
+        for draft in &mut self.list {
+            draft.unknown |=
+                matches!(&draft.base, DraftBase::Image(other) | DraftBase::Named(other) if *other == image);
+        }
+        self.findings.unread.borrow_mut().push(Unread { image, span, why });
     }
 
     /// The image behind a name; none when a named context gives a directory for it.
@@ -399,12 +570,22 @@ impl<'a> Drafts<'a> {
         platform: &Platform,
         span: &Span,
     ) -> Result<BaseImage, BuildError> {
-        let image = source.image(reference, platform).map_err(|source| BuildError::Store {
-            action: format!("could not resolve base image `{text}`"),
-            place: Some(Place { span: span.clone() }),
-            source,
+        let image = source.image(reference, platform).map_err(|source| {
+            let near = self.near_base(text).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
+            let action = format!("could not resolve base image `{text}`{near}");
+            BuildError::Store { action, place: Some(Place { span: span.clone() }), source }
         })?;
         Ok(BaseImage { reference: reference.familiar(), image })
+    }
+
+    /// The stage or the well-known image whose name is nearest to one that leads to nothing.
+    fn near_base(&self, text: &str) -> Option<String> {
+        let stages = self.list.iter().filter(|draft| draft.is_named).map(|draft| draft.name.as_str());
+        if let Some(stage) = nearest_name(text, stages) {
+            return Some(format!("the stage `{stage}`"));
+        }
+        let name = text.split([':', '@']).next().unwrap_or_default();
+        nearest_name(name, KNOWN_IMAGES).map(|image| format!("`{image}`"))
     }
 
     /// The named context that stands for `text`: by the name as written, or as the same normalised reference.

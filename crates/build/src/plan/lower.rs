@@ -5,13 +5,14 @@ mod mount;
 
 use std::collections::HashMap;
 
-use dockerfile::lint::{Finding, nearest_name};
+use dockerfile::lint::{Finding, is_secret_name, nearest_name, port_findings};
 use dockerfile::{Command, Instruction, Kind, Program, Span, Word};
 use oci::{ContainerConfig, Empty, History, ImageConfig, Platform};
 
 use super::drafts::{Draft, DraftBase, From, Placed};
 use super::findings::Findings;
-use super::metadata::{expose, healthcheck, is_signal, quoted_list, workdir};
+use super::metadata::{expose, healthcheck, is_signal, near_signal, quoted_list, workdir};
+use super::outline::Taken;
 use super::{Action, Base, Plan, Run, Source, Stage, StageId, Step, args};
 use crate::env::{self, Env};
 use crate::{BuildError, Request};
@@ -30,6 +31,8 @@ pub(super) struct Lowering<'a> {
     drafts: &'a [Draft],
     done: HashMap<usize, StageId>,
     stages: Vec<Stage>,
+    /// What each stage takes from outside.
+    taken: Vec<Taken>,
     /// What a stage hands on to those that stand on it, beyond its config.
     ends: Vec<Inherited>,
 }
@@ -38,6 +41,9 @@ pub(super) struct Lowering<'a> {
 struct Inherited {
     env: Env,
     build_args: Vec<(String, Option<String>)>,
+    workdir_set: bool,
+    /// See [`Draft::unknown`].
+    unknown: bool,
 }
 
 /// A stage while its instructions are gone through.
@@ -47,10 +53,15 @@ struct State {
     build_args: Vec<(String, Option<String>)>,
     /// CMD was set in this stage, so that ENTRYPOINT leaves it alone.
     cmd_set: bool,
+    /// There was a WORKDIR, here or in a stage below.
+    workdir_set: bool,
+    /// The base image at the bottom could not be read: nobody knows its variables.
+    unknown: bool,
     steps: Vec<Step>,
     platform: Platform,
     name: String,
     index: usize,
+    taken: Taken,
 }
 
 impl<'a> Lowering<'a> {
@@ -64,12 +75,20 @@ impl<'a> Lowering<'a> {
             drafts,
             done: HashMap::new(),
             stages: Vec::new(),
+            taken: Vec::new(),
             ends: Vec::new(),
         }
     }
 
-    pub fn lower(mut self, target: usize) -> Result<Plan, BuildError> {
+    /// The plan of `target`; other stages that are `wanted` are in it as well.
+    pub fn lower(mut self, target: usize, wanted: &[usize]) -> Result<(Plan, Vec<Taken>), BuildError> {
+        let mut also = Vec::new();
+        for other in wanted {
+            also.push(self.stage(*other)?);
+        }
         let target = self.stage(target)?;
+        also.retain(|other| *other != target);
+        also.dedup();
         let mut next = Some(target);
         while let Some(id) = next {
             self.stages[id.0].layered = true;
@@ -82,7 +101,9 @@ impl<'a> Lowering<'a> {
         let epoch = args::epoch(&self.request.dockerfile, self.scope)?;
         let default = self.request.clamp_modified.then_some(0);
         let source_date_epoch = self.request.source_date_epoch.or(epoch).or(default);
-        Ok(Plan { stages: self.stages, target, source_date_epoch, warnings: Vec::new() })
+        let plan =
+            Plan { stages: self.stages, target, also, unused: Vec::new(), source_date_epoch, warnings: Vec::new() };
+        Ok((plan, self.taken))
     }
 
     /// What only the result gets: `--label`s, and the platform that was asked for by name.
@@ -126,11 +147,15 @@ impl<'a> Lowering<'a> {
             }
             (None, _) => {
                 // Nothing is of no platform, whatever FROM says (BuildKit `resolveReachableStages`).
-                platform = target_platform;
-                (Base::Scratch, empty_config(&platform), Inherited::default())
+                if !draft.unknown {
+                    platform = target_platform;
+                }
+                let inherited = Inherited { unknown: draft.unknown, ..Inherited::default() };
+                (Base::Scratch, empty_config(&platform), inherited)
             }
         };
         let mut state = State::new(draft, index, config, inherited, platform);
+        state.taken.globals.clone_from(&draft.globals);
         let base_history = state.config.history.len();
         for placed in &draft.instructions {
             self.instruction(&mut state, placed)?;
@@ -147,7 +172,13 @@ impl<'a> Lowering<'a> {
             children: 0,
             readers: 0,
         });
-        self.ends.push(Inherited { env: state.env, build_args: state.build_args });
+        self.taken.push(state.taken);
+        self.ends.push(Inherited {
+            env: state.env,
+            build_args: state.build_args,
+            workdir_set: state.workdir_set,
+            unknown: state.unknown,
+        });
         self.done.insert(index, id);
         self.count_readers(id);
         Ok(id)
@@ -212,7 +243,11 @@ impl<'a> Lowering<'a> {
             Kind::Stopsignal(word) => {
                 let signal = at.expand(state, word)?;
                 if !is_signal(&signal) {
-                    return Err(BuildError::dockerfile(&at.span(&word.span), format!("invalid signal `{signal}`")));
+                    let error = BuildError::dockerfile(&at.span(&word.span), format!("invalid signal `{signal}`"));
+                    return Err(match near_signal(&signal) {
+                        Some(near) => error.with_hint(format!("did you mean `{near}`?")),
+                        None => error,
+                    });
                 }
                 state.history(format!("STOPSIGNAL {signal}"), true);
                 state.config.config.stop_signal = Some(signal);
@@ -237,6 +272,11 @@ impl<'a> Lowering<'a> {
                 (None, Some(default)) => Some(at.expand(state, default)?),
                 (None, None) => self.scope.get(name).map(str::to_owned),
             };
+            let is_global = arg.default.is_none() && !self.request.build_args.contains_key(name);
+            match is_global && value.is_some() {
+                true => state.taken.globals.push(name.clone()),
+                false => state.taken.argument(name, value.as_deref(), &at.placed.instruction),
+            }
             if let Some(value) = value.as_ref().filter(|_| !args::is_for_builder(name)) {
                 state.env.set(name, value);
             }
@@ -248,7 +288,11 @@ impl<'a> Lowering<'a> {
     }
 
     fn workdir(&self, state: &mut State, at: &At<'_>, word: &Word) -> Result<(), BuildError> {
-        let path = workdir(&state.cwd(), &at.expand(state, word)?);
+        let written = at.expand(state, word)?;
+        if !std::mem::replace(&mut state.workdir_set, true) && !written.starts_with('/') && at.is_ours(state, word) {
+            at.report(Finding::WorkdirRelativePath { path: &written });
+        }
+        let path = workdir(&state.cwd(), &written);
         state.history(format!("WORKDIR {path}"), path == "/");
         state.config.config.working_dir = Some(path.clone());
         if path != "/" {
@@ -272,6 +316,7 @@ impl<'a> Lowering<'a> {
             let lowered = self.mount(state, at, mount, source.as_ref(), &mounts)?;
             mounts.push(lowered);
         }
+        mounts.iter().for_each(|mount| state.taken.mount(&mount.kind, whole));
         let (args, script) = state.command(run);
         state.history(format!("RUN {}", state.run_text(&args)), false);
         let mut env = state.env.clone();
@@ -280,8 +325,8 @@ impl<'a> Lowering<'a> {
             env.set(name, value);
         }
         mount::set_agent(&mut env, &mounts);
-        let action =
-            Action::Run(Run { args, env, cwd: state.cwd(), user: state.user(), mounts, network: run.network, script });
+        let (cwd, user, config) = (state.cwd(), state.user(), Box::new(state.config.config.clone()));
+        let action = Action::Run(Run { args, env, cwd, user, config, mounts, network: run.network, script });
         state.step(at, title(&at.placed.instruction), action);
         Ok(())
     }
@@ -332,10 +377,13 @@ impl State {
             env,
             build_args: inherited.build_args,
             cmd_set: false,
+            workdir_set: inherited.workdir_set,
+            unknown: inherited.unknown,
             steps: Vec::new(),
             platform,
             name: draft.name.clone(),
             index,
+            taken: Taken::default(),
         }
     }
 
@@ -425,16 +473,37 @@ impl At<'_> {
     }
 
     fn report_unset(&self, state: &State, unset: &[String], span: &Span) {
-        let declared = |name: &String| state.build_args.iter().any(|(n, _)| n == name);
-        for name in unset.iter().filter(|n| !declared(n)) {
+        // ARGs of BuildKit's that have no value in an environment (`nonEnvArgs`).
+        let silent = |name: &str| matches!(name, "BUILDKIT_SBOM_SCAN_CONTEXT" | "BUILDKIT_SBOM_SCAN_STAGE");
+        let declared = |name: &String| state.build_args.iter().any(|(n, _)| n == name) || silent(name);
+        for name in unset.iter().filter(|n| !state.unknown && !declared(n)) {
             let nearest = nearest_name(name, state.env.names());
-            self.findings.report(Finding::UndefinedVar { name, nearest }, span);
+            let comment = self.placed.instruction.comment.as_deref();
+            self.findings.report_with_comment(Finding::UndefinedVar { name, nearest }, span, comment);
         }
+    }
+
+    /// A finding about the whole instruction.
+    fn report(&self, finding: Finding<'_>) {
+        let comment = self.placed.instruction.comment.as_deref();
+        self.findings.report_with_comment(finding, &self.span(&self.placed.instruction.span), comment);
+    }
+
+    /// Whether it is the planner who judges a word: the parser does where there are no variables in it, and nobody can where a
+    /// base image that was not read may set them. A trigger's instructions the parser has not seen.
+    fn is_ours(&self, state: &State, word: &Word) -> bool {
+        let is_literal = dockerfile::lint::literal(&word.text, self.escape).is_some();
+        !state.unknown && (!is_literal || self.placed.trigger_of.is_some())
     }
 }
 
 fn env_instruction(state: &mut State, at: &At<'_>, pairs: &[(Word, Word)]) -> Result<(), BuildError> {
     let expanded = expand_pairs(state, at, pairs)?;
+    for ((word, _), (name, _)) in pairs.iter().zip(&expanded) {
+        if is_secret_name(name) && at.is_ours(state, word) {
+            at.report(Finding::SecretsUsedInArgOrEnv { instruction: "ENV", name });
+        }
+    }
     for (name, value) in &expanded {
         state.env.set(name, value);
         env::set_in_list(&mut state.config.config.env, name, value);
@@ -467,6 +536,9 @@ fn expose_instruction(state: &mut State, at: &At<'_>, words: &[Word]) -> Result<
         let ports = dockerfile::expand::words(&word.text, at.escape, &lookup)
             .map_err(|e| BuildError::dockerfile(&span, e.to_string()))?;
         for port in ports {
+            if at.is_ours(state, word) {
+                port_findings(&port).into_iter().for_each(|finding| at.report(finding));
+            }
             all.extend(expose(&port).map_err(|message| BuildError::dockerfile(&span, message))?);
         }
     }

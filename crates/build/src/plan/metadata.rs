@@ -36,6 +36,19 @@ pub fn expose(word: &str) -> Result<Vec<String>, String> {
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
 
+const SIGNALS: [&str; 34] = [
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL",
+    "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1",
+    "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
+];
+
+/// The signal whose name is nearest to one that is none.
+pub fn near_signal(text: &str) -> Option<String> {
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    dockerfile::lint::nearest_name(name, SIGNALS).map(|near| format!("SIG{near}"))
+}
+
 /// `80` or `80-90`.
 fn port_range(text: &str) -> Result<(u16, u16), String> {
     let number = |part: &str| part.parse::<u16>().map_err(|_| format!("`{text}` is no port or range of ports"));
@@ -46,11 +59,6 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
 
 /// Whether STOPSIGNAL may say `text`: a number, or a signal's name with or without `SIG`.
 pub fn is_signal(text: &str) -> bool {
-    const NAMES: [&str; 34] = [
-        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL",
-        "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1",
-        "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
-    ];
     if let Ok(number) = text.parse::<i32>() {
         return number > 0;
     }
@@ -63,7 +71,7 @@ pub fn is_signal(text: &str) -> bool {
                 || rest.strip_prefix(sign).and_then(|n| n.parse().ok()).is_some_and(|n: u8| (1..=last).contains(&n))
         })
     };
-    NAMES.contains(&name) || real_time("RTMIN", '+', 15) || real_time("RTMAX", '-', 14)
+    SIGNALS.contains(&name) || real_time("RTMIN", '+', 15) || real_time("RTMAX", '-', 14)
 }
 
 /// The config's health check; `shell` wraps a command in shell form at run time (Docker's `CMD-SHELL`).

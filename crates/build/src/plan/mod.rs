@@ -9,6 +9,7 @@ mod drafts;
 mod findings;
 mod lower;
 mod metadata;
+mod outline;
 mod print;
 
 use dockerfile::{Heredoc, Sharing, Span};
@@ -17,7 +18,8 @@ use rootfs::copy::Mode;
 use store::Image;
 
 pub use args::declares_epoch;
-pub use drafts::plan;
+pub use drafts::{Linted, Unread, lint, outline, plan};
+pub use outline::{Argument, Needed, Outline};
 pub use print::{to_json, to_text};
 
 /// A build, ready to execute. Stages stand behind those they need.
@@ -25,10 +27,22 @@ pub use print::{to_json, to_text};
 pub struct Plan {
     pub stages: Vec<Stage>,
     pub target: StageId,
+    /// More stages that were asked for: built, and not written anywhere.
+    pub also: Vec<StageId>,
+    /// Stages of the Dockerfile that no target needs, in source order.
+    pub unused: Vec<Unused>,
     /// Unix seconds: what the request says, else an ARG before the first FROM.
     pub source_date_epoch: Option<i64>,
     /// Findings of the build checks, in source order.
     pub warnings: Vec<dockerfile::Diagnostic>,
+}
+
+/// A stage that is not built: no target is it, stands on it or takes files from it.
+#[derive(Clone)]
+pub struct Unused {
+    pub name: String,
+    /// Its FROM.
+    pub span: Span,
 }
 
 /// Position in [`Plan::stages`].
@@ -95,6 +109,8 @@ pub struct Run {
     pub cwd: String,
     /// USER as written; empty is root.
     pub user: String,
+    /// What the image would say if it ended here.
+    pub config: Box<oci::ContainerConfig>,
     pub mounts: Vec<Mount>,
     pub network: dockerfile::Network,
     /// A here-document that is a program of its own (`#!`): file name and content, found under /dev/pipes.

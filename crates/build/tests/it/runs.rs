@@ -397,7 +397,7 @@ fn how_a_run_ends() {
     for (script, want, text) in table {
         let bench = Bench::new(&format!("FROM scratch\nRUN print before; {script}\nRUN nothing\n"));
         match bench.try_build().err() {
-            Some(BuildError::Run { message, place, exit }) => {
+            Some(BuildError::Run { message, place, exit, .. }) => {
                 assert_eq!((message.as_str(), exit), (text, want));
                 assert!(bench.request.dockerfile.source[place.span].contains(script));
             }

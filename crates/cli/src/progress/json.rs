@@ -28,7 +28,8 @@ fn emit(mut value: Value) {
 
 impl Observer for Json {
     fn event(&self, event: &Event<'_>) {
-        if self.verbosity >= Verbosity::Warn && !matches!(event, Event::Warning { .. }) {
+        let is_warning = matches!(event, Event::Warning { .. } | Event::Finding { .. });
+        if self.verbosity >= Verbosity::Warn && !is_warning {
             return;
         }
         emit(match event {
@@ -52,6 +53,13 @@ impl Observer for Json {
             }
             Event::Exporting { to } => json!({"event": "exporting", "to": to}),
             Event::Warning { message } => json!({"event": "warning", "message": message}),
+            Event::Finding { finding, source, file } => {
+                let line = dockerfile::error::line_of(source, finding.span.start);
+                json!({
+                    "event": "warning", "rule": finding.rule, "detail": finding.message, "file": file, "line": line,
+                    "message": format!("{}: {} (line {line})", finding.rule.unwrap_or("warning"), finding.message),
+                })
+            }
         });
     }
 }

@@ -5,10 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use build::{Event, Observer, StepId};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use store::{Direction, Transfer, TransferObserver, TransferState};
 
 use super::{Shown, short, size};
+use crate::report;
 
 pub struct Live {
     screen: MultiProgress,
@@ -89,6 +90,7 @@ impl Observer for Live {
             }
             Event::Exporting { to } => self.say(&format!(" → {to}")),
             Event::Warning { message } => self.say(&format!("warning: {message}")),
+            Event::Finding { finding, source, file } => self.say(&report::finding(finding, source, file)),
         }
     }
 }
@@ -118,6 +120,16 @@ impl TransferObserver for Live {
 }
 
 impl Shown for Live {
+    fn has_shown_failure(&self) -> bool {
+        !self.screen.is_hidden()
+    }
+
+    fn pause(&self) {
+        // The screen is only decoration.
+        let _ = self.screen.clear();
+        self.screen.set_draw_target(ProgressDrawTarget::hidden());
+    }
+
     fn finish(&self) {
         // The screen is only decoration.
         let _ = self.screen.clear();

@@ -4,6 +4,8 @@ mod json;
 mod live;
 mod plain;
 
+pub use plain::shown as shown_line;
+
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 
@@ -13,12 +15,25 @@ use crate::args::{Display, LogFormat, Progress, Verbosity};
 pub trait Shown: build::Observer + store::TransferObserver {
     /// Puts the screen in order before other output.
     fn finish(&self) {}
+
+    /// Leaves the screen to somebody else from here on.
+    fn pause(&self) {}
+
+    /// Whether the output of a step that failed stands right above whatever comes next, so that nobody needs it again.
+    fn has_shown_failure(&self) -> bool {
+        false
+    }
+}
+
+/// Shows nothing.
+pub fn silent() -> Arc<dyn Shown> {
+    Arc::new(Silent)
 }
 
 /// The way that was asked for, or that fits standard error.
 pub fn choose(display: &Display, timestamps: bool) -> Arc<dyn Shown> {
     if display.quiet || display.progress == Progress::Quiet || display.verbosity >= Verbosity::Error {
-        return Arc::new(Silent);
+        return silent();
     }
     if display.log_format == LogFormat::Json || display.progress == Progress::Rawjson {
         return Arc::new(json::Json::new(display.verbosity));

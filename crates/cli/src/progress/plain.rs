@@ -10,6 +10,7 @@ use store::{Transfer, TransferObserver, TransferState};
 
 use super::{Shown, short, size};
 use crate::args::Verbosity;
+use crate::report;
 
 pub struct Plain {
     verbosity: Verbosity,
@@ -64,7 +65,7 @@ impl Plain {
 }
 
 /// A line of output as text; a carriage return starts it anew, as on a terminal.
-fn shown(line: &[u8]) -> String {
+pub fn shown(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let visible = line.rsplit(|b| *b == b'\r').next().unwrap_or(line);
     String::from_utf8_lossy(visible).into_owned()
@@ -75,6 +76,7 @@ impl Observer for Plain {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Warning { message } => self.line(&format!("warning: {message}")),
+            Event::Finding { finding, source, file } => self.line(&report::finding(finding, source, file)),
             _ if self.verbosity >= Verbosity::Warn => {}
             Event::Planned { .. } => {}
             Event::StageStarted { name, .. } => self.line(&format!("   [{name}] unpacking its base")),

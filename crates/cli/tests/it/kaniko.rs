@@ -113,3 +113,14 @@ fn its_sub_commands() {
     assert_eq!(ran.code(), 0);
     assert!(ran.stdout().contains("Usage"), "{}", ran.stdout());
 }
+
+#[test]
+fn a_target_by_its_number() {
+    let place = Place::new(
+        "FROM scratch AS a\nCOPY missing /\nFROM scratch\nCOPY Dockerfile /\nFROM scratch\nCOPY missing /\n",
+    );
+    for (target, code) in [("0", 1), ("1", 0), ("2", 1), ("3", 1), ("A", 1)] {
+        let ran = place.executor(&["--context=context", "--no-push", &format!("--target={target}")]);
+        assert_eq!(ran.code(), code, "{target}: {}", ran.stderr);
+    }
+}

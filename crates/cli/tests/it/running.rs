@@ -31,6 +31,57 @@ fn a_failing_run() {
     ran.failed(4, &[" before\n", " aside\n"]);
 }
 
+/// What it printed last stands below the error, whatever else is shown; as much as one can read.
+#[test]
+fn the_last_lines_of_a_failing_run() {
+    if cannot_run() {
+        return;
+    }
+    let place = with_busybox(
+        "RUN i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo line-$i; done; \\\n  printf '\\033[31mred\\033[0m\\rover\\n'; exit 3\n",
+    );
+    for how in ["--quiet", "--progress=plain", "--verbosity=error", "--log-format=json"] {
+        let ran = place.build(&["--no-push", how]);
+        ran.failed(4, &["RUN exited with status 3", "in step [stage-0 3/3] RUN i=0;"]);
+        let (_, end) = ran.stderr.split_once("the last lines of its output:\n").unwrap();
+        let lines: Vec<&str> = end.lines().collect();
+        assert_eq!((lines[0], lines[28], lines.len()), ("  line-172", "  line-200", 30), "{how}: {end}");
+        assert_eq!(lines[29], "  over", "no orders to the terminal");
+    }
+    with_busybox("RUN exit 3\n").build(&["--no-push"]).failed(4, &["status 3", "it printed nothing"]);
+}
+
+/// Several targets: the first one's image is written, the others run.
+#[test]
+fn several_targets() {
+    if cannot_run() {
+        return;
+    }
+    let place = with_busybox(
+        "FROM 0 AS checks\nRUN echo checked\nFROM 0 AS never\nRUN exit 9\nFROM scratch AS out\nCOPY Dockerfile /out\n",
+    );
+    let dockerfile = place.read("context/Dockerfile").replacen("FROM scratch", "FROM scratch AS base", 1);
+    let place = place.file("context/Dockerfile", dockerfile.replace("FROM 0", "FROM base"));
+    for targets in [&["--target=out", "--target=checks"][..], &["--target=OUT,Checks"], &["--target", "out,checks,out"]]
+    {
+        let _ = std::fs::remove_dir_all(place.path("files"));
+        let ran = place.build(&[targets, &["--output=files"]].concat());
+        assert_eq!(ran.code(), 0, "{}", ran.stderr);
+        assert!(ran.stderr.contains(" checked\n"), "{targets:?}: {}", ran.stderr);
+        assert!(place.path("files/out").exists() && !place.path("files/bin").exists());
+    }
+    // kaniko takes numbers as well, BuildKit does not.
+    let _ = std::fs::remove_dir_all(place.path("files"));
+    let ran = place.executor(&["--context=context", "--target=3,1", "--output=files"]);
+    assert!(ran.code() == 0 && ran.stderr.contains(" checked\n") && place.path("files/out").exists(), "{}", ran.stderr);
+    place.build(&["--target=3", "--no-push"]).failed(3, &["target stage `3`", "there are: base, checks, never, out"]);
+    place.build(&["--target=out,never", "--no-push"]).failed(4, &["status 9"]);
+    place.build(&["--target=out,chekcs", "--no-push"]).failed(3, &["target stage `chekcs`", "did you mean `checks`?"]);
+    place
+        .build(&["--target=out,7", "--no-push"])
+        .failed(3, &["target stage `7`", "there are: base, checks, never, out"]);
+}
+
 #[test]
 fn a_build_from_nothing_to_files() {
     if cannot_run() {

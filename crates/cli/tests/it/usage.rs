@@ -89,7 +89,6 @@ fn what_is_not_supported_yet_says_so() {
         "--single-snapshot",
         "--load",
         "--bucket=x",
-        "--target=a,b",
         "--platform=linux/amd64,linux/arm64",
         "--credential-helpers=ecr-login",
     ];
@@ -116,11 +115,14 @@ fn a_dry_run_prints_the_plan_and_builds_nothing() {
     let place = Place::new("FROM scratch AS unused\nRUN x\nFROM scratch\nCOPY Dockerfile /a\nENV B=1\n");
     let ran = place.build(&["--dry-run", "--platform=linux/amd64", "-t", "registry.example/x", "--push"]);
     assert_eq!(ran.code(), 0, "{}", ran.stderr);
-    let want = "stage stage-1 (target), from scratch, linux/amd64\n  1/1 [layer] COPY Dockerfile /a\n";
+    let want = "stage stage-1 (target), from scratch, linux/amd64\n  1/1 [layer] COPY Dockerfile /a\n        \
+                Dockerfile from the build context to /a\n\
+                not built: stage unused (line 1): no target is it, stands on it or takes files from it\n";
     assert_eq!((ran.stdout(), ran.stderr.as_str()), (want, ""));
     let ran = place.build(&["--dry-run", "--log-format=json", "--platform=linux/amd64", "--no-push"]);
     let plan: serde_json::Value = serde_json::from_slice(&ran.output).unwrap();
-    assert_eq!(plan["stages"][0]["steps"][0], "COPY Dockerfile /a");
+    assert_eq!(plan["stages"][0]["steps"][0]["title"], "COPY Dockerfile /a");
+    assert_eq!(plan["unused"][0]["name"], "unused");
     place.assert_clean();
 }
 

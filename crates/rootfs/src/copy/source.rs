@@ -150,8 +150,22 @@ impl Source<'_> {
         CopyError::NotFound { path: PathBuf::from(text), excluded: exists(self.tree), suggestion }
     }
 
-    /// The visible name beside `path` that looks most like it.
+    /// A visible path that looks like `path`: its first part that is not there replaced by the name beside it that is nearest,
+    /// and the rest if that is there then.
     fn nearest(&self, path: &Path) -> Result<Option<PathBuf>, CopyError> {
+        let is_there = |path: &Path| self.resolve(path, true).and_then(|it| self.visible(&it)).ok().flatten().is_some();
+        let mut missing = path;
+        while let Some(parent) = missing.parent().filter(|parent| parent.file_name().is_some() && !is_there(parent)) {
+            missing = parent;
+        }
+        let Some(near) = self.nearest_beside(missing)? else { return Ok(None) };
+        let whole =
+            path.strip_prefix(missing).ok().filter(|rest| rest.file_name().is_some()).map(|rest| near.join(rest));
+        Ok(Some(whole.filter(|whole| is_there(whole)).unwrap_or(near)))
+    }
+
+    /// The visible name beside `path` that looks most like it.
+    fn nearest_beside(&self, path: &Path) -> Result<Option<PathBuf>, CopyError> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
         let directory = self.resolve(parent, true)?;
         let mut nearest: Option<(usize, OsString)> = None;

@@ -603,7 +603,7 @@ fn links_that_lead_nowhere_or_in_circles_are_errors_as_sources() {
 fn a_missing_source_says_whether_it_is_hidden_and_what_is_like_it() {
     let room = Room::new();
     let from =
-        room.tree("from", "d 755 0:0 dist\nf 644 0:0 dist/app x\nf 644 0:0 package.json x\nf 644 0:0 README.md x");
+        room.tree("from", "d 755 0:0 dist\nf 644 0:0 dist/app x\nf 644 0:0 package.json x\nf 644 0:0 README.md x\nd 755 0:0 lib\nf 644 0:0 lib/code x");
     let to = room.tree("to", "");
     // source, hidden, suggestion
     let table = [
@@ -612,6 +612,10 @@ fn a_missing_source_says_whether_it_is_hidden_and_what_is_like_it() {
         ("packag.json", false, Some("package.json")),
         ("readme.md", false, Some("README.md")),
         ("quite-different", false, None),
+        ("libb/code", false, Some("lib/code")),
+        ("libb/other", false, Some("lib")),
+        ("quite/different", false, None),
+        ("disc/app", false, None),
     ];
     for (source, hidden, like) in table {
         let error = run(&from, &["dist"], &to, &format!("COPY {source} /x")).unwrap_err();

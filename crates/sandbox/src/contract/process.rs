@@ -1,6 +1,8 @@
 //! How a program is started, watched and ended.
 
 use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -19,6 +21,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("capabilities are Docker's", capabilities),
     ("descriptors and umask", descriptors),
     ("standard input is empty", input),
+    ("a terminal of its own", terminal),
     ("proc and its self", proc),
     ("mapped files have the names of the rootfs", maps),
     ("host name and hosts", host_name),
@@ -116,6 +119,40 @@ fn descriptors(suite: &Suite<'_>) -> Result<(), String> {
 
 fn input(suite: &Suite<'_>) -> Result<(), String> {
     same("input", suite.place()?.script("cat; readlink /proc/self/fd/0", &[])?.as_str(), "/dev/null\n")
+}
+
+fn terminal(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let (mut ours, theirs) = terminals().map_err(text)?;
+    let path = fs::read_link(format!("/proc/self/fd/{}", theirs.as_raw_fd())).map_err(text)?;
+    rustix::fs::fchmod(&theirs, rustix::fs::Mode::from_raw_mode(0o666)).map_err(text)?;
+    for uid in [0, 1000] {
+        let script = "[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && read line && echo got-$line && kill -INT 0; sleep 20";
+        let process = Process { terminal: Some(path.clone()), uid, ..shell(script) };
+        ours.write_all(b"word\n").map_err(text)?;
+        let ran = place.run(&process, &[])?;
+        same("exit and output elsewhere", (ran.exit, ran.stdout + &ran.stderr), (Exit::Signal(2), String::new()))?;
+        let mut buffer = [0; 200];
+        let count = ours.read(&mut buffer).map_err(text)?;
+        let shown = String::from_utf8_lossy(&buffer[..count]).into_owned();
+        if !shown.contains("got-word") {
+            return Err(format!("the terminal has {shown:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Both ends of a pseudo-terminal.
+fn terminals() -> io::Result<(fs::File, OwnedFd)> {
+    let (mut ours, mut theirs) = (0, 0);
+    // SAFETY: both integers are valid to be written, the other arguments may be null; what is made is nobody else's.
+    unsafe {
+        let none = std::ptr::null_mut();
+        match libc::openpty(&raw mut ours, &raw mut theirs, none, std::ptr::null_mut(), std::ptr::null_mut()) {
+            0 => Ok((fs::File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs))),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
 }
 
 fn proc(suite: &Suite<'_>) -> Result<(), String> {

@@ -69,15 +69,27 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Sources that the ignore file hides as a whole.
+    /// Sources that the ignore file hides as a whole. With a `!` in the file nothing is said, since what is hidden may hold what
+    /// is not; the root is hidden where a pattern hides all that is in it (BuildKit `validateCopySourcePath`).
     fn check_ignored(&self, at: &At<'_>, sources: &[CopySource], instruction: &str) {
         let patterns = &self.request.context.ignore.patterns;
+        if patterns.has_exceptions() {
+            return;
+        }
         for source in sources {
             let CopySource::Path(path) = source else { continue };
-            let clean = join_clean("/", path);
-            if clean != "/" && patterns.excludes(&clean.as_bytes()[1..]) {
+            let clean = match (path.starts_with('/'), join_clean("/", path)) {
+                (true, clean) => clean,
+                (false, clean) if clean == "/" => ".".to_owned(),
+                (false, clean) => clean[1..].to_owned(),
+            };
+            let is_root = clean == "." || clean == "/";
+            if if is_root { patterns.hide_root() } else { patterns.excludes(clean.as_bytes()) } {
+                let hint = self.request.context.ignore.hint(std::path::Path::new(&clean));
+                let comment = at.placed.instruction.comment.as_deref();
                 let span = at.span(&at.placed.instruction.span);
-                self.findings.report(Finding::CopyIgnoredFile { instruction, path }, &span);
+                let finding = Finding::CopyIgnoredFile { instruction, path: &clean };
+                self.findings.report_with_hint(finding, &span, comment, hint);
             }
         }
     }
@@ -96,8 +108,11 @@ fn copy_source(
             if heredoc.expand {
                 let lookup = |name: &str| state.env.get(name).map(str::to_owned);
                 // Always `\`, whatever the escape directive says (BuildKit `dispatch`, ExpandRaw).
-                heredoc.content = dockerfile::expand::heredoc(&heredoc.content, '\\', &lookup)
-                    .map_err(|e| BuildError::dockerfile(&at.span(&heredoc.span), e.to_string()))?;
+                let span = at.span(&heredoc.span);
+                let expanded = dockerfile::expand::heredoc_with_names(&heredoc.content, &lookup)
+                    .map_err(|e| BuildError::dockerfile(&span, e.to_string()))?;
+                at.report_unset(state, &expanded.unset, &span);
+                heredoc.content = expanded.text;
             }
             return Ok(CopySource::Heredoc(heredoc));
         }

@@ -117,8 +117,15 @@ impl At<'_> {
     /// A mount with all its values expanded; its words are final.
     fn expand_mount(&self, state: &State, mount: &dockerfile::Mount) -> Result<dockerfile::Mount, BuildError> {
         let lookup = |name: &str| state.env.get(name).map(str::to_owned);
-        let mut expand = |text: &str| dockerfile::expand::word(text, self.escape, &lookup).map(|e| e.text);
-        mount.expand(&mut expand).map_err(|fault| {
+        let mut unset = Vec::new();
+        let mut expand = |text: &str| {
+            let expanded = dockerfile::expand::word(text, self.escape, &lookup)?;
+            unset.extend(expanded.unset);
+            Ok(expanded.text)
+        };
+        let mounted = mount.expand(&mut expand);
+        self.report_unset(state, &unset, &self.span(&mount.span));
+        mounted.map_err(|fault| {
             let error = BuildError::dockerfile(&self.span(&fault.span), fault.message);
             match fault.hint {
                 Some(hint) => error.with_hint(hint),
