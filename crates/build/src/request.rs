@@ -55,8 +55,9 @@ pub struct Request {
     pub compression_level: Option<u32>,
     /// Unix seconds; from the build argument or variable `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: Option<i64>,
-    /// Later modification times in layers become the `SOURCE_DATE_EPOCH`, which is 0 where nobody gives one (kaniko `--reproducible`,
-    /// `rewrite-timestamp`).
+    /// Where neither that nor an ARG of the Dockerfile says one.
+    pub default_epoch: Option<i64>,
+    /// Later modification times in layers become the `SOURCE_DATE_EPOCH` (kaniko `--reproducible`, `rewrite-timestamp`).
     pub clamp_modified: bool,
     /// Left out of layers (kaniko `--ignore-path`), relative to the rootfs.
     pub ignore_paths: Vec<PathBuf>,

@@ -234,6 +234,7 @@ pub fn request(
         compression: settings::compression(&typed.output),
         compression_level: settings::compression_level(&typed.output)?,
         source_date_epoch,
+        default_epoch: typed.kaniko.reproducible.then_some(0),
         clamp_modified: typed.kaniko.reproducible || settings::rewrites_timestamps(&typed.output)?,
         ignore_paths: typed.output.ignore_path.iter().map(|p| p.strip_prefix("/").unwrap_or(p).to_owned()).collect(),
         extra_hosts: settings::extra_hosts(&typed.input.add_host)?,

@@ -41,10 +41,10 @@ pub fn dockerfile_expand(input: &[u8]) {
     let variables = |name: &str| (name.len() == 1).then(|| value.to_owned());
     for escape in ['\\', '`'] {
         // What an expansion may cost is bounded by itself (`MAX_STEPS`, `MAX_OUTPUT_BYTES`), not by the size of the text.
-        crate::within(Duration::from_secs(3), || drop(expand::word(text, escape, &variables)));
-        crate::within(Duration::from_secs(3), || drop(expand::words(text, escape, &variables)));
-        crate::within(Duration::from_secs(3), || drop(expand::heredoc(text, escape, &variables)));
-        crate::within(Duration::from_secs(3), || drop(expand::for_display(text, escape, &variables)));
+        crate::within(Duration::from_secs(10), || drop(expand::word(text, escape, &variables)));
+        crate::within(Duration::from_secs(10), || drop(expand::words(text, escape, &variables)));
+        crate::within(Duration::from_secs(10), || drop(expand::heredoc(text, escape, &variables)));
+        crate::within(Duration::from_secs(10), || drop(expand::for_display(text, escape, &variables)));
     }
 }
 

@@ -99,8 +99,7 @@ impl<'a> Lowering<'a> {
         }
         self.finish_result(target);
         let epoch = args::epoch(&self.request.dockerfile, self.scope)?;
-        let default = self.request.clamp_modified.then_some(0);
-        let source_date_epoch = self.request.source_date_epoch.or(epoch).or(default);
+        let source_date_epoch = self.request.source_date_epoch.or(epoch).or(self.request.default_epoch);
         let plan =
             Plan { stages: self.stages, target, also, unused: Vec::new(), source_date_epoch, warnings: Vec::new() };
         Ok((plan, self.taken))

@@ -71,6 +71,7 @@ impl Bench {
             compression: Compression::Gzip,
             compression_level: None,
             source_date_epoch: Some(EPOCH),
+            default_epoch: None,
             clamp_modified: false,
             ignore_paths: Vec::new(),
             extra_hosts: Vec::new(),
