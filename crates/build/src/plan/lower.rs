@@ -308,7 +308,10 @@ impl<'a> Lowering<'a> {
                 .with_hint("a build without privilege cannot give what it does not have"));
         }
         if let Some(device) = run.devices.first() {
-            return Err(BuildError::dockerfile(&at.span(&device.span), "not supported yet: `RUN --device`"));
+            return Err(BuildError::dockerfile(
+                &at.span(&device.span),
+                "`RUN --device` is not supported: a build without privilege has no devices to give",
+            ));
         }
         let mut mounts = Vec::new();
         for (mount, source) in run.mounts.iter().zip(&at.placed.sources) {
