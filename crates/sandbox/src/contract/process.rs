@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+
 use super::Check;
 use super::suite::{Place, Suite, full, process, same, shell, text};
 use crate::{Exit, Network, Process, SandboxError, Stream, os};
@@ -132,12 +134,23 @@ fn terminal(suite: &Suite<'_>) -> Result<(), String> {
         ours.write_all(b"word\n").map_err(text)?;
         let ran = place.run(&process, &[])?;
         same("exit and output elsewhere", (ran.exit, ran.stdout + &ran.stderr), (Exit::Signal(2), String::new()))?;
-        let mut buffer = [0; 200];
-        let count = ours.read(&mut buffer).map_err(text)?;
-        let shown = String::from_utf8_lossy(&buffer[..count]).into_owned();
-        if !shown.contains("got-word") {
+        shows(&mut ours, "got-word")?;
+    }
+    Ok(())
+}
+
+/// That what a terminal shows has a word in it. The kernel hands it over piece by piece, the echo of the input first.
+fn shows(terminal: &mut fs::File, word: &str) -> Result<(), String> {
+    let mut shown = String::new();
+    while !shown.contains(word) {
+        let mut polled = [PollFd::new(terminal, PollFlags::IN)];
+        let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+        if rustix::event::poll(&mut polled, Some(&patience)).map_err(text)? == 0 {
             return Err(format!("the terminal has {shown:?}"));
         }
+        let mut buffer = [0; 200];
+        let count = terminal.read(&mut buffer).map_err(text)?;
+        shown += &String::from_utf8_lossy(&buffer[..count]);
     }
     Ok(())
 }
