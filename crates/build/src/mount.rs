@@ -117,13 +117,14 @@ fn bind(
     Ok((directory, Some(Arc::new(tree))))
 }
 
-/// Whether a step sees a file of the host as root's: every back-end makes the builder's own user and groups that. Who checked a
-/// context out owns all of it, so that its topmost directory says enough.
+/// Whether a step sees a file of the host as root's: the builder's own user and group are root for it, and where the builder is
+/// anybody else (`emulate`) its other groups as well. Who checked a context out owns all of it, so that its topmost directory
+/// says enough.
 fn is_shown_as_roots(uid: u32, gid: u32) -> bool {
     use rustix::process::{getegid, geteuid, getgroups};
-    let is_group = |group: rustix::process::Gid| group.as_raw() == gid;
-    (uid == 0 || uid == geteuid().as_raw())
-        && (gid == 0 || is_group(getegid()) || getgroups().is_ok_and(|groups| groups.into_iter().any(is_group)))
+    let is_other_group =
+        || !geteuid().is_root() && getgroups().is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == gid));
+    (uid == 0 || uid == geteuid().as_raw()) && (gid == 0 || gid == getegid().as_raw() || is_other_group())
 }
 
 /// The path on the host of what is `resolved` in a tree, without symbolic links. Only the way to the tree is looked at: what

@@ -201,7 +201,7 @@ pub fn git(
     let (clone, skip_verify) = clone_settings(&input.git)?;
     let settings = git::Settings {
         auth,
-        keep_git_dir: build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|text| bool_of(text) == Some(true)),
+        keep_git_dir: build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|text| truth(text) == Some(true)),
         commit_times: build_args.get("SOURCE_DATE_EPOCH").is_some_and(|text| !text.is_empty()),
         clone,
     };
@@ -230,7 +230,7 @@ fn clone_settings(words: &[String]) -> Result<(git::CloneSettings, bool), Failur
     for word in words {
         for (key, value) in fields(word) {
             let bad = |expected: &str| Failure::usage(format!("`--git {word}`: `{key}` is {expected}"));
-            let switch = || bool_of(&value).ok_or_else(|| bad("true or false"));
+            let switch = || truth(&value).ok_or_else(|| bad("true or false"));
             match key.as_str() {
                 "branch" => clone.branch = Some(value).filter(|branch| !branch.is_empty()),
                 "single-branch" => clone.single_branch = switch()?,
@@ -248,15 +248,6 @@ fn clone_settings(words: &[String]) -> Result<(git::CloneSettings, bool), Failur
         }
     }
     Ok((clone, skip_verify))
-}
-
-/// Go's `strconv.ParseBool`.
-fn bool_of(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 /// As much as BuildKit takes (`secretsprovider.MaxSecretSize`): a larger file is hardly a secret, and may have no end.
@@ -406,7 +397,7 @@ fn env_flag(name: &str) -> Result<bool, Failure> {
     }
 }
 
-/// What Go's `ParseBool` takes.
+/// What Go's `ParseBool` takes, in any mixture of cases.
 fn truth(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "t" | "true" => Some(true),

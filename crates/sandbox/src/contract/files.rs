@@ -206,6 +206,7 @@ fn written(suite: &Suite<'_>) -> Result<(), String> {
     place.script(before, &[])?;
     let steps = [
         "true",
+        "exec 3<> /m/n/pipe; chmod 640 /proc/self/fd/3",
         "echo more >> /a/b/c/one; rm /d/e/f/two; mkdir /g/h/new; ln -sf two /i/j/link",
         "mv /d/e /a/e; echo x > /a/e/f/x; mv /a/e /d/e",
         "mv /a/b /a/away; mkdir -p /a/b/c; echo other > /a/b/c/one; mv /g/h /a/b/h; echo in > /a/b/h/one",

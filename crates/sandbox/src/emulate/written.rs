@@ -10,7 +10,7 @@ use rootfs::commit::Written;
 use rustix::fs::{AtFlags, CWD, OFlags, Statx};
 
 use super::World;
-use super::place::{Dir, Id, LOOK, Node, Spot, Target, id_of, lock, look, open_path, read_link, type_of};
+use super::place::{Dir, Id, LOOK, Node, Spot, Target, id_of, lock, look, open_path, read_link};
 
 /// None once something was changed of which nobody can tell where it is.
 pub struct Log(Mutex<Option<Written>>);
@@ -62,7 +62,7 @@ impl Log {
     /// A file that the step has open. Of one with several names nobody knows which directories see the change, of one without
     /// any none does.
     fn open_file(&self, world: &World, path: &std::ffi::CStr, found: Option<&Statx>) {
-        let Some(found) = found.filter(|found| type_of(found).is_file() && found.stx_nlink > 0) else { return };
+        let Some(found) = found.filter(|found| found.stx_nlink > 0) else { return };
         let Ok(host) = read_link(CWD, path.to_bytes()) else { return self.anywhere() };
         if !world.places.is_in_rootfs(&host) {
             return;
