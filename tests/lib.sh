@@ -29,11 +29,11 @@ check() {
 
 PATH=$PATH:/usr/sbin:/sbin # runc, debootstrap and chroot live there, and a plain user's PATH may lack it
 
-# install_tools COMMAND=PACKAGE...: installs the packages whose command is missing. Needs root and apt-get; otherwise it
-# says what to install and fails, and the caller skips what needs the tool.
+# install_tools COMMAND=PACKAGE...: installs the packages whose command (or file, by its path) is missing. Needs root and
+# apt-get; otherwise it says what to install and fails, and the caller skips what needs the tool.
 install_tools() {
   local pair missing=()
-  for pair in "$@"; do have "${pair%%=*}" || missing+=("${pair#*=}"); done
+  for pair in "$@"; do have "${pair%%=*}" || [ -e "${pair%%=*}" ] || missing+=("${pair#*=}"); done
   [ ${#missing[@]} -gt 0 ] || return 0
   if ! is_root || ! have apt-get; then
     say "missing here: ${missing[*]} (as root on Debian: apt-get install ${missing[*]})"
