@@ -1,14 +1,16 @@
 //! `.dockerignore` and `--exclude`: moby's `patternmatcher` rules.
 //!
-//! A pattern also holds for everything below what it names. Patterns are matched with the path and with each of its
-//! parents in one pass, so that the cost per file is linear in the length of its path.
+//! A pattern also holds for everything below what it names. Each pattern is matched with the path and with all of its parents in
+//! one pass, so that the cost per file is linear in the length of its path.
 
 use crate::glob;
 
-/// An ordered list of patterns; the last match wins, `!` re-includes.
+/// An ordered list of patterns; the last one that holds wins, `!` re-includes.
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
     patterns: Vec<Pattern>,
+    /// They are an ignore file's: what one names last is hidden, see [`Patterns::excluding`].
+    of_file: bool,
 }
 
 /// Why a pattern list was refused.
@@ -68,7 +70,7 @@ impl Patterns {
             let line = String::from_utf8_lossy(line);
             patterns.extend(Pattern::new(index + 1, line.trim(), true)?);
         }
-        Ok(Patterns { patterns })
+        Ok(Patterns { patterns, of_file: true })
     }
 
     /// Takes patterns as they are.
@@ -77,7 +79,7 @@ impl Patterns {
         for (index, pattern) in patterns.iter().enumerate() {
             list.extend(Pattern::new(index + 1, pattern.trim(), false)?);
         }
-        Ok(Patterns { patterns: list })
+        Ok(Patterns { patterns: list, of_file: false })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -96,10 +98,10 @@ impl Patterns {
         bare.any(|text| matches!(text.as_str(), "*" | "**" | "**/*"))
     }
 
-    /// Whether `path` (relative, `/`-separated, no leading `/`) is excluded, by itself or through a parent
-    /// (moby `MatchesOrParentMatches`). The root (`` or `.`) never is.
+    /// Whether `path` (relative, `/`-separated, no leading `/`) is excluded, by itself or through a parent. The root (`` or `.`)
+    /// never is.
     pub fn excludes(&self, path: &[u8]) -> bool {
-        self.last_match(path).is_some_and(|pattern| !pattern.negated)
+        self.excluding(path).is_some()
     }
 
     /// Whether a directory that is excluded must still be walked because a `!` pattern may re-include something below.
@@ -111,16 +113,43 @@ impl Patterns {
 
     /// The line and text of the pattern that excludes `path`, for hints.
     pub fn excluded_by(&self, path: &[u8]) -> Option<(usize, &str)> {
-        let pattern = self.last_match(path).filter(|pattern| !pattern.negated)?;
-        Some((pattern.line, &pattern.text))
+        self.excluding(path).map(|pattern| (pattern.line, pattern.text.as_str()))
     }
 
-    fn last_match(&self, path: &[u8]) -> Option<&Pattern> {
+    /// The pattern that decided that `path` is excluded.
+    ///
+    /// In an ignore file a pattern that is repeated after a `!` counts again. BuildKit disagrees with itself there: it sends such
+    /// a file (by the rule of a walk), but without its content (moby `MatchesOrParentMatches`).
+    fn excluding(&self, path: &[u8]) -> Option<&Pattern> {
         let path = trimmed(path);
         if path.is_empty() || path == b"." {
             return None;
         }
-        self.patterns.iter().rev().find(|pattern| pattern.matcher.matches_path_or_parent(path))
+        let names = |pattern: &&Pattern| pattern.matcher.matches_along(path).contains(&true);
+        let last = || self.patterns.iter().rfind(names).filter(|pattern| !pattern.negated);
+        self.excluding_in_walk(path).or_else(|| if self.of_file && self.has_exceptions() { last() } else { None })
+    }
+
+    /// Decides as a walk of the tree does (moby `MatchesUsingParentResults`): a pattern is tried only where it would change
+    /// something, `!` on what is excluded at that moment and any other on what is not, and what held for a directory holds below
+    /// it. So `!docs` lets nothing in below a `docs` that was never excluded.
+    fn excluding_in_walk(&self, path: &[u8]) -> Option<&Pattern> {
+        let mut holds = vec![false; self.patterns.len()];
+        let mut matches: Vec<Option<Vec<bool>>> = vec![None; self.patterns.len()];
+        let mut excluding = None;
+        for depth in 0..prefixes(path).count() {
+            excluding = None;
+            for (index, pattern) in self.patterns.iter().enumerate() {
+                if !holds[index] && pattern.negated == excluding.is_some() {
+                    let along = matches[index].get_or_insert_with(|| pattern.matcher.matches_along(path));
+                    holds[index] = along[depth];
+                }
+                if holds[index] {
+                    excluding = (!pattern.negated).then_some(pattern);
+                }
+            }
+        }
+        excluding
     }
 }
 
@@ -198,12 +227,15 @@ impl Matcher {
         Some(Matcher::Tokens(tokens(pattern)?))
     }
 
-    fn matches_path_or_parent(&self, path: &[u8]) -> bool {
+    /// Whether each of the parents of `path`, the outermost first, and `path` itself match.
+    fn matches_along(&self, path: &[u8]) -> Vec<bool> {
         match self {
-            Matcher::Exact(exact) => prefixes(path).any(|prefix| prefix == exact),
-            Matcher::Prefix(start) => path.starts_with(start),
-            Matcher::Suffix(end) => prefixes(path)
-                .any(|prefix| prefix.ends_with(end) || end.strip_prefix(b"/").is_some_and(|whole| prefix == whole)),
+            Matcher::Exact(exact) => prefixes(path).map(|prefix| prefix == exact).collect(),
+            Matcher::Prefix(start) => prefixes(path).map(|prefix| prefix.starts_with(start)).collect(),
+            Matcher::Suffix(end) => {
+                let whole = end.strip_prefix(b"/");
+                prefixes(path).map(|prefix| prefix.ends_with(end) || whole == Some(prefix)).collect()
+            }
             Matcher::Tokens(tokens) => run(tokens, path).matched,
         }
     }
@@ -271,8 +303,8 @@ fn is_inside(c: char, ranges: &[(char, char)]) -> bool {
 
 /// What matching tokens from the start of a text came to.
 struct Outcome {
-    /// The text matched as a whole or up to a `/`.
-    matched: bool,
+    /// Whether the text matched up to each of its `/`, and as a whole.
+    matched: Vec<bool>,
     /// A longer text might match.
     can_go_on: bool,
 }
@@ -280,19 +312,19 @@ struct Outcome {
 fn run(tokens: &[Token], text: &[u8]) -> Outcome {
     let mut states = States::new(tokens.len());
     states.enter(tokens, 0);
+    let mut matched = Vec::new();
     let mut rest = text;
-    while let Some((c, length)) = glob::first_char(rest) {
-        if c == '/' && states.is_final() && rest.len() < text.len() {
-            return Outcome { matched: true, can_go_on: true };
+    while let Some((c, length)) = glob::first_char(rest).filter(|_| !states.active.is_empty()) {
+        if c == '/' {
+            matched.push(states.is_final() && rest.len() < text.len());
         }
         states.advance(tokens, c);
-        if states.active.is_empty() {
-            return Outcome { matched: false, can_go_on: false };
-        }
         rest = &rest[length..];
     }
+    matched.push(rest.is_empty() && states.is_final());
+    matched.resize(prefixes(text).count(), false);
     let can_go_on = states.active.iter().any(|state| *state < tokens.len());
-    Outcome { matched: states.is_final(), can_go_on }
+    Outcome { matched, can_go_on }
 }
 
 /// The states of the matcher that a text has led to: how many tokens are done.

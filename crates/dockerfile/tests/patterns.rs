@@ -162,6 +162,27 @@ const IGNORES: &[(&[&str], &str, bool)] = &[
     (&["**", "!util/docker/web", "util/docker/web/foo"], "util/docker/web/foo", true),
     (&["**", "!dist/*.whl"], "dist/a.whl", false),
     (&["a", "!a", "a"], "a/b", true),
+    (&["a", "!a/b"], "a/b", false),
+    (&["a", "!a/b"], "a/c", true),
+    // an exception for a directory that was never excluded lets in nothing below it (moby `MatchesUsingParentResults`)
+    (&["**/.env", "!config"], "config/.env", true),
+    (&["**/.env", "!config"], "config/c", false),
+    (&["c/*", "!c"], "c/x", true),
+    (&["c/*", "!c"], "c", false),
+    (&["c/**", "!c/"], "c/d/x", true),
+    (&["*.log", "a/*.log", "!a"], "a/x.log", true),
+    (&["*.log", "a/*.log", "!a"], "x.log", true),
+    (&["**/*.md", "!docs"], "docs/a/x.md", true),
+    (&["**/*.md", "!docs/**"], "docs/a/x.md", false),
+    (&["a/b/*", "!a"], "a/b/x", true),
+    (&["a/b", "!a", "!a/b/x"], "a/b/x", false),
+    (&["a/b", "!a", "!a/b/x"], "a/b/y", true),
+    (&["*", "!a", "a/*.log", "!a/b"], "a/b/x", false),
+    (&["*", "!a", "a/*.log", "!a/b"], "a/x.log", true),
+    (&["*", "!a", "**/x.log", "!a"], "a/b/x.log", true),
+    (&["*", "!c"], "c/x", false),
+    (&["**", "!c"], "c/d/x", false),
+    (&["c", "!c/d", "c"], "c/d/e", false),
     (&["*", "!**/*.md"], "a/b/c.md", false),
     // cleaning
     (&["./a"], "a", true),
@@ -212,6 +233,15 @@ fn ignore_files() {
     assert_eq!(error.to_string(), "line 3: invalid pattern `!`");
     assert!(Patterns::parse(b"\n# only\n").unwrap().is_empty());
     assert!(Patterns::parse(b"\xff").unwrap().excludes("\u{fffd}".as_bytes()));
+}
+
+/// BuildKit sends `c/d/e` as an empty file: to walk and to open go by different rules there.
+#[test]
+fn a_pattern_repeated_after_an_exception_counts_again_in_files() {
+    let patterns = Patterns::parse(b"c\n!c/d\nc").unwrap();
+    assert_eq!(patterns.excluded_by(b"c/d/e"), Some((3, "c")));
+    assert_eq!(patterns.excluded_by(b"c/d"), Some((3, "c")));
+    assert!(!Patterns::parse(b"c\n!c/d").unwrap().excludes(b"c/d/e"));
 }
 
 #[test]
