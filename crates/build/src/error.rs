@@ -59,6 +59,22 @@ impl BuildError {
         }
     }
 
+    /// The error with the trigger of an ONBUILD that it is about, `ONBUILD COPY …`, which no line of the Dockerfile shows. A RUN
+    /// that ended names its step anyway.
+    pub(crate) fn of_trigger(mut self, trigger: &str) -> BuildError {
+        match &mut self {
+            BuildError::Dockerfile { message: text, .. }
+            | BuildError::Request { message: text, .. }
+            | BuildError::Store { action: text, .. }
+            | BuildError::Rootfs { action: text, .. }
+            | BuildError::Sandbox { action: text, .. }
+            | BuildError::Context { action: text, .. }
+            | BuildError::Io { action: text, .. } => *text = format!("{trigger}: {text}"),
+            BuildError::Run { .. } | BuildError::Cancelled | BuildError::Stopped => {}
+        }
+        self
+    }
+
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> BuildError {
         let action = action.into();
         move |source| BuildError::Io { action, source }

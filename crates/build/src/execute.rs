@@ -397,6 +397,7 @@ impl<'a> Execution<'a> {
         let (name, title, total) = (&stage.name, &step.title, stage.steps.len());
         self.request.observer.event(&Event::StepStarted { id, stage: name, index: id.step, total, title });
         let layer = self.change(id, stage, step, files);
+        let layer = if step.is_trigger { layer.map_err(|error| error.of_trigger(title)) } else { layer };
         let failed = layer.is_err();
         self.request.observer.event(&Event::StepDone { id, elapsed: begun.elapsed(), failed });
         layer
@@ -521,12 +522,11 @@ impl<'a> Execution<'a> {
 
     fn workdir(&self, step: &Step, path: &str, user: &str, tree: &Tree) -> Result<(), BuildError> {
         let owner = match user {
-            "" => (0, 0),
-            user => {
-                let user =
-                    user::resolve_owner(tree, user).map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?;
-                (user.0, user.1)
-            }
+            "" => None,
+            user => Some(
+                user::resolve_owner_or_root(tree, user)
+                    .map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?,
+            ),
         };
         let made = self.plan.source_date_epoch;
         rootfs::copy::make_dirs_at(tree, Path::new(path), owner, made)

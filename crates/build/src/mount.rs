@@ -1,6 +1,6 @@
 //! RUN mounts of the plan to what the sandbox mounts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use dockerfile::Sharing;
 use oci::Digest;
-use rootfs::Tree;
+use rootfs::copy::CopyOptions;
+use rootfs::{FileKind, Metadata, RootfsError, Tree};
 use rustix::fd::OwnedFd;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -50,7 +51,8 @@ impl Mounts {
     }
 }
 
-/// Lowers the mounts of `run`. `take` gives the tree that a source means; `stopped` ends the waiting for a cache.
+/// Lowers the mounts of `run`, each after those that it lies in. `take` gives the tree that a source means; `stopped` ends the
+/// waiting for a cache.
 pub fn lower(
     request: &Request,
     step: &Step,
@@ -81,7 +83,20 @@ pub fn lower(
             lowered.mounts.push(Mount { target: PathBuf::from(&mount.target), source, tree });
         }
     }
+    sort(&mut lowered.mounts);
     Ok(lowered)
+}
+
+/// By target, as BuildKit mounts them (`PrepareMounts`); of several at one target the last stays (`dedupMounts`).
+fn sort(mounts: &mut Vec<Mount>) {
+    let mut last = HashMap::new();
+    mounts.iter().enumerate().for_each(|(index, mount)| drop(last.insert(mount.target.clone(), index)));
+    let mut index = 0;
+    mounts.retain(|mount| {
+        index += 1;
+        last[&mount.target] + 1 == index
+    });
+    mounts.sort_by(|a, b| a.target.as_os_str().cmp(b.target.as_os_str()));
 }
 
 /// What is bound: its path on the host, and who knows its owners if they mean something.
@@ -106,20 +121,43 @@ fn bind(
         let message = format!("mount source `{source}` does not exist in {}", taken.name);
         return Err(BuildError::dockerfile(&step.span, message));
     };
-    let shows_right = taken.ignore.as_ref().is_none_or(|i| i.patterns.is_empty())
-        && (taken.keep_owner || is_shown_as_roots(found.uid, found.gid));
-    if read_only && shows_right {
+    let shows_right = || {
+        let all_visible = taken.ignore.as_ref().is_none_or(|i| i.patterns.is_empty());
+        Ok(all_visible && (taken.keep_owner || are_shown_as_roots(&taken.tree, resolved.clone(), &found)?))
+    };
+    if read_only && shows_right().map_err(rootfs)? {
         let tree = taken.keep_owner.then(|| taken.tree.clone());
         return Ok((host_path(&taken.tree, &resolved)?, tree));
     }
-    let (copy, directory, tree) = private_copy(request, step, taken, source)?;
+    // A write changes one name only, as on the overlay that BuildKit mounts.
+    let (copy, directory, tree) = private_copy(request, step, taken, source, read_only)?;
     lowered.copies.push(copy);
     Ok((directory, Some(Arc::new(tree))))
 }
 
+/// Whether a step sees all files of the host at and below `path` as root's. Who checked a context out mostly owns all of it or
+/// nothing, so that a look at every file costs little beside the copy that it may save.
+fn are_shown_as_roots(tree: &Tree, path: PathBuf, found: &Metadata) -> Result<bool, RootfsError> {
+    if !is_shown_as_roots(found.uid, found.gid) {
+        return Ok(false);
+    }
+    let mut directories = vec![path];
+    directories.retain(|_| found.kind == FileKind::Directory);
+    while let Some(directory) = directories.pop() {
+        for name in tree.read_dir(&directory)? {
+            let path = directory.join(name);
+            match tree.stat(&path)? {
+                Some(found) if !is_shown_as_roots(found.uid, found.gid) => return Ok(false),
+                Some(found) if found.kind == FileKind::Directory => directories.push(path),
+                _ => {}
+            }
+        }
+    }
+    Ok(true)
+}
+
 /// Whether a step sees a file of the host as root's: the builder's own user and group are root for it, and where the builder is
-/// anybody else (`emulate`) its other groups as well. Who checked a context out owns all of it, so that its topmost directory
-/// says enough.
+/// anybody else (`emulate`) its other groups as well.
 fn is_shown_as_roots(uid: u32, gid: u32) -> bool {
     use rustix::process::{getegid, geteuid, getgroups};
     let is_other_group =
@@ -141,6 +179,7 @@ fn private_copy(
     step: &Step,
     taken: &Taken,
     source: &str,
+    keep_links: bool,
 ) -> Result<(tempfile::TempDir, PathBuf, Tree), BuildError> {
     let io = |source| BuildError::Io { action: "could not make a directory for a mount".to_owned(), source };
     let copy = tempfile::Builder::new().prefix("mount").tempdir_in(&request.work).map_err(io)?;
@@ -154,15 +193,9 @@ fn private_copy(
     let root = copy.path().join("tree");
     let to = Tree::create(&root, Some(&copy.path().join(METADATA))).map_err(failed)?;
     let sources = [source.to_owned()];
-    rootfs::copy::copy(
-        &taken.tree,
-        taken.filter(),
-        &sources,
-        &to,
-        "/source",
-        &crate::execute::copy_options(None, taken.keep_owner),
-    )
-    .map_err(|e| crate::execute::copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
+    let options = CopyOptions { keep_links, ..crate::execute::copy_options(None, taken.keep_owner) };
+    rootfs::copy::copy(&taken.tree, taken.filter(), &sources, &to, "/source", &options)
+        .map_err(|e| crate::execute::copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
     Ok((copy, root.join("source"), to))
 }
 
@@ -257,7 +290,7 @@ fn make_cache(
         return std::fs::create_dir(&partial).map_err(io);
     }
     let taken = take(from)?;
-    let (copy, path, _) = private_copy(request, step, &taken, "/")?;
+    let (copy, path, _) = private_copy(request, step, &taken, "/", true)?;
     let moved = std::fs::rename(&path, &partial);
     // Its owners go along: entries are those of the files, wherever they are.
     let _ = std::fs::rename(copy.path().join(METADATA), root.join(METADATA));

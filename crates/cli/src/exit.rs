@@ -52,6 +52,7 @@ fn kind(error: &BuildError) -> u8 {
         BuildError::Dockerfile { .. } | BuildError::Request { .. } | BuildError::Context { .. } => 3,
         BuildError::Run { .. } => 4,
         BuildError::Sandbox { source: SandboxError::Start { .. }, .. } => 4,
+        BuildError::Sandbox { source: SandboxError::MountPoint { .. }, .. } => 3,
         BuildError::Store { .. } => 5,
         // No instruction's: of a base image that is damaged, or of the builder's own files.
         BuildError::Rootfs { place: None, source: RootfsError::Io { .. } | RootfsError::Write(_), .. } => 6,

@@ -196,8 +196,8 @@ pub enum Security {
     Insecure,
 }
 
-/// One `RUN --mount=…`. Field values that BuildKit expands are words; numbers and keywords can hold variables as well, so use
-/// [`Mount::expand`] before a mount is put to work.
+/// One `RUN --mount=…`. Field values that BuildKit expands are words; numbers and keywords can hold variables as well, and what is
+/// wrong with them is not known yet (the fields are then empty), so use [`Mount::expand`] before a mount is put to work.
 #[derive(Clone, Debug)]
 pub struct Mount {
     pub span: Span,
@@ -207,7 +207,7 @@ pub struct Mount {
     /// Not expanded by BuildKit.
     pub from: Option<Word>,
     pub source: Option<Word>,
-    /// Required but for secret and ssh.
+    /// None or empty: the working directory, or what a secret or ssh mount has for it.
     pub target: Option<Word>,
     /// None: the default of the kind (bind: true, cache: false).
     pub read_only: Option<bool>,

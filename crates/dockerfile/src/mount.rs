@@ -100,7 +100,8 @@ impl Mount {
         &self,
         expand: &mut dyn FnMut(&str) -> Result<String, expand::ExpandError>,
     ) -> Result<Mount, Diagnostic> {
-        let mut options = options_of(&self.text).map_err(|fault| fault.at(&self.span))?;
+        let fields = csv_fields(&self.text).map_err(Fault::from);
+        let mut options = fields.and_then(options_of).map_err(|fault| fault.at(&self.span))?;
         for value in options.iter_mut().filter_map(|option| option.value.as_mut()) {
             *value = expand(value).map_err(|error| Diagnostic::error(error.message, self.span.clone()))?;
         }
@@ -111,15 +112,40 @@ impl Mount {
 }
 
 /// Reads a mount as written. `place` gives the place of a range of `text`.
+///
+/// Only what BuildKit refuses while it parses is an error: a broken list, and variables in `from`. Whatever else is wrong with the
+/// options matters where the stage is built, and [`Mount::expand`] says it.
 pub(crate) fn parse(
     text: &str,
     escape: char,
     span: Span,
     place: impl Fn(Range<usize>) -> Span,
 ) -> Result<Mount, Diagnostic> {
-    let mut options = options_of(text).map_err(|fault| fault.at(&span))?;
-    options.iter_mut().try_for_each(|option| option.evaluate_literal(escape)).map_err(|fault| fault.at(&span))?;
-    Draft::read(&options, place).and_then(|draft| draft.finish(text, span.clone())).map_err(|fault| fault.at(&span))
+    let fields = csv_fields(text).map_err(|message| Fault::from(message).at(&span))?;
+    if fields.iter().any(|(field, _)| has_variable_source(field)) {
+        let hint = Some("give the image a name with `FROM $X AS name` and mount from that".to_owned());
+        return Err(Fault { message: "`from` of a mount takes no variables".to_owned(), hint }.at(&span));
+    }
+    let mount = options_of(fields).and_then(|mut options| {
+        options.iter_mut().try_for_each(|option| option.evaluate_literal(escape))?;
+        Draft::read(&options, place)?.finish(text, span.clone())
+    });
+    let faulty = |_| Mount {
+        span,
+        text: text.to_owned(),
+        kind: MountKind::Bind,
+        from: None,
+        source: None,
+        target: None,
+        read_only: None,
+    };
+    Ok(mount.unwrap_or_else(faulty))
+}
+
+fn has_variable_source(field: &str) -> bool {
+    field.split_once('=').is_some_and(|(key, value)| {
+        key.eq_ignore_ascii_case("from") && value.find('$').is_some_and(|at| at + 1 < value.len())
+    })
 }
 
 struct MountOption {
@@ -143,15 +169,11 @@ impl MountOption {
             return Ok(());
         }
         self.deferred = !self.key.is_word();
-        if self.key == Key::From && !value.ends_with('$') {
-            let hint = Some("give the image a name with `FROM $X AS name` and mount from that".to_owned());
-            return Err(Fault { message: "`from` of a mount takes no variables".to_owned(), hint });
-        }
         Ok(())
     }
 }
 
-fn options_of(text: &str) -> Result<Vec<MountOption>, Fault> {
+fn options_of(fields: Vec<(String, Range<usize>)>) -> Result<Vec<MountOption>, Fault> {
     let option = |(field, at): (String, Range<usize>)| {
         let (key, value) = match field.split_once('=') {
             Some((key, value)) => (key, Some(value.to_owned())),
@@ -160,7 +182,7 @@ fn options_of(text: &str) -> Result<Vec<MountOption>, Fault> {
         let value_length = value.as_ref().map_or(0, String::len).min(at.len());
         Ok(MountOption { key: Key::parse(key)?, value, at: at.end - value_length..at.end, deferred: false })
     };
-    csv_fields(text)?.into_iter().map(option).collect()
+    fields.into_iter().map(option).collect()
 }
 
 /// The fields of one line of CSV (Go `encoding/csv` without lazy quotes), with their places.
@@ -331,7 +353,7 @@ impl Draft {
             "tmpfs" if self.source.as_ref().is_some_and(|source| !is_root(&source.text)) => {
                 Err("a tmpfs mount takes no `source`: there is nothing in it".to_owned())
             }
-            _ => self.check_target(kind),
+            _ => self.check_target(),
         }
     }
 
@@ -349,14 +371,13 @@ impl Draft {
         Ok(())
     }
 
-    fn check_target(&self, kind: &str) -> Result<(), String> {
-        let Some(target) = self.target.as_ref().filter(|target| !target.text.is_empty()) else {
-            return Err(format!("a {kind} mount needs a `target`"));
-        };
-        if target.text.starts_with('/') && is_root(&target.text) {
-            Err("the `target` of a mount cannot be `/`".to_owned())
-        } else {
-            Ok(())
+    /// Without a target, or with an empty one, the mount is at the working directory.
+    fn check_target(&self) -> Result<(), String> {
+        match &self.target {
+            Some(target) if target.text.starts_with('/') && is_root(&target.text) => {
+                Err("the `target` of a mount cannot be `/`".to_owned())
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -103,6 +103,8 @@ pub struct CopyOptions {
     /// `--exclude`, relative to the source.
     pub exclude: dockerfile::ignore::Patterns,
     pub archives: Archives,
+    /// Whether names of one file in a source are names of one file again; else each gets a file of its own.
+    pub keep_links: bool,
     /// Modification time (seconds) of directories that are made on the way (implicit parents), if fixed.
     pub made_modified: Option<i64>,
 }
@@ -216,23 +218,25 @@ pub fn add_file(
     write_file(to, destination, name, &mut file, mode, modified, options)
 }
 
-/// Makes `path` and its parents (WORKDIR): 0755, owned by `owner`; what exists is left alone, links are followed in the tree.
+/// Makes `path` and its parents (WORKDIR): 0755, owned by `owner` (0:0 without one, but the group of a set-group-ID directory is
+/// handed on); what exists is left alone, links are followed in the tree.
 ///
 /// # Errors
 /// [`CopyError::Refused`] when something that is no directory is in the way.
-pub fn make_dirs(to: &Tree, path: &Path, owner: (u32, u32)) -> Result<(), CopyError> {
+pub fn make_dirs(to: &Tree, path: &Path, owner: Option<(u32, u32)>) -> Result<(), CopyError> {
     make_dirs_at(to, path, owner, None)
 }
 
 /// [`make_dirs`] with the modification time (seconds) of what is made: `SOURCE_DATE_EPOCH`.
-pub fn make_dirs_at(to: &Tree, path: &Path, owner: (u32, u32), modified: Option<i64>) -> Result<(), CopyError> {
+pub fn make_dirs_at(to: &Tree, path: &Path, owner: Option<(u32, u32)>, modified: Option<i64>) -> Result<(), CopyError> {
     let options = CopyOptions {
-        owner: Some(owner),
+        owner,
         keep_owner: false,
         mode: None,
         parents: false,
         exclude: Default::default(),
         archives: Archives::Copy,
+        keep_links: true,
         made_modified: modified,
     };
     let mut target = Target::new(to, &options)?;

@@ -19,6 +19,9 @@ pub use tree::{FileKind, Metadata, Tree, Wanted};
 
 use std::path::PathBuf;
 
+/// The mode bit of a directory that hands its group, and the bit, on to what is made in it.
+const SET_GROUP_ID: u32 = 0o2000;
+
 #[derive(Debug, thiserror::Error)]
 pub enum RootfsError {
     #[error("{action} `{}`", path.display())]

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::contents::{Contents, Printer};
 use crate::tar::{self, Entry, Kind, Reader};
 use crate::tree::{Descent, at, inside_error, resolve};
-use crate::{FileKind, RootfsError, Tree};
+use crate::{FileKind, RootfsError, SET_GROUP_ID, Tree};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -68,7 +68,8 @@ pub fn unpack(layer: &mut dyn Read, into: &Tree, limits: &Limits) -> Result<Unpa
 ///
 /// As [`unpack`], but `destination` is the root for `..` and links in the archive, a directory of the archive that is a link to
 /// a directory in the tree goes there instead of replacing the link, and everything belongs to `owner` where one is given.
-/// Names that begin with `.wh.` delete: they would do so in the layer that the step becomes.
+/// Names that begin with `.wh.` delete: they would do so in the layer that the step becomes. Times before 1970 and after 2262 are
+/// 1970.
 ///
 /// BuildKit `solver/llbsolver/file/unpack_root.go`.
 pub fn extract(
@@ -131,8 +132,11 @@ impl<'t> Unpacker<'t> {
     fn run(mut self, stream: &mut dyn Read) -> Result<Unpacked, RootfsError> {
         self.buffer = vec![0; CHUNK_BYTES];
         let mut reader = Reader::new(stream);
-        while let Some(entry) = reader.next().map_err(tar_error)? {
+        while let Some(mut entry) = reader.next().map_err(tar_error)? {
             self.count(&entry)?;
+            if self.rules.is_archive {
+                entry.modified = bounded(entry.modified);
+            }
             let path = clean(&entry.path)?;
             if !is_relic(&path) && path.file_name().is_some() {
                 self.entry(&path, entry, &mut reader)?;
@@ -229,7 +233,8 @@ impl<'t> Unpacker<'t> {
     }
 
     /// Makes a directory and its parents: 0755, 0:0. In a layer they get the time of the entry they are made for, so that
-    /// unpacking it twice gives the same tree.
+    /// unpacking it twice gives the same tree. Those of an archive take the bit of a set-group-ID directory over, but not its
+    /// group (moby `MkdirAllAndChown`).
     fn make_directories(&mut self, path: &Path, modified: Option<(i64, u32)>) -> Result<OwnedFd, RootfsError> {
         let fail = |error| inside_error("could not make the directory", path, error);
         let resolved = resolve::resolve(self.base, path, true).map_err(fail)?;
@@ -240,9 +245,17 @@ impl<'t> Unpacker<'t> {
         for name in resolved.iter() {
             self.keep_time(directory.as_fd(), &so_far)?;
             so_far.push(name);
+            let above = match self.rules.is_archive {
+                true => self.tree.stat_at(directory.as_fd(), OsStr::new(".")).map_err(fail)?,
+                false => None,
+            };
+            let bit = above.map_or(0, |above| above.metadata.mode & SET_GROUP_ID);
             match self.tree.make_dir_at(directory.as_fd(), name, 0o755) {
                 Ok(()) => {
                     self.tree.set_owner_at(directory.as_fd(), name, 0, 0).map_err(fail)?;
+                    if bit != 0 {
+                        self.tree.set_mode_at(directory.as_fd(), name, 0o755 | bit).map_err(fail)?;
+                    }
                     if let Some(modified) = modified {
                         at::set_modified(directory.as_fd(), name, modified).map_err(fail)?;
                     }
@@ -548,6 +561,12 @@ pub(crate) fn clean(path: &[u8]) -> Result<PathBuf, RootfsError> {
         }
     }
     Ok(PathBuf::from(OsString::from_vec(names.join(&b'/'))))
+}
+
+/// Times of an archive that nanoseconds since 1970 cannot hold in 64 bits are 1970 (moby `boundTime`).
+fn bounded((seconds, nanoseconds): (i64, u32)) -> (i64, u32) {
+    let since = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+    if (0..=i128::from(i64::MAX)).contains(&since) { (seconds, nanoseconds) } else { (0, 0) }
 }
 
 fn is_relic(path: &Path) -> bool {

@@ -61,6 +61,7 @@ pub enum Report {
     Ended(Exit),
     Start { program: String, reason: String, code: i32 },
     Mount { target: OsString, reason: String },
+    MountPoint { target: OsString, reason: String },
     Setup { action: String, errno: i32 },
 }
 
@@ -74,6 +75,9 @@ impl Report {
             Report::Ended(exit) => Ok(exit),
             Report::Start { program, reason, code } => Err(SandboxError::Start { program, reason, code }),
             Report::Mount { target, reason } => Err(SandboxError::Mount { target: PathBuf::from(target), reason }),
+            Report::MountPoint { target, reason } => {
+                Err(SandboxError::MountPoint { target: PathBuf::from(target), reason })
+            }
             Report::Setup { action, errno } => {
                 Err(SandboxError::Setup { action, source: io::Error::from_raw_os_error(errno) })
             }

@@ -176,6 +176,10 @@ pub enum SandboxError {
     Setup { action: String, source: std::io::Error },
     #[error("mount at `{}`: {reason}", target.display())]
     Mount { target: PathBuf, reason: String },
+    /// Nothing can be mounted at this target, on whatever host: a file on a directory or the other way round, a mount point that
+    /// would have to be made in a read-only mount or below a file.
+    #[error("mount at `{}`: {reason}", target.display())]
+    MountPoint { target: PathBuf, reason: String },
     #[error("no isolation back-end works here\n{reasons}")]
     NoBackend { reasons: String },
     #[error("not supported by the `{backend}` back-end: {what}")]

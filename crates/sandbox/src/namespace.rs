@@ -81,16 +81,18 @@ impl Sandbox for Namespace {
 }
 
 fn check(mount: &Mount) -> Result<(), SandboxError> {
-    let refuse = |reason: String| Err(SandboxError::Mount { target: mount.target.clone(), reason });
+    let target = || mount.target.clone();
+    let refuse = |reason: &str| Err(SandboxError::MountPoint { target: target(), reason: reason.to_owned() });
     if !mount.target.has_root() || mount.target.file_name().is_none() {
-        return refuse("the target is not an absolute path below `/`".into());
+        return refuse("the target is not an absolute path below `/`");
     }
     if mount.target.starts_with("/proc") {
-        return refuse("the target cannot be inside `/proc`".into());
+        return refuse("the target cannot be inside `/proc`");
     }
     match &mount.source {
         MountSource::Bind { path, .. } if !path.exists() => {
-            refuse(format!("source `{}` does not exist", path.display()))
+            let reason = format!("source `{}` does not exist", path.display());
+            Err(SandboxError::Mount { target: target(), reason })
         }
         _ => Ok(()),
     }

@@ -306,7 +306,9 @@ fn because(call: &str, error: &io::Error) -> String {
 fn told(failure: &Failure) -> String {
     match failure {
         Failure::Setup { action, errno } => because(action, &io::Error::from_raw_os_error(*errno)),
-        Failure::Mount { target, reason } => format!("mount at `{}`: {reason}", target.display()),
+        Failure::Mount { target, reason } | Failure::MountPoint { target, reason } => {
+            format!("mount at `{}`: {reason}", target.display())
+        }
         Failure::Start { .. } | Failure::Ended(_) => String::new(),
     }
 }

@@ -3,6 +3,7 @@
 //! BuildKit removes them with the parents that were made for them unless something is in them by then
 //! (`executor/containerdexecutor`, `util/…/stubs.go` MountStubsCleaner), and so do we. `/proc`, `/sys` and `/dev` stay, as there.
 
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -63,8 +64,19 @@ fn remove_one(root: &Path, stub: &Path) -> rustix::io::Result<()> {
     })
 }
 
+/// Whether no host could have made a mount point that failed so: it is the image or another mount that is in the way.
+pub fn can_be_nowhere(error: &io::Error) -> bool {
+    let kinds = [
+        io::ErrorKind::ReadOnlyFilesystem,
+        io::ErrorKind::NotADirectory,
+        io::ErrorKind::AlreadyExists,
+        io::ErrorKind::InvalidFilename,
+    ];
+    kinds.contains(&error.kind()) || Errno::from_io_error(error) == Some(Errno::LOOP)
+}
+
 /// Whether `path` is a directory below `root` that is reached without symbolic links.
-pub fn is_below(root: &Path, path: &Path) -> std::io::Result<bool> {
+pub fn is_below(root: &Path, path: &Path) -> io::Result<bool> {
     match open_below(root, path) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
         opened => Ok(opened.map(|_| true)?),

@@ -11,6 +11,7 @@ use rootfs::unpack::{Limits, unpack};
 use rootfs::{RootfsError, Tree};
 
 use super::{Execution, Taken};
+use crate::plan::metadata::heredoc_file;
 use crate::plan::{Copy, CopySource, Step};
 use crate::{BuildError, Event, Place, user};
 
@@ -55,6 +56,7 @@ impl Execution<'_> {
             parents: copy.parents,
             exclude: copy.exclude.clone(),
             archives: if copy.unpack_local { Archives::Unpack } else { Archives::Copy },
+            keep_links: true,
             made_modified: self.plan.source_date_epoch,
         };
         // In the order of the instruction, and here-documents after all others (BuildKit `dispatchCopy`).
@@ -107,8 +109,8 @@ impl Execution<'_> {
             CopySource::Path(_) => Ok(Copied::default()),
             CopySource::Heredoc(heredoc) => {
                 let mut content = heredoc.content.as_bytes();
-                let name = &heredoc.name;
-                rootfs::copy::write_file(to, &copy.destination, name, &mut content, 0o644, None, options)
+                let name = heredoc_file(&heredoc.name).unwrap_or_default();
+                rootfs::copy::write_file(to, &copy.destination, &name, &mut content, 0o644, None, options)
                     .map_err(failed)
             }
             CopySource::Url(url) => self.copy_url(step, copy, url, to, options),
@@ -170,6 +172,7 @@ pub fn copy_options(owner: Option<(u32, u32)>, keep_owner: bool) -> CopyOptions 
         parents: false,
         exclude: dockerfile::ignore::Patterns::default(),
         archives: Archives::Copy,
+        keep_links: true,
         made_modified: None,
     }
 }

@@ -157,7 +157,7 @@ impl<'a> Lowering<'a> {
         state.taken.globals.clone_from(&draft.globals);
         let base_history = state.config.history.len();
         for placed in &draft.instructions {
-            self.instruction(&mut state, placed)?;
+            self.instruction(&mut state, placed).map_err(|error| of_trigger(error, placed))?;
         }
         let id = StageId(self.stages.len());
         self.stages.push(Stage {
@@ -407,7 +407,9 @@ impl State {
     }
 
     fn step(&mut self, at: &At<'_>, title: String, action: Action) {
-        self.steps.push(Step { span: at.span(&at.placed.instruction.span), title, action });
+        let is_trigger = at.placed.trigger_of.is_some();
+        let title = if is_trigger { format!("ONBUILD {title}") } else { title };
+        self.steps.push(Step { span: at.span(&at.placed.instruction.span), title, is_trigger, action });
     }
 
     fn with_shell(&self, command: &Command) -> Vec<String> {
@@ -561,6 +563,16 @@ fn volume(state: &mut State, at: &At<'_>, words: &[Word]) -> Result<(), BuildErr
     state.history(format!("VOLUME [{}]", paths.join(" ")), true);
     state.config.config.volumes.get_or_insert_default().extend(paths.into_iter().map(|p| (p, Empty {})));
     Ok(())
+}
+
+/// `error` with the trigger in its words, if it is one of an ONBUILD: the place is only that of FROM.
+fn of_trigger(error: BuildError, placed: &Placed) -> BuildError {
+    match (&placed.trigger_of, error.place()) {
+        (Some(from), Some(place)) if place.span == *from => {
+            error.of_trigger(&format!("ONBUILD {}", title(&placed.instruction)))
+        }
+        _ => error,
+    }
 }
 
 fn title(instruction: &Instruction) -> String {

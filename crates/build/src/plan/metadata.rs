@@ -135,6 +135,13 @@ pub fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
+/// The file that a here-document of this name is. BuildKit makes it in a root of its own, without directories, and copies it from
+/// there (`dispatchCopy`): what leads out of the root is cleaned away, and a name below a directory is none.
+pub fn heredoc_file(name: &str) -> Option<String> {
+    let path = join_clean("/", name);
+    Some(path[1..].to_owned()).filter(|file| !file.is_empty() && !file.contains('/'))
+}
+
 /// A WORKDIR on top of the one before: an absolute one is kept as written, a relative one joined and cleaned, nothing
 /// stays where it was (BuildKit `system.NormalizeWorkdir`).
 pub fn workdir(current: &str, path: &str) -> String {

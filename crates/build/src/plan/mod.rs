@@ -8,7 +8,7 @@ mod args;
 mod drafts;
 mod findings;
 mod lower;
-mod metadata;
+pub(crate) mod metadata;
 mod outline;
 mod print;
 
@@ -91,6 +91,8 @@ pub struct Step {
     pub span: Span,
     /// For people: the instruction with its variables expanded.
     pub title: String,
+    /// It comes from an ONBUILD of the base.
+    pub is_trigger: bool,
     pub action: Action,
 }
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::{FileKind, Metadata, Tree, unpack};
+use crate::{FileKind, Metadata, SET_GROUP_ID, Tree, unpack};
 
 use super::chmod::Clauses;
 use super::{Copied, CopyError, CopyOptions, Mode, clean, io_error, refuse};
@@ -94,10 +94,10 @@ impl<'a> Target<'a> {
             return Ok(());
         }
         let mut reached = PathBuf::new();
-        let mut parent = None;
+        let mut above = self.tree.stat(&reached)?.map_or((0, 0), |root| (root.mode, root.gid));
         for component in path.components() {
             reached.push(component);
-            parent = Some(match self.tree.stat(&reached)? {
+            above = match self.tree.stat(&reached)? {
                 Some(metadata) if metadata.kind == FileKind::Directory => (metadata.mode, metadata.gid),
                 Some(_) => {
                     return refuse(format!(
@@ -106,8 +106,8 @@ impl<'a> Target<'a> {
                         reached.display()
                     ));
                 }
-                None => self.make_parent(&reached, mode, parent)?,
-            });
+                None => self.make_parent(&reached, mode, above)?,
+            };
         }
         Ok(())
     }
@@ -119,15 +119,15 @@ impl<'a> Target<'a> {
     }
 
     /// Mode and group of the directory `path` that this makes; `above` are those of its parent.
-    fn make_parent(&mut self, path: &Path, mode: u32, above: Option<(u32, u32)>) -> Result<(u32, u32), CopyError> {
-        // mkdir below a set-group-ID directory hands the group (and the bit, until chmod) on.
-        let inherited = above.filter(|(mode, _)| mode & 0o2000 != 0).map_or(0, |(_, gid)| gid);
-        let owner = self.options.owner.unwrap_or((0, inherited));
+    fn make_parent(&mut self, path: &Path, mode: u32, above: (u32, u32)) -> Result<(u32, u32), CopyError> {
+        // mkdir hands the group and the bit of a set-group-ID directory on; BuildKit does not chmod afterwards.
+        let bit = above.0 & SET_GROUP_ID;
+        let owner = self.options.owner.unwrap_or((0, if bit == 0 { 0 } else { above.1 }));
         self.tree.make_dir(path, 0o755)?;
         self.tree.set_owner(path, owner.0, owner.1)?;
-        self.made.push(Made { path: path.to_owned(), owner, mode });
+        self.made.push(Made { path: path.to_owned(), owner, mode: mode | bit });
         self.copied.entries += 1;
-        Ok((0o755, owner.1))
+        Ok((0o755 | bit, owner.1))
     }
 
     /// Only the permission bits of an octal `--chmod` reach parents, without set-id and sticky bits; symbolic ones do not.

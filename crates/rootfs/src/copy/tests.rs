@@ -135,6 +135,7 @@ fn options() -> CopyOptions {
         parents: false,
         exclude: Patterns::default(),
         archives: Archives::Copy,
+        keep_links: true,
         made_modified: None,
     }
 }
@@ -718,15 +719,15 @@ fn working_directories() {
     let room = Room::new();
     let to = room.tree("to", "d 700 1:1 d\nl 777 0:0 link -> /real\nf 644 0:0 f x\nl 777 0:0 far -> missing/deep");
     for path in ["/d", "/d/in/side", "/link/sub", "/far/", "/"] {
-        make_dirs(&to, Path::new(path), (5, 6)).unwrap();
+        make_dirs(&to, Path::new(path), Some((5, 6))).unwrap();
     }
-    make_dirs_at(&to, Path::new("/epoch"), (0, 0), Some(9)).unwrap();
+    make_dirs_at(&to, Path::new("/epoch"), None, Some(9)).unwrap();
     let expected = "d 700 1:1 d\nd 755 5:6 d/in\nd 755 5:6 d/in/side\nd 755 0:0 epoch\nf 644 0:0 f x
         l 777 0:0 far -> missing/deep\nl 777 0:0 link -> /real\nd 755 5:6 missing\nd 755 5:6 missing/deep
         d 755 5:6 real\nd 755 5:6 real/sub";
     assert_eq!(lines(&show(&to)), lines(expected));
     assert_eq!(to.stat(Path::new("epoch")).unwrap().unwrap().modified, (9, 0));
-    let error = make_dirs(&to, Path::new("/f/x"), (0, 0)).unwrap_err().to_string();
+    let error = make_dirs(&to, Path::new("/f/x"), None).unwrap_err().to_string();
     assert!(error.contains("`/f` is not a directory"), "{error}");
 }
 

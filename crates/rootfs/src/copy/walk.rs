@@ -326,7 +326,7 @@ impl<'a> Copier<'a> {
 
     /// Makes the entry another name of a file that has been copied already; that one has its metadata.
     fn link(&mut self, entry: &Entry, metadata: &Metadata) -> Result<bool, CopyError> {
-        if metadata.links < 2 {
+        if metadata.links < 2 || !self.target.options.keep_links {
             return Ok(false);
         }
         let key = (metadata.device_id, metadata.inode);

@@ -266,19 +266,34 @@ fn impossible_mounts(suite: &Suite<'_>) -> Result<(), String> {
     let source = suite.fresh_directory("source")?;
     fs::write(place.path().join("file"), "").map_err(text)?;
     let before = place.listing()?;
+    let missing = bind(&source.join("missing"), "/m", true);
+    match place.try_with(&shell("true"), std::slice::from_ref(&missing), &|| false) {
+        Err(SandboxError::Mount { target, .. }) => same("target", target, missing.target)?,
+        other => return Err(format!("{missing:?} gave {other:?}")),
+    }
+    let read_only = || bind(&source, "/ro", true);
     let cases = [
-        bind(&source.join("missing"), "/m", true),
-        bind(&source, "/file", true),
-        bind(&source, "/file/below", true),
-        bind(&source, "/", true),
-        secret("/bin", "x", 0o400, 0, 0),
+        vec![bind(&source, "/file", true)],
+        vec![bind(&source, "/file/below", true)],
+        vec![secret("/bin", "x", 0o400, 0, 0)],
+        vec![memory("/file", None)],
+        vec![read_only(), memory("/ro/none", None)],
+        vec![read_only(), secret("/ro/none/key", "x", 0o400, 0, 0)],
+        vec![memory("/m", None), bind(&source, "/m/ro", true), bind(&source, "/m/ro/none", true)],
     ];
-    for mount in cases {
-        match place.try_with(&shell("true"), std::slice::from_ref(&mount), &|| false) {
-            Err(SandboxError::Mount { target, .. }) => same("target", target, mount.target)?,
-            other => return Err(format!("{mount:?} gave {other:?}")),
+    for mounts in cases {
+        let Some(last) = mounts.last() else { continue };
+        match place.try_with(&shell("true"), &mounts, &|| false) {
+            Err(SandboxError::MountPoint { target, .. }) => same("target", &target, &last.target)?,
+            other => return Err(format!("{mounts:?} gave {other:?}")),
         }
     }
+    let root = bind(&source, "/", true);
+    match place.try_with(&shell("true"), std::slice::from_ref(&root), &|| false) {
+        Err(SandboxError::Mount { .. } | SandboxError::MountPoint { .. }) => {}
+        other => return Err(format!("{root:?} gave {other:?}")),
+    }
+    same("the read-only source", fs::read_dir(&source).map_err(text)?.count(), 0)?;
     place.only_new(&before, &[])
 }
 

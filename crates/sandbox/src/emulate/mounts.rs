@@ -60,15 +60,28 @@ pub fn arrange(
         let target = &mount.target;
         if !target.has_root() || target.file_name().is_none() || target.starts_with("/proc") {
             let reason = "the target is not an absolute path below `/`, or inside `/proc`".into();
-            return Err(SandboxError::Mount { target: target.clone(), reason });
+            return Err(SandboxError::MountPoint { target: target.clone(), reason });
         }
-        arranging.one(index, mount, &mut sockets).map_err(|error| failed(target, &error))?;
+        // What is wrong with a mount point is so again.
+        let why = |error| match kind_of(&mount.source).and_then(|kind| arranging.point(target, kind, 40)) {
+            Err(error) => SandboxError::MountPoint { target: target.clone(), reason: sys::plain(&error) },
+            Ok(_) => failed(target, &error),
+        };
+        arranging.one(index, mount, &mut sockets).map_err(why)?;
     }
     Ok(sockets)
 }
 
 fn failed(target: &Path, error: &io::Error) -> SandboxError {
     SandboxError::Mount { target: target.to_owned(), reason: sys::plain(error) }
+}
+
+fn kind_of(source: &MountSource) -> io::Result<Kind> {
+    Ok(match source {
+        MountSource::Bind { path, .. } if !type_of(&look(open_source(path)?.as_fd())?).is_dir() => Kind::File,
+        MountSource::Bind { .. } | MountSource::Tmpfs { .. } => Kind::Directory,
+        MountSource::File { .. } | MountSource::Socket { .. } => Kind::File,
+    })
 }
 
 fn view(world: &World) -> View {
@@ -256,6 +269,8 @@ impl Arranging<'_> {
         }
         let found = match rustix::fs::statat(&dir.fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => rustix::fs::FileType::from_raw_mode(found.st_mode),
+            // The kernel would say so of a mount. The directory itself is another's, and can be written to.
+            Err(Errno::NOENT) if dir.area.read_only => return Err(Errno::ROFS.into()),
             Err(Errno::NOENT) => {
                 make(&dir, &name, kind)?;
                 return Ok((dir, name));

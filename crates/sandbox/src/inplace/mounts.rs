@@ -58,8 +58,8 @@ impl Mounted {
         let covered = state.join("covered");
         let mut mounted = Mounted { covered, places: Vec::new() };
         fs::create_dir_all(&mounted.covered).map_err(|error| failed("could not make", &mounted.covered, error))?;
-        for mount in mounts {
-            if let Err(error) = mounted.put_one(tree, mount, sockets) {
+        for (index, mount) in mounts.iter().enumerate() {
+            if let Err(error) = mounted.put_one(tree, mount, &mounts[..index], sockets) {
                 // The first error is the one to be told.
                 let _ = mounted.undo(tree.path());
                 return Err(error);
@@ -68,8 +68,15 @@ impl Mounted {
         Ok(mounted)
     }
 
-    fn put_one(&mut self, tree: &Tree, mount: &Mount, sockets: &mut Sockets) -> Result<(), SandboxError> {
+    fn put_one(
+        &mut self,
+        tree: &Tree,
+        mount: &Mount,
+        earlier: &[Mount],
+        sockets: &mut Sockets,
+    ) -> Result<(), SandboxError> {
         let refuse = |reason: String| SandboxError::Mount { target: mount.target.clone(), reason };
+        let impossible = |reason: String| SandboxError::MountPoint { target: mount.target.clone(), reason };
         check(mount).map_err(refuse)?;
         let in_dev = mount.target.starts_with("/dev");
         let target = match in_dev {
@@ -86,14 +93,19 @@ impl Mounted {
         let is_directory = is_directory(&source).map_err(refuse)?;
         if there.as_ref().is_some_and(|there| there.is_dir() != is_directory) {
             let (what, on) = if is_directory { ("directory", "file") } else { ("file", "directory") };
-            return Err(refuse(format!("cannot mount a {what} on a {on}")));
+            return Err(impossible(format!("cannot mount a {what} on a {on}")));
+        }
+        if there.is_none() && self.is_below_read_only(&target, earlier) {
+            return Err(impossible("could not make the mount point: the mount that it is in is read-only".into()));
         }
         // From here on `undo` knows of it, whatever fails.
         let covered = self.covered.join(self.places.len().to_string());
         self.places.push(Placed { target, in_dev, made: Vec::new(), covers: there.is_some(), back: Back::Nowhere });
         let Some(placed) = self.places.last_mut() else { return Ok(()) };
-        make_parents(base, &placed.target, &mut placed.made)
-            .map_err(|error| refuse(format!("could not make the mount point: {}", sys::plain(&error))))?;
+        make_parents(base, &placed.target, &mut placed.made).map_err(|error| {
+            let reason = format!("could not make the mount point: {}", sys::plain(&error));
+            if stubs::can_be_nowhere(&error) { impossible(reason) } else { refuse(reason) }
+        })?;
         if there.is_some() {
             renamed(&place, &covered).map_err(|error| failed("could not move", &place, error))?;
         }
@@ -104,6 +116,13 @@ impl Mounted {
         }
         .map_err(|error| refuse(format!("could not put it there: {}", sys::plain(&error))))?;
         Ok(())
+    }
+
+    /// Whether the innermost of the `earlier` mounts that `target` is in is read-only. Nothing here holds a write to it up.
+    fn is_below_read_only(&self, target: &Path, earlier: &[Mount]) -> bool {
+        let around = self.places.iter().zip(earlier).filter(|(placed, _)| target.starts_with(&placed.target));
+        let innermost = around.max_by_key(|(placed, _)| placed.target.as_os_str().len());
+        innermost.is_some_and(|(_, mount)| matches!(mount.source, MountSource::Bind { read_only: true, .. }))
     }
 
     /// The source, or where it is since an earlier mount has moved it (or a directory that it is in) into the stage; and for

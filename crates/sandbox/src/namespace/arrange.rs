@@ -166,17 +166,23 @@ impl Root {
 
     /// A mount point for something of `kind`.
     fn target(&self, path: &Path, kind: Kind) -> Result<OwnedFd, Report> {
-        let fail = |reason: String| Report::Mount { target: path.as_os_str().to_owned(), reason };
+        let target = || path.as_os_str().to_owned();
+        let fail = |reason: &str| Report::MountPoint { target: target(), reason: reason.to_owned() };
         let explain = |error: Errno| {
             let what = if kind == Kind::Directory { "directory" } else { "file" };
-            fail(format!("could not make the mount point, a {what}: {}", sys::plain(&error.into())))
+            let error = error.into();
+            let reason = format!("could not make the mount point, a {what}: {}", sys::plain(&error));
+            match stubs::can_be_nowhere(&error) {
+                true => Report::MountPoint { target: target(), reason },
+                false => Report::Mount { target: target(), reason },
+            }
         };
         // As many links as the kernel follows (`linux/namei.h` MAXSYMLINKS).
         let target = self.ensure(path, kind, 40).map_err(explain)?;
         let is_directory = FileType::from_raw_mode(rustix::fs::fstat(&target).map_err(explain)?.st_mode).is_dir();
         match (kind, is_directory) {
-            (Kind::Directory, false) => Err(fail("cannot mount a directory on a file".into())),
-            (Kind::File, true) => Err(fail("cannot mount a file on a directory".into())),
+            (Kind::Directory, false) => Err(fail("cannot mount a directory on a file")),
+            (Kind::File, true) => Err(fail("cannot mount a file on a directory")),
             _ => Ok(target),
         }
     }

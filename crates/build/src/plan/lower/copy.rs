@@ -7,9 +7,9 @@ use dockerfile::{Span, Word};
 use rootfs::copy::Mode;
 
 use super::{At, Lowering, State, one_line, title};
-use crate::BuildError;
-use crate::plan::metadata::{destination, join_clean};
+use crate::plan::metadata::{destination, heredoc_file, join_clean};
 use crate::plan::{Action, Copy, CopySource, Source};
+use crate::{BuildError, user};
 
 impl Lowering<'_> {
     pub(super) fn copy(
@@ -41,6 +41,13 @@ impl Lowering<'_> {
             (Some(text), Some(word)) if !text.is_empty() => Some(chmod(&text, &at.span(&word.span))?),
             _ => None,
         };
+        // With a mode BuildKit copies as without the flag (`dispatchCopy`).
+        let link = copy.link && chmod.is_none();
+        if let Some(chown) = chown.as_ref().filter(|chown| link && user::has_names(chown)) {
+            let message = format!("`--chown={chown}` needs numbers together with `--link`");
+            return Err(BuildError::dockerfile(&whole, message)
+                .with_hint("linked files know nothing of the stage that they come to, so nor do they know its users"));
+        }
         // Not expanded, unlike the other flags (BuildKit: SourcesAndDest and ExcludePatterns).
         let exclude: Vec<String> = copy.exclude.iter().map(|w| w.text.clone()).collect();
         let exclude = dockerfile::ignore::Patterns::new(&exclude)
@@ -56,8 +63,7 @@ impl Lowering<'_> {
             sources,
             destination: destination(&state.cwd(), &written),
             chown,
-            // With a mode BuildKit copies as without the flag (`dispatchCopy`).
-            link: copy.link && chmod.is_none(),
+            link,
             chmod,
             parents: copy.parents,
             exclude,
@@ -113,6 +119,12 @@ fn copy_source(
                     .map_err(|e| BuildError::dockerfile(&span, e.to_string()))?;
                 at.report_unset(state, &expanded.unset, &span);
                 heredoc.content = expanded.text;
+            }
+            if heredoc_file(&heredoc.name).is_none() {
+                let name = &heredoc.name;
+                let message = format!("a here-document cannot be called `{name}`: it is a file without directories");
+                return Err(BuildError::dockerfile(&at.span(&heredoc.span), message)
+                    .with_hint("put the directory into the destination"));
             }
             return Ok(CopySource::Heredoc(heredoc));
         }

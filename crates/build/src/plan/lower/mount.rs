@@ -35,19 +35,20 @@ impl Lowering<'_> {
         let text = |word: &Option<Word>| word.as_ref().map(|w| w.text.clone());
         let target = text(&mount.target);
         let absolute = |target: &str| join_clean(&state.cwd(), target);
-        let must = |target: &Option<String>| match target.as_deref().map(absolute) {
-            None => Err(BuildError::dockerfile(&span, "mount needs a `target`")),
-            Some(root) if root == "/" => Err(BuildError::dockerfile(&span, "invalid mount target `/`")),
-            Some(path) => Ok(path),
+        // Without one it is the working directory.
+        let place = || match absolute(target.as_deref().unwrap_or_default()) {
+            root if root == "/" => Err(BuildError::dockerfile(&span, "invalid mount target `/`")
+                .with_hint("without a `target` a mount is at the working directory")),
+            path => Ok(path),
         };
         let source = join_clean("/", &text(&mount.source).unwrap_or_default());
         let (target, kind) = match &mount.kind {
             Written::Bind => {
                 let from = self.source(state, from, Source::Context, &span, "mount")?;
-                (must(&target)?, MountKind::Bind { from, source, read_only: mount.read_only.unwrap_or(true) })
+                (place()?, MountKind::Bind { from, source, read_only: mount.read_only.unwrap_or(true) })
             }
             Written::Cache { id, sharing, mode, uid, gid } => {
-                let path = must(&target)?;
+                let path = place()?;
                 // As written, so that a relative one is the same cache in every working directory (BuildKit `dispatchRunMounts`).
                 let id = text(id).filter(|i| !i.is_empty()).unwrap_or_else(|| clean(&target.unwrap_or_default()));
                 let from = self.source(state, from, Source::Empty, &span, "mount")?;
@@ -65,9 +66,9 @@ impl Lowering<'_> {
             }
             Written::Tmpfs { .. } if mount.read_only == Some(true) => {
                 // Nothing that nobody can write to.
-                (must(&target)?, MountKind::Bind { from: Source::Empty, source: "/".to_owned(), read_only: true })
+                (place()?, MountKind::Bind { from: Source::Empty, source: "/".to_owned(), read_only: true })
             }
-            Written::Tmpfs { size_bytes } => (must(&target)?, MountKind::Tmpfs { size_bytes: *size_bytes }),
+            Written::Tmpfs { size_bytes } => (place()?, MountKind::Tmpfs { size_bytes: *size_bytes }),
             Written::Secret { id, env, required, mode, uid, gid } => {
                 let env = text(env);
                 let target = target.filter(|t| !t.is_empty());

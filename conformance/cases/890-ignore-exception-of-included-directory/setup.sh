@@ -1,0 +1,1 @@
+echo secret > config/.env

@@ -1,0 +1,1 @@
+echo 1 > a.log; echo 1 > e/x.log
