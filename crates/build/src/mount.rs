@@ -1,6 +1,6 @@
 //! RUN mounts of the plan to what the sandbox mounts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -89,14 +89,9 @@ pub fn lower(
 
 /// By target, as BuildKit mounts them (`PrepareMounts`); of several at one target the last stays (`dedupMounts`).
 fn sort(mounts: &mut Vec<Mount>) {
-    let mut last = HashMap::new();
-    mounts.iter().enumerate().for_each(|(index, mount)| drop(last.insert(mount.target.clone(), index)));
-    let mut index = 0;
-    mounts.retain(|mount| {
-        index += 1;
-        last[&mount.target] + 1 == index
-    });
+    mounts.reverse();
     mounts.sort_by(|a, b| a.target.as_os_str().cmp(b.target.as_os_str()));
+    mounts.dedup_by(|later, first| later.target == first.target);
 }
 
 /// What is bound: its path on the host, and who knows its owners if they mean something.

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use crate::{FileKind, RootfsError, Tree, archive};
 
 use destination::{Destination, Target};
+use source::{Pattern, Source};
 use walk::Copier;
 
 /// What of the source tree may be seen (`.dockerignore`, `--exclude`).
@@ -159,6 +160,42 @@ pub fn copy(
         copier.copy(source, &destination)?;
     }
     copier.finish()
+}
+
+/// The directory before the first component of `source` that has a wildcard; none where that is the root, or nothing has one.
+pub fn wildcard_directory(source: &str) -> Option<PathBuf> {
+    let pattern = Pattern::parse(source.as_bytes());
+    (!pattern.wild.is_empty() && pattern.literal.file_name().is_some()).then_some(pattern.literal)
+}
+
+/// Whether `source` takes something in `directory`, the directory itself, or all of one that it is in. A `directory` that is not
+/// there is not judged: [`copy`] fails for it.
+///
+/// A client of BuildKit sends what some source takes, and nothing else is there for wildcards to look at.
+///
+/// # Errors
+/// [`CopyError::Rootfs`] when `from` cannot be read.
+pub fn reaches(from: &Tree, filter: &dyn Filter, source: &str, directory: &Path) -> Result<bool, CopyError> {
+    let seen = Source { tree: from, filter };
+    let directory = seen.resolve(directory, true)?;
+    if seen.visible(&directory)?.is_none() {
+        return Ok(true);
+    }
+    let pattern = Pattern::parse(source.as_bytes());
+    let base = seen.resolve(&pattern.literal, true)?;
+    let is_near = |path: &Path| path.starts_with(&directory) || directory.starts_with(path);
+    let mut found = false;
+    match seen.visible(&base)? {
+        Some(_) if pattern.wild.is_empty() => found = is_near(&base),
+        Some(metadata) if metadata.kind == FileKind::Directory => {
+            seen.each_match(&base, &pattern.wild, &mut |path| {
+                found |= is_near(path);
+                Ok(())
+            })?
+        }
+        _ => {}
+    }
+    Ok(found)
 }
 
 /// Writes one new file, by the rules of [`copy`] for a file called `name`: into `destination` when that is a directory or ends

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use context::Ignore;
 use context::git::{self, Checkout};
 use rootfs::commit::{commit, snapshot};
-use rootfs::copy::{Archives, Copied, CopyError, CopyOptions, Everything};
+use rootfs::copy::{Archives, Copied, CopyError, CopyOptions, Everything, reaches, wildcard_directory};
 use rootfs::unpack::{Limits, unpack};
 use rootfs::{RootfsError, Tree};
 
 use super::{Execution, Taken};
 use crate::plan::metadata::heredoc_file;
-use crate::plan::{Copy, CopySource, Step};
+use crate::plan::{Copy, CopySource, Source, Step};
 use crate::{BuildError, Event, Place, user};
 
 impl Execution<'_> {
@@ -86,11 +86,39 @@ impl Execution<'_> {
         to: &Tree,
         options: &CopyOptions,
     ) -> Result<(), BuildError> {
+        self.refuse_unsent(step, copy, taken, paths)?;
         let copied = rootfs::copy::copy(&taken.tree, taken.filter(), paths, to, &copy.destination, options)
             .map_err(|e| copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
         if copied.overwritten > 0 {
             let message = format!("several sources have one destination, the last one stays: {}", step.title);
             self.request.observer.event(&Event::Warning { message });
+        }
+        Ok(())
+    }
+
+    /// A wildcard may match nothing. But of a context BuildKit has only what some instruction takes: where that is nothing of the
+    /// directory before the wildcard, the directory does not exist.
+    fn refuse_unsent(&self, step: &Step, copy: &Copy, taken: &Taken, paths: &[String]) -> Result<(), BuildError> {
+        if copy.parents || !matches!(copy.from, Source::Context | Source::Named(_)) {
+            return Ok(());
+        }
+        for path in paths {
+            let Some(directory) = wildcard_directory(path) else { continue };
+            let reaches = |source: &str| {
+                reaches(&taken.tree, taken.filter(), source, &directory)
+                    .map_err(|e| copy_error(e, step, &taken.name, taken.ignore.as_ref()))
+            };
+            if reaches(path)? {
+                continue;
+            }
+            let mut others = self.plan.sources_from(&copy.from);
+            if !others.try_fold(false, |found, source| Ok::<_, BuildError>(found || reaches(source)?))? {
+                let message = format!("source `{path}` matches nothing in {}", taken.name);
+                return Err(BuildError::dockerfile(&step.span, message).with_hint(format!(
+                    "below a directory this is an error unless something else of `{}` is taken",
+                    directory.display()
+                )));
+            }
         }
         Ok(())
     }

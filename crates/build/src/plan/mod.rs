@@ -184,6 +184,16 @@ impl Plan {
         &self.stages[id.0]
     }
 
+    /// What COPY, ADD, mounts and FROM take of a context, as written.
+    pub fn sources_from<'p>(&'p self, context: &'p Source) -> impl Iterator<Item = &'p str> {
+        let all = self.stages.iter().filter(move |stage| match (&stage.base, context) {
+            (Base::Directory(name), Source::Named(context)) => name == context,
+            _ => false,
+        });
+        let steps = self.stages.iter().flat_map(|stage| &stage.steps);
+        all.map(|_| "/").chain(steps.flat_map(move |step| step.action.sources_from(context)))
+    }
+
     /// Steps that will be executed.
     pub fn steps(&self) -> usize {
         self.stages.iter().map(|s| s.steps.len()).sum()
@@ -207,6 +217,28 @@ impl Source {
 }
 
 impl Action {
+    fn sources_from(&self, context: &Source) -> Vec<&str> {
+        match self {
+            Action::Copy(copy) if copy.from == *context => copy
+                .sources
+                .iter()
+                .filter_map(|source| match source {
+                    CopySource::Path(path) => Some(path.as_str()),
+                    CopySource::Heredoc(_) | CopySource::Url(_) | CopySource::Git { .. } => None,
+                })
+                .collect(),
+            Action::Run(run) => run
+                .mounts
+                .iter()
+                .filter_map(|mount| match &mount.kind {
+                    MountKind::Bind { from, source, .. } if from == context => Some(source.as_str()),
+                    _ => None,
+                })
+                .collect(),
+            Action::Copy(_) | Action::Workdir { .. } => Vec::new(),
+        }
+    }
+
     /// Every stage this step takes files from.
     pub fn sources(&self) -> Vec<StageId> {
         match self {

@@ -125,6 +125,9 @@ impl<'a> Target<'a> {
         let owner = self.options.owner.unwrap_or((0, if bit == 0 { 0 } else { above.1 }));
         self.tree.make_dir(path, 0o755)?;
         self.tree.set_owner(path, owner.0, owner.1)?;
+        if bit != 0 {
+            self.tree.set_mode(path, 0o755 | bit)?;
+        }
         self.made.push(Made { path: path.to_owned(), owner, mode: mode | bit });
         self.copied.entries += 1;
         Ok((0o755 | bit, owner.1))

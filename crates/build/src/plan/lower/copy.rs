@@ -123,7 +123,7 @@ fn copy_source(
             if heredoc_file(&heredoc.name).is_none() {
                 let name = &heredoc.name;
                 let message = format!("a here-document cannot be called `{name}`: it is a file without directories");
-                return Err(BuildError::dockerfile(&at.span(&heredoc.span), message)
+                return Err(BuildError::dockerfile(&at.span(&at.placed.instruction.span), message)
                     .with_hint("put the directory into the destination"));
             }
             return Ok(CopySource::Heredoc(heredoc));
