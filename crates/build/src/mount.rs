@@ -89,6 +89,7 @@ pub fn lower(
 
 /// By target, as BuildKit mounts them (`PrepareMounts`); of several at one target the last stays (`dedupMounts`).
 fn sort(mounts: &mut Vec<Mount>) {
+    // Stable, so that the last one comes first.
     mounts.reverse();
     mounts.sort_by(|a, b| a.target.as_os_str().cmp(b.target.as_os_str()));
     mounts.dedup_by(|later, first| later.target == first.target);

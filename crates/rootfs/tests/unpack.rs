@@ -479,6 +479,56 @@ fn added_files_get_the_owner() {
 }
 
 #[test]
+fn directories_that_an_archive_implies_take_the_set_group_id_bit_over() {
+    if !common::is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let place = Place::new();
+    let outer = Path::new("o");
+    place.tree.make_dir(outer, 0o755).unwrap();
+    place.tree.set_owner(outer, 3, 4).unwrap();
+    place.tree.set_mode(outer, 0o2777).unwrap();
+    let archive = tar().file("i/j/f", "1").dir("e").file("e/k/g", "2").end();
+    extract(&mut archive.as_slice(), &place.tree, outer, None).unwrap();
+    let look = |path: &str| {
+        let found = place.tree.stat(Path::new(path)).unwrap().unwrap();
+        format!("{:o} {}:{}", found.mode, found.uid, found.gid)
+    };
+    assert_eq!(["o/i", "o/i/j", "o/e", "o/e/k"].map(look), ["2755 0:0", "2755 0:0", "755 0:0", "755 0:0"]);
+    // A layer says what it wants.
+    let layer = tar().file("o/l/m", "3").end();
+    unpack(&mut layer.as_slice(), &place.tree, &Limits::NONE).unwrap();
+    assert_eq!(look("o/l"), "755 0:0");
+}
+
+/// moby `boundTime`: what nanoseconds in 64 bits cannot hold, and what lies before 1970.
+#[test]
+fn times_of_archives_have_bounds() {
+    let cases: [(&[u8], i64); 6] = [
+        (b"-5", 0),
+        (b"-0.5", 0),
+        (b"99999999999", 0),
+        (b"9223372036", 9_223_372_036),
+        (b"9223372037", 0),
+        (b"1.5", 1),
+    ];
+    for (text, seconds) in cases {
+        let archive = tar().pax(&[("mtime", text)]).file("f", "").pax(&[("mtime", text)]).dir("d").end();
+        let place = Place::new();
+        extract(&mut archive.as_slice(), &place.tree, Path::new(""), None).unwrap();
+        for name in ["f", "d"] {
+            let found = place.tree.stat(Path::new(name)).unwrap().unwrap();
+            assert_eq!(found.modified.0, seconds, "{name} {}", String::from_utf8_lossy(text));
+        }
+    }
+    let layer = tar().pax(&[("mtime", b"-5")]).file("f", "").end();
+    let place = Place::new();
+    unpack(&mut layer.as_slice(), &place.tree, &Limits::NONE).unwrap();
+    assert_eq!(place.tree.stat(Path::new("f")).unwrap().unwrap().modified.0, -5, "a layer keeps them");
+}
+
+#[test]
 fn archives_are_recognized_by_their_content() {
     let outer = tempfile::tempdir().unwrap();
     let plain = tar().file("a", "content").end();

@@ -83,6 +83,93 @@ fn owners_by_name_come_from_the_image() {
     assert!(error.contains("nobody") && error.contains("/etc/passwd"), "{error}");
 }
 
+/// The file is made in a root of its own, and has no directories there.
+#[test]
+fn here_documents_are_files_of_their_base_name() {
+    for (name, file) in [("/abs", "abs"), ("../up", "up"), ("a/../b", "b"), ("./dot", "dot"), ("//two", "two")] {
+        let outcome = Bench::new(&format!("FROM scratch\nCOPY <<{name} /e/\nx\n{name}\n")).build();
+        assert_eq!(outcome.content(&format!("e/{file}")).as_deref(), Some("x\n"), "{name}");
+        assert_eq!(outcome.history(), [format!("COPY <<{name} /e/")]);
+    }
+    for name in ["sub/x", "/a/b", "../a/b", "/", "..", "a/.."] {
+        let error = Bench::new(&format!("FROM scratch\nADD <<{name} /e/\nx\n{name}\n")).error();
+        assert!(error.contains(&format!("cannot be called `{name}`")), "{error}");
+    }
+}
+
+#[test]
+fn root_is_an_owner_without_an_entry() {
+    let table = [("root", "0:0"), ("root:root", "0:0"), ("5:root", "5:0"), ("root:6", "0:6"), (":7", "0:7")];
+    for (chown, owner) in table {
+        for link in ["", "--link "] {
+            let bench = Bench::new(&format!("FROM scratch\nCOPY {link}--chown={chown} f /\n")).file("f", "");
+            assert!(bench.build().layers[0].contains(&format!("f 644 {owner} f")), "{link}{chown}");
+        }
+    }
+    let error = Bench::new("FROM scratch\nCOPY --chown=4294967294 f /\n").file("f", "").error();
+    assert!(error.contains("user `4294967294` is out of range"), "{error}");
+}
+
+/// BuildKit makes them root's (`readUser`), and what needs the user fails anyway.
+#[test]
+fn working_directories_of_unknown_users_are_roots() {
+    let files = [("etc/passwd", "u:x:10:20::/:\n"), ("etc/group", "g:x:30:\n")];
+    for (user, owner) in
+        [("nosuch", "0:0"), ("nosuch:g", "0:30"), ("u:nosuch", "10:20"), ("3000000000", "0:0"), ("root", "0:0")]
+    {
+        let bench =
+            Bench::new(&format!("FROM base\nUSER {user}\nWORKDIR /w\n")).image("base", Base::new().layer(&files));
+        assert!(bench.build().layers[1].contains(&format!("d 755 {owner} w/")), "{user}");
+    }
+    Bench::new("FROM scratch\nUSER root\nWORKDIR /w\n").build();
+}
+
+#[test]
+fn linked_files_have_no_owners_by_name() {
+    let files = [("etc/passwd", "u:x:10:20::/:\n"), ("etc/group", "g:x:30:\n")];
+    let bench = |flags: &str| {
+        Bench::new(&format!("FROM base\nCOPY {flags} f /\n")).image("base", Base::new().layer(&files)).file("f", "")
+    };
+    for chown in ["u", "u:g", "5:g", "4294967294"] {
+        let error = bench(&format!("--link --chown={chown}")).error();
+        assert_eq!(error, format!("`--chown={chown}` needs numbers together with `--link`"));
+    }
+    // With a mode the flag has no effect.
+    bench("--link --chown=u --chmod=600").build();
+}
+
+/// BuildKit has only what some instruction takes of a context: a directory of which nothing is taken does not exist there.
+#[test]
+fn a_wildcard_may_match_nothing_where_something_of_its_directory_is_taken() {
+    let build = |instructions: &str| {
+        let bench = Bench::new(&format!("FROM scratch\n{instructions}\n")).file("a/g", "").file("f", "");
+        match bench.try_build() {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    };
+    let nothing = |source: &str| format!("source `{source}` matches nothing in the build context");
+    for source in ["a/b*", "a/*/*", "./a//b?", "/a/b*"] {
+        assert_eq!(build(&format!("COPY f /x\nCOPY {source} /x/")), nothing(source));
+    }
+    assert_eq!(build("COPY a/g /x\nCOPY f/* /y/"), nothing("f/*"));
+    for taken in [
+        "COPY . /",
+        "COPY a/g /x",
+        "COPY a /x",
+        "COPY a/* /x/",
+        "COPY */g /x/",
+        "RUN --mount=source=a,target=/m nothing",
+    ] {
+        assert_eq!(build(&format!("COPY a/b* /y/\n{taken}")), "", "{taken}");
+    }
+    assert_eq!(build("COPY b* /y/"), "");
+    assert_eq!(build("COPY --parents a/b* /y/"), "");
+    assert_eq!(build("COPY nosuch/b* /y/"), "source `nosuch` does not exist in the build context");
+    let stage = "FROM scratch AS s\nCOPY a /a\nFROM scratch\nCOPY --from=s /a/b* /x/\nCOPY f /\n";
+    Bench::new(stage).file("a/g", "").file("f", "").build();
+}
+
 /// The layer of `COPY --link` depends on its files alone, and lies over what is there.
 #[test]
 fn link_layers_are_the_same_on_any_base() {

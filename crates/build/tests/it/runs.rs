@@ -9,8 +9,10 @@ use zuwai_build::BuildError;
 use crate::harness::{Base, Bench, all_files, lock};
 
 const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nu:x:10:20::/home/u:/bin/sh\n\
-    12:x:13:14::/thirteen:/bin/sh\n";
-const GROUP: &str = "own:x:20:\nmore:x:30:root,u\nodd line\nother:x:40:\n";
+    12:x:13:14::/thirteen:/bin/sh\nhomeless:x:50:60:::\nagain:x:10:21::/again:/bin/sh\n\n  spaced:x:15:16::/s:/bin/sh\n\
+    zero:x:zz:17::/z:/bin/sh\n#c:x:18:19::/c:/bin/sh\nbare\n";
+const GROUP: &str = "own:x:20:\nmore:x:30:root,u\nodd line\nother:x:40:\n#none:x:41:u\n  #none:x:42:u\n\
+    blank:x: 43: u\n  lead:x:44:spaced  \nnought:x:zz:spaced\n";
 
 #[test]
 fn command_lines() {
@@ -58,6 +60,20 @@ fn users() {
         // There is a user called 12 who is 13.
         ("12", 12, 0, &[0], "/"),
         ("13", 13, 14, &[14], "/thirteen"),
+        // HOME is that of the first entry with the uid, and taken as it is.
+        ("homeless", 50, 60, &[60], ""),
+        ("50:71", 50, 71, &[71], ""),
+        ("again", 10, 21, &[21], "/home/u"),
+        // Lines are trimmed, `#` is a comment in /etc/group alone, and a number that is none is 0.
+        ("spaced", 15, 16, &[16, 44, 0], "/s"),
+        ("zero", 0, 17, &[17], "/root"),
+        ("\"#c\"", 18, 19, &[19], "/c"),
+        ("bare", 0, 0, &[0], "/root"),
+        ("u:blank", 10, 0, &[0], "/home/u"),
+        // Where nothing is looked up there is more room.
+        ("root:root", 0, 0, &[0], "/root"),
+        ("4000000000:4000000001", 4_000_000_000, 4_000_000_001, &[4_000_000_001], "/"),
+        ("2147483647", 2_147_483_647, 0, &[0], "/"),
     ];
     for (user, uid, gid, groups, home) in table {
         let bench = Bench::new(&format!("FROM base\nUSER {user}\nRUN nothing\n"))
@@ -67,9 +83,14 @@ fn users() {
         assert_eq!((process.uid, process.gid, process.groups.as_slice()), (*uid, *gid, *groups), "{user}");
         assert!(process.env.contains(&format!("HOME={home}").into()), "{user}: {:?}", process.env);
     }
-    for (user, part) in
-        [("nobody-there", "unable to find user `nobody-there`"), ("u:none", "unable to find group `none`")]
-    {
+    for (user, part) in [
+        ("nobody-there", "unable to find user `nobody-there`"),
+        ("u:none", "unable to find group `none`"),
+        ("2147483648", "user `2147483648` is out of range: there are numbers from 0 to 2147483647"),
+        ("u:4294967295", "group `4294967295` is out of range"),
+        ("-1", "user `-1` is out of range"),
+        ("99999999999999999999:0", "user `99999999999999999999` is out of range"),
+    ] {
         let bench = Bench::new(&format!("FROM base\nUSER {user}\nRUN nothing\n"))
             .image("base", Base::new().layer(&[("etc/passwd", PASSWD), ("etc/group", GROUP)]));
         let error = bench.error();
@@ -120,6 +141,100 @@ fn bind_mounts() {
         lock(&bench.sandbox.ran).iter().flat_map(|(_, mounts)| mounts).map(|m| m.target.clone()).collect();
     assert_eq!(targets, ["/m", "/m", "/m", "/w/m"].map(std::path::PathBuf::from));
     assert!(outcome.layers[0].is_empty(), "a mount is no change");
+}
+
+/// As BuildKit sorts them (`PrepareMounts`).
+#[test]
+fn mounts_come_after_those_they_lie_in_and_the_last_of_a_target_stays() {
+    let dockerfile = "FROM scratch\nRUN --mount=type=secret,id=s,target=/m/key --mount=source=f,target=/m/n/f \\\n \
+                      --mount=target=/m/n --mount=type=tmpfs,target=/m --mount=source=f,target=/k \\\n \
+                      --mount=type=tmpfs,target=/k/ nothing\n";
+    let bench = Bench::new(dockerfile).file("f", "").secret("s", "hush");
+    bench.build();
+    let (_, mounts) = bench.sandbox.only();
+    let targets: Vec<_> = mounts.iter().map(|mount| mount.target.to_str().unwrap()).collect();
+    assert_eq!(targets, ["/k", "/m", "/m/key", "/m/n", "/m/n/f"]);
+    assert!(matches!(mounts[0].source, MountSource::Tmpfs { .. }), "{mounts:?}");
+}
+
+/// The cache without id and target is that of `.`, in whatever directory.
+#[test]
+fn mounts_without_a_target_are_at_the_working_directory() {
+    let all =
+        "RUN --mount=type=tmpfs nothing\nRUN --mount=target=$NONE nothing\nRUN --mount=type=bind,target=. nothing\n";
+    let bench = Bench::new(&format!("FROM scratch\nWORKDIR /w/z\n{all}"));
+    bench.build();
+    for (_, mounts) in lock(&bench.sandbox.ran).iter() {
+        assert_eq!(mounts[0].target, Path::new("/w/z"));
+    }
+    for mount in ["type=tmpfs", "target=", "target=../..", "type=cache"] {
+        let error = Bench::new(&format!("FROM scratch\nRUN --mount={mount} nothing\n")).error();
+        assert_eq!(error, "invalid mount target `/`", "{mount}");
+    }
+    let dry = Bench::new("FROM scratch\nWORKDIR /w\nRUN --mount=type=cache nothing\n");
+    let text = zuwai_build::plan::to_text(&dry.plan(), &dry.request.dockerfile.source);
+    assert!(text.contains("cache `.` at /w"), "{text}");
+}
+
+#[test]
+fn faults_of_mounts_matter_where_their_stage_is_built() {
+    let stage = |mount: &str| format!("FROM scratch AS a\nRUN --mount={mount} nothing\n");
+    for mount in ["type=foo,target=/m", "target=/m,nosuch", "target=/m,ro=maybe", "target=/", "type=secret"] {
+        Bench::new(&(stage(mount) + "FROM scratch\nRUN nothing\n")).build();
+        match Bench::new(&stage(mount)).try_build().err() {
+            Some(BuildError::Dockerfile { .. }) => {}
+            other => panic!("{mount}: {other:?}"),
+        }
+    }
+}
+
+/// One file deep in it decides.
+#[test]
+fn files_of_others_in_a_context_are_roots_for_a_step() {
+    use std::os::unix::fs::{MetadataExt as _, chown, lchown};
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: files of another user take root");
+    }
+    for foreign in ["context/d/e/f", "context/d/e", "context/d/l"] {
+        let bench =
+            Bench::new("FROM scratch\nRUN --mount=source=d,target=/src look\n").file("d/e/f", "").on("look", |call| {
+                let MountSource::Bind { path, .. } = &call.mounts[0].source else { panic!("a bind mount") };
+                for name in ["", "e", "e/f", "l"] {
+                    let found = std::fs::symlink_metadata(path.join(name)).unwrap();
+                    assert_eq!((found.uid(), found.gid()), (0, 0), "{name}");
+                }
+                Exit::Code(0)
+            });
+        std::os::unix::fs::symlink("nowhere", bench.path("context/d/l")).unwrap();
+        chown(bench.path("context/d"), Some(0), Some(0)).unwrap();
+        lchown(bench.path(foreign), Some(1234), Some(5678)).unwrap();
+        bench.build();
+    }
+}
+
+/// The context itself is mounted where nothing has to be hidden: it may be large.
+#[test]
+fn a_context_that_is_roots_is_not_copied() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: the builder's other groups may be other users' as well");
+    }
+    let bench = Bench::new("FROM scratch\nRUN --mount=target=/src nothing\n").file("d/f", "");
+    bench.build();
+    let MountSource::Bind { path, .. } = &bench.sandbox.only().1[0].source else { panic!("a bind mount") };
+    assert_eq!(*path, bench.path("context").canonicalize().unwrap());
+}
+
+#[test]
+fn a_write_into_a_bind_mount_changes_one_of_several_names() {
+    let dockerfile = "FROM scratch\nRUN --mount=target=/m,rw spoil\n";
+    let bench = Bench::new(dockerfile).file("a", "x").on("spoil", |call| {
+        let MountSource::Bind { path, .. } = &call.mounts[0].source else { panic!("a bind mount") };
+        std::fs::write(path.join("a"), "z").unwrap();
+        assert_eq!(std::fs::read_to_string(path.join("h")).unwrap(), "x");
+        Exit::Code(0)
+    });
+    std::fs::hard_link(bench.path("context/a"), bench.path("context/h")).unwrap();
+    bench.build();
 }
 
 #[test]
@@ -356,8 +471,8 @@ fn ssh_agents_reach_the_run() {
         })
         .collect();
     let wanted = [
-        ("/run/buildkit/ssh_agent.0", 0o600, 0, 0),
         ("/a/b", 0o640, 5, 6),
+        ("/run/buildkit/ssh_agent.0", 0o600, 0, 0),
         // The one that was not given is counted, too.
         ("/run/buildkit/ssh_agent.3", 0o600, 0, 0),
     ];

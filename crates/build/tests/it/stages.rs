@@ -131,6 +131,8 @@ fn onbuild_runs_in_the_child_alone() {
         "RUN /bin/sh -c nothing",
     ];
     assert_eq!(outcome.history(), want);
+    let started = bench.events.having("StepStarted").join("\n");
+    assert!(started.contains("\"ONBUILD RUN write /t $T\"") && started.contains("\"RUN nothing\""), "{started}");
     assert_eq!(outcome.image.config.config.on_build, None);
     assert_eq!(outcome.content("copied").as_deref(), Some("context"));
 }
@@ -146,6 +148,32 @@ fn onbuild_of_a_stage_runs_in_its_children() {
     }
     let outcome = Bench::new(dockerfile).target("c").build();
     assert_eq!(outcome.history().iter().filter(|h| h.contains("ENV T=1")).count(), 1, "once, in b");
+}
+
+/// No line of the Dockerfile has it.
+#[test]
+fn faults_of_a_trigger_name_it() {
+    let table = [
+        ("COPY nosuch /x", "ONBUILD COPY nosuch /x: source `nosuch` does not exist in the build context"),
+        ("STOPSIGNAL none", "ONBUILD STOPSIGNAL none: invalid signal `none`"),
+        ("RUN --mount=target=/ x", "ONBUILD RUN --mount=target=/ x: the `target` of a mount cannot be `/`"),
+        ("USER u\nRUN nothing", "ONBUILD RUN nothing: unable to find user `u`"),
+    ];
+    for (triggers, message) in table {
+        let triggers: Vec<String> = triggers.lines().map(str::to_owned).collect();
+        let base = Base::new().layer(&[("x", "")]).config(|c| c.config.on_build = Some(triggers));
+        let error = Bench::new("FROM base\n").image("base", base).error();
+        assert!(error.starts_with(message), "{error}");
+    }
+    let base = Base::new().layer(&[("x", "")]).config(|c| c.config.on_build = Some(vec!["RUN exit 3".to_owned()]));
+    match Bench::new("FROM base\n").image("base", base).try_build().err() {
+        Some(zuwai_build::BuildError::Run { step, .. }) => assert_eq!(step, "[stage-0 1/1] ONBUILD RUN exit 3"),
+        other => panic!("{other:?}"),
+    }
+    // The child's own are as ever.
+    let base = Base::new().layer(&[("x", "")]).config(|c| c.config.on_build = Some(vec!["ENV a=b".to_owned()]));
+    let error = Bench::new("FROM base\nCOPY nosuch /x\n").image("base", base).error();
+    assert!(error.starts_with("source `nosuch`"), "{error}");
 }
 
 #[test]

@@ -714,6 +714,52 @@ fn written_files_follow_the_same_rules() {
     assert!(write("/a/b/c", "", None).unwrap_err().to_string().contains("`/a/b` is not a directory"));
 }
 
+/// mkdir hands group and bit on, at every level, and nobody takes them away again.
+#[test]
+fn directories_that_are_made_below_a_set_group_id_directory() {
+    const TO: &str = "d 2777 3:4 o";
+    let made = |title, run: &'static [&'static str], after| Case {
+        title,
+        from: "f 644 0:0 x x\nd 755 0:0 d\nf 644 0:0 d/f f\nd 700 5:6 d/s",
+        ignore: &[],
+        to: TO,
+        run,
+        after,
+    };
+    check(&[
+        made("two levels", &["COPY x /o/n/m/"], "d 2755 0:4 o/n\nd 2755 0:4 o/n/m\nf 644 0:0 o/n/m/x x"),
+        made(
+            "of a directory, whose own are as in the source",
+            &["COPY --from d /o/k/d2"],
+            "d 2755 0:4 o/k\nd 2755 0:4 o/k/d2\nf 644 0:0 o/k/d2/f f\nd 700 5:6 o/k/d2/s",
+        ),
+        made("with an owner", &["ADD --chown=8:9 x /o/u/v/"], "d 2755 8:9 o/u\nd 2755 8:9 o/u/v\nf 644 8:9 o/u/v/x x"),
+        made("with a mode", &["COPY --chmod=600 x /o/c/"], "d 2600 0:4 o/c\nf 600 0:0 o/c/x x"),
+        made(
+            "one after the other",
+            &["COPY x /o/n/x", "COPY x /o/n/m/x"],
+            "d 2755 0:4 o/n\nd 2755 0:4 o/n/m\nf 644 0:0 o/n/m/x x\nf 644 0:0 o/n/x x",
+        ),
+    ]);
+    let room = Room::new();
+    let to = room.tree("to", TO);
+    make_dirs(&to, Path::new("/o/v/w"), Some((5, 6))).unwrap();
+    make_dirs(&to, Path::new("/o/r/s"), None).unwrap();
+    let expected = "d 2777 3:4 o\nd 2755 0:4 o/r\nd 2755 0:4 o/r/s\nd 2755 5:6 o/v\nd 2755 5:6 o/v/w";
+    assert_eq!(lines(&show(&to)), lines(expected));
+}
+
+#[test]
+fn names_of_one_file_can_get_files_of_their_own() {
+    let room = Room::new();
+    let from = room.tree("from", "f 644 0:0 a x\nh 644 0:0 b = a");
+    for (keep_links, expected) in [(true, "f 644 0:0 a x\nh 644 0:0 b = a"), (false, "f 644 0:0 a x\nf 644 0:0 b x")] {
+        let to = room.tree(&format!("to-{keep_links}"), "");
+        copy(&from, &Everything, &["/".to_owned()], &to, "/", &CopyOptions { keep_links, ..options() }).unwrap();
+        assert_eq!(lines(&show(&to)), lines(expected));
+    }
+}
+
 #[test]
 fn working_directories() {
     let room = Room::new();

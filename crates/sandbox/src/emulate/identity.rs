@@ -126,7 +126,9 @@ fn size_of_groups(caller: &Caller<'_>) -> Result<usize, Errno> {
     if size > GROUPS_MAX { Err(Errno::INVAL) } else { Ok(size) }
 }
 
-fn take_groups(caller: &Caller<'_>, groups: Vec<u32>) -> Handled {
+fn take_groups(caller: &Caller<'_>, mut groups: Vec<u32>) -> Handled {
+    // The kernel does so as well (`groups_sort`), and programs show them in that order.
+    groups.sort_unstable();
     let groups: Arc<[u32]> = groups.into();
     change(caller, |ids| ids.groups = groups);
     DONE
