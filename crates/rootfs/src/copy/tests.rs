@@ -275,12 +275,12 @@ fn destinations() {
             after: "f 644 0:0 a a\nf 644 0:0 b old",
         },
         Case {
-            title: "a directory made in a set-group-ID directory inherits the group, not the bit",
+            title: "a directory made in a set-group-ID directory inherits the group and the bit",
             from: SMALL,
             ignore: &[],
             to: "d 2775 0:50 shared",
             run: &["COPY a.txt /shared/p/q/"],
-            after: "d 2775 0:50 shared\nd 755 0:50 shared/p\nd 755 0:0 shared/p/q\nf 644 0:0 shared/p/q/a.txt a",
+            after: "d 2775 0:50 shared\nd 2755 0:50 shared/p\nd 2755 0:50 shared/p/q\nf 644 0:0 shared/p/q/a.txt a",
         },
     ]);
 }
@@ -727,18 +727,22 @@ fn directories_that_are_made_below_a_set_group_id_directory() {
         after,
     };
     check(&[
-        made("two levels", &["COPY x /o/n/m/"], "d 2755 0:4 o/n\nd 2755 0:4 o/n/m\nf 644 0:0 o/n/m/x x"),
+        made("two levels", &["COPY x /o/n/m/"], "d 2777 3:4 o\nd 2755 0:4 o/n\nd 2755 0:4 o/n/m\nf 644 0:0 o/n/m/x x"),
         made(
             "of a directory, whose own are as in the source",
             &["COPY --from d /o/k/d2"],
-            "d 2755 0:4 o/k\nd 2755 0:4 o/k/d2\nf 644 0:0 o/k/d2/f f\nd 700 5:6 o/k/d2/s",
+            "d 2777 3:4 o\nd 2755 0:4 o/k\nd 2755 0:4 o/k/d2\nf 644 0:0 o/k/d2/f f\nd 700 5:6 o/k/d2/s",
         ),
-        made("with an owner", &["ADD --chown=8:9 x /o/u/v/"], "d 2755 8:9 o/u\nd 2755 8:9 o/u/v\nf 644 8:9 o/u/v/x x"),
-        made("with a mode", &["COPY --chmod=600 x /o/c/"], "d 2600 0:4 o/c\nf 600 0:0 o/c/x x"),
+        made(
+            "with an owner",
+            &["ADD --chown=8:9 x /o/u/v/"],
+            "d 2777 3:4 o\nd 2755 8:9 o/u\nd 2755 8:9 o/u/v\nf 644 8:9 o/u/v/x x",
+        ),
+        made("with a mode", &["COPY --chmod=600 x /o/c/"], "d 2777 3:4 o\nd 2600 0:4 o/c\nf 600 0:0 o/c/x x"),
         made(
             "one after the other",
             &["COPY x /o/n/x", "COPY x /o/n/m/x"],
-            "d 2755 0:4 o/n\nd 2755 0:4 o/n/m\nf 644 0:0 o/n/m/x x\nf 644 0:0 o/n/x x",
+            "d 2777 3:4 o\nd 2755 0:4 o/n\nd 2755 0:4 o/n/m\nf 644 0:0 o/n/m/x x\nf 644 0:0 o/n/x x",
         ),
     ]);
     let room = Room::new();
