@@ -63,9 +63,11 @@ pub fn arrange(
             return Err(SandboxError::MountPoint { target: target.clone(), reason });
         }
         // What is wrong with a mount point is so again.
-        let why = |error| match kind_of(&mount.source).and_then(|kind| arranging.point(target, kind, 40)) {
-            Err(error) => SandboxError::MountPoint { target: target.clone(), reason: sys::plain(&error) },
-            Ok(_) => failed(target, &error),
+        let why = |error| match kind_of(&mount.source).map(|kind| arranging.point(target, kind, 40)) {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Other || stubs::can_be_nowhere(&error) => {
+                SandboxError::MountPoint { target: target.clone(), reason: sys::plain(&error) }
+            }
+            _ => failed(target, &error),
         };
         arranging.one(index, mount, &mut sockets).map_err(why)?;
     }
