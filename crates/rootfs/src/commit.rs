@@ -141,6 +141,7 @@ pub fn clone_tree_with(from: &Tree, to: &Tree, options: &CommitOptions) -> Resul
     match (unpacked, written) {
         (_, Err(panic)) => std::panic::resume_unwind(panic),
         // The reader sees only that the stream ended.
+        (Err(RootfsError::Cancelled), _) => return Err(RootfsError::Cancelled),
         (_, Ok(Err(error))) if !matches!(error, RootfsError::Write(_)) => return Err(error),
         (Err(error), _) | (Ok(_), Ok(Err(error))) => return Err(error),
         (Ok(_), Ok(Ok(_))) => {}

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::tarball::{Header, Tarball};
+use zuwai_rootfs::Stop;
 use zuwai_rootfs::archive::open_archive;
 use zuwai_rootfs::unpack::{Limits, extract, unpack};
 use zuwai_rootfs::{FileKind, RootfsError, Tree};
@@ -496,7 +497,7 @@ fn archives_are_recognized_by_their_content() {
     run(Command::new("sh").args(["-euc", script]).current_dir(outer.path()));
     let content = |name: &str| {
         let file = std::fs::File::open(outer.path().join(name)).unwrap();
-        open_archive(file).unwrap().map(|mut stream| {
+        open_archive(file, &Stop::default()).unwrap().map(|mut stream| {
             let mut bytes = Vec::new();
             stream.read_to_end(&mut bytes).unwrap();
             bytes
@@ -510,7 +511,7 @@ fn archives_are_recognized_by_their_content() {
     assert!(content("plain.txt").as_deref() == Some(&plain));
     // What follows is not looked at.
     let place = Place::new();
-    let mut archive = open_archive(std::fs::File::open(outer.path().join("longer.gzip")).unwrap()).unwrap().unwrap();
+    let mut archive = open_archive(std::fs::File::open(outer.path().join("longer.gzip")).unwrap(), &Stop::default()).unwrap().unwrap();
     extract(&mut archive, &place.tree, Path::new("d"), None).unwrap();
     assert!(place.tree.stat(Path::new("d/a")).unwrap().is_some());
     for name in ["empty", "t.text", "text.gz", "zeros", "broken.gzip"] {
