@@ -103,10 +103,14 @@ pub fn execute(plan: &Plan, request: &Request, layers: &Pool) -> Result<Stages, 
     std::thread::scope(|scope| {
         for id in (0..plan.stages.len()).map(StageId) {
             let execution = &execution;
-            scope.spawn(move || {
+            let stage = move || {
                 let _stops = StopOnPanic { execution };
                 execution.finish(id, execution.stage(id));
-            });
+            };
+            // Without a thread it is done here, which holds up the stages behind it: those that it needs come before it.
+            if let Err(stage) = spawn::scoped_now(scope, "stage", stage) {
+                stage();
+            }
         }
     });
     execution.result(plan.target)
@@ -350,7 +354,8 @@ impl<'a> Execution<'a> {
         let write = |options: &CommitOptions, writer: &mut dyn Write| {
             commit(&tree, None, &self.new_file("record"), options, writer).map(|(_, committed)| committed)
         };
-        let failed = |source| BuildError::rootfs(format!("could not make a layer of the named context `{name}`"), source);
+        let failed =
+            |source| BuildError::rootfs(format!("could not make a layer of the named context `{name}`"), source);
         self.spool(&failed, None, write).map(|spool| self.layers.submit(spool))
     }
 
@@ -360,13 +365,16 @@ impl<'a> Execution<'a> {
         let next = AtomicUsize::new(1);
         std::thread::scope(|scope| {
             for _ in 0..PREFETCHERS.min(layers.len().saturating_sub(1)) {
-                scope.spawn(|| {
+                let prefetch = || {
                     while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !self.stopped())
                     {
                         // A failure shows again when the layer is unpacked.
                         drop(layer.content.open(&layer.descriptor));
                     }
-                });
+                };
+                if spawn::scoped_now(scope, "prefetch", prefetch).is_err() {
+                    break;
+                }
             }
             for layer in layers {
                 if self.stopped() {

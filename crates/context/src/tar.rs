@@ -34,12 +34,7 @@ pub fn open_tar(reader: &mut dyn Read, what: &str, work: &Path) -> Result<Contex
 }
 
 /// [`open_file`] for what cannot be read twice: it goes through a nameless file in `work`.
-pub(crate) fn open_stream(
-    reader: &mut dyn Read,
-    what: &str,
-    work: &Path,
-    stop: &Stop,
-) -> Result<Opened, ContextError> {
+pub(crate) fn open_stream(reader: &mut dyn Read, what: &str, work: &Path, stop: &Stop) -> Result<Opened, ContextError> {
     let mut file =
         tempfile::tempfile_in(work).map_err(|source| io("could not make a file in", work.display(), source))?;
     std::io::copy(reader, &mut stop.watch(&file)).map_err(|source| io("could not read context from", what, source))?;

@@ -511,7 +511,9 @@ fn archives_are_recognized_by_their_content() {
     assert!(content("plain.txt").as_deref() == Some(&plain));
     // What follows is not looked at.
     let place = Place::new();
-    let mut archive = open_archive(std::fs::File::open(outer.path().join("longer.gzip")).unwrap(), &Stop::default()).unwrap().unwrap();
+    let mut archive = open_archive(std::fs::File::open(outer.path().join("longer.gzip")).unwrap(), &Stop::default())
+        .unwrap()
+        .unwrap();
     extract(&mut archive, &place.tree, Path::new("d"), None).unwrap();
     assert!(place.tree.stat(Path::new("d/a")).unwrap().is_some());
     for name in ["empty", "t.text", "text.gz", "zeros", "broken.gzip"] {

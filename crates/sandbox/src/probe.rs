@@ -105,6 +105,7 @@ pub fn enter_as(wanted: &Wanted<'_>) -> Result<Box<dyn Sandbox>, SandboxError> {
         let reasons = format!("  `{}` is not one; there are `auto`, `{}`", wanted.name, known.join("`, `"));
         return Err(SandboxError::NoBackend { reasons });
     }
+    sys::can_fork().map_err(|source| SandboxError::Setup { action: "could not start a process".into(), source })?;
     // Before anything of `/` is used: a killed builder may have left it full of a stage's files.
     inplace::recover()?;
     let mut reasons = Vec::new();

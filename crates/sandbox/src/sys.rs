@@ -22,10 +22,21 @@ pub fn fork() -> io::Result<Forked> {
         return Err(io::Error::other("the process has threads already"));
     }
     // SAFETY: there is one thread only, so the child's memory is consistent and any function may be called in it.
-    match unsafe { libc::fork() } {
+    spawn::patiently(&|| false, || match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Forked::Child),
         pid => Ok(Forked::Parent(Pid::from_raw(pid).ok_or_else(|| io::Error::other("fork gave no process"))?)),
+    })
+}
+
+/// Whether there is a process to be had. What is tried in children says of each back-end that it does not work otherwise.
+pub fn can_fork() -> io::Result<()> {
+    match fork()? {
+        Forked::Child => exit_now(0),
+        Forked::Parent(child) => {
+            let _ = rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty());
+            Ok(())
+        }
     }
 }
 

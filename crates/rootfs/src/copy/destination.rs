@@ -154,7 +154,8 @@ impl<'a> Target<'a> {
     pub(super) fn write_content(&mut self, path: &Path, content: &mut dyn Read) -> Result<(), CopyError> {
         let mut file = self.tree.make_file(path)?;
         let mut content = self.tree.stop().watch(content);
-        self.copied.size_bytes += std::io::copy(&mut content, &mut file).map_err(|error| io_error("write", path, error))?;
+        self.copied.size_bytes +=
+            std::io::copy(&mut content, &mut file).map_err(|error| io_error("write", path, error))?;
         self.copied.entries += 1;
         file.flush().map_err(|error| io_error("write", path, error))
     }
