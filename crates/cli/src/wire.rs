@@ -15,6 +15,7 @@ use registry::{Credentials, Registry, RegistrySettings};
 use rootfs::OwnFiles;
 use sandbox::probe::Wanted;
 use sandbox::{Ended, Mount, Process, Sandbox, SandboxError, Server, Service, Stream};
+use spawn::NoneLeft;
 use store::{
     ArchiveExporter, ArchiveFormat, Destination, EntryName, Exporter, Image, LayoutExporter, LayoutSource, StoreError,
 };
@@ -171,7 +172,8 @@ pub fn sandbox(typed: &Build, work: &Path) -> Result<Arc<dyn Sandbox>, Failure> 
     let wanted = Wanted { name, work, keep: &keep, force_in_place: typed.kaniko.force };
     match sandbox::probe::enter_as(&wanted) {
         Ok(sandbox) => Ok(Arc::from(sandbox)),
-        Err(SandboxError::NoBackend { reasons }) if name == "auto" => Ok(Arc::new(NoSandbox { reasons })),
+        Err(SandboxError::NoBackend { reasons }) if name == "auto" => Ok(Arc::new(NoSandbox::Works { reasons })),
+        Err(error) if name == "auto" && NoneLeft::is_cause_of(&error) => Ok(Arc::new(NoSandbox::CouldBeTried)),
         Err(error) => {
             let hint = Some("`zuwai doctor` shows what each one needs".to_owned());
             Err(Failure::Other { error: error.into(), code: 6, hint })
@@ -192,11 +194,16 @@ fn kept_in_place(typed: &Build) -> Vec<PathBuf> {
 
 /// For what is only asked about.
 pub fn no_sandbox() -> Arc<dyn Sandbox> {
-    Arc::new(NoSandbox { reasons: "nothing was meant to run".to_owned() })
+    Arc::new(NoSandbox::Works { reasons: "nothing was meant to run".to_owned() })
 }
 
-struct NoSandbox {
-    reasons: String,
+/// What says, when a step is to run, why it cannot.
+enum NoSandbox {
+    Works {
+        reasons: String,
+    },
+    /// There were no processes to try anything.
+    CouldBeTried,
 }
 
 impl Sandbox for NoSandbox {
@@ -216,7 +223,13 @@ impl Sandbox for NoSandbox {
         _: &mut dyn FnMut(Stream, &[u8]),
         _: &dyn Fn() -> bool,
     ) -> Result<Ended, SandboxError> {
-        Err(SandboxError::NoBackend { reasons: self.reasons.clone() })
+        Err(match self {
+            NoSandbox::Works { reasons } => SandboxError::NoBackend { reasons: reasons.clone() },
+            NoSandbox::CouldBeTried => SandboxError::Setup {
+                action: "could not try what isolates steps here".to_owned(),
+                source: NoneLeft::named(std::io::Error::from_raw_os_error(libc::EAGAIN)),
+            },
+        })
     }
 }
 

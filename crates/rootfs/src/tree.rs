@@ -317,7 +317,8 @@ impl Tree {
         }
     }
 
-    /// Gives the file itself (links are not followed) to an owner. As in the kernel, set-id bits and capabilities go.
+    /// Gives the file itself (links are not followed) to an owner. As in the kernel, set-id bits and capabilities go, and
+    /// 4294967295 (-1) leaves the user or the group as it is.
     pub fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<(), RootfsError> {
         self.at(path, "could not change the owner of", |directory, name| self.set_owner_at(directory, name, uid, gid))
     }

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
+use spawn::NoneLeft;
 
 /// What a process sees of [`fork`].
 pub enum Forked {
@@ -29,13 +30,17 @@ pub fn fork() -> io::Result<Forked> {
     })
 }
 
-/// Whether there is a process to be had. What is tried in children says of each back-end that it does not work otherwise.
-pub fn can_fork() -> io::Result<()> {
+/// Whether there are `depth` processes to be had, each a child of the one before.
+pub fn can_fork(depth: u32) -> io::Result<()> {
     match fork()? {
-        Forked::Child => exit_now(0),
+        Forked::Child => exit_now(i32::from(depth > 1 && can_fork(depth - 1).is_err())),
         Forked::Parent(child) => {
-            let _ = rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty());
-            Ok(())
+            let status = rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty())?;
+            match status.and_then(|(_, status)| status.exit_status()) {
+                Some(0) => Ok(()),
+                // The child has waited.
+                _ => Err(NoneLeft::named(io::Error::from_raw_os_error(libc::EAGAIN))),
+            }
         }
     }
 }

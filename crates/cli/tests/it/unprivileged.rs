@@ -10,15 +10,20 @@ const DOCKERFILE: &str = "FROM scratch AS a\nCOPY --chown=1:2 --chmod=4711 f /ow
 
 /// The program as user 54321, with everything in `place` that user's.
 fn build_as_nobody(place: &Place, args: &[&str]) -> Ran {
+    through_as_nobody(place, &[], &[args, &["context"]].concat())
+}
+
+/// As [`build_as_nobody`], started by another program: `env`, `prlimit`.
+pub fn through_as_nobody(place: &Place, starter: &[&str], args: &[&str]) -> Ran {
     let program = place.text("zuwai");
     std::fs::copy(ZUWAI, &program).unwrap();
     let given = Command::new("chown").args(["-R", "54321:54321", &place.text("")]).status().unwrap();
     assert!(given.success());
     let user = ["--reuid=54321", "--regid=54321", "--clear-groups", "--no-new-privs", "--bounding-set=-all"];
-    place.start("setpriv", &[&user[..], &[&program, "build"], args, &["context"]].concat()).finish(b"")
+    place.start("setpriv", &[&user[..], starter, &[&program, "build"], args].concat()).finish(b"")
 }
 
-fn cannot() -> bool {
+pub fn cannot() -> bool {
     if !rustix::process::geteuid().is_root() {
         skipped("only root can become somebody else");
         return true;
