@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::harness::{Place, cannot_run, with_busybox};
-use crate::unprivileged::{cannot, through_as_nobody};
+use crate::unprivileged::{build_as, cannot};
 
 /// Every path below a directory, sorted.
 fn names(directory: &Path) -> String {
@@ -52,15 +52,16 @@ fn the_default_place_in_the_context() {
         return;
     }
     for (set, value) in [("HOME", "context"), ("XDG_CACHE_HOME", "context/cache"), ("TMPDIR", "context/tmp")] {
-        let place = Place::new("FROM scratch\nCOPY . /a\n").file("context/file", "text").file("context/tmp/other", "");
+        let place = Place::new("FROM scratch\nCOPY . /a\n").file("context/cache/one", "").file("context/tmp/other", "");
         let set = format!("{set}={}", place.text(value));
         let starter = ["env", "-u", "ZUWAI_DIR", "HOME=/nonexistent", &set];
         for out in ["out1", "out2"] {
             let out = format!("--output={out}");
-            through_as_nobody(&place, &starter, &[&out, "context"]).digest();
+            build_as(54321, &place, &starter, &[&out, "context"]).digest();
         }
-        assert_eq!(names(&place.path("out1")), "a a/Dockerfile a/file a/tmp a/tmp/other", "{set}");
-        assert_eq!(names(&place.path("out2")), "a a/Dockerfile a/file a/tmp a/tmp/other", "{set}");
+        let seen = "a a/Dockerfile a/cache a/cache/one a/tmp a/tmp/other";
+        assert_eq!(names(&place.path("out1")), seen, "{set}");
+        assert_eq!(names(&place.path("out2")), seen, "{set}");
     }
 }
 

@@ -116,9 +116,9 @@ fn fill(place: &Place, context: &str) {
             let script = "head -c 64M /dev/zero | gzip -1 > piece
                           truncate -s 8G zeros; tar c zeros | head -c 512 | gzip -1; i=0
                           while [ $i -lt 64 ]; do cat piece; i=$((i + 1)); done";
-            let made = std::process::Command::new("sh").args(["-ec", script]).current_dir(place.path("archive"));
-            let made = { made }.stdout(file).status().unwrap();
-            assert!(made.success());
+            let mut made = std::process::Command::new("sh");
+            made.args(["-ec", script]).current_dir(place.path("archive")).stdout(file);
+            assert!(made.status().unwrap().success());
             for name in ["piece", "zeros"] {
                 std::fs::remove_file(place.path("archive").join(name)).unwrap();
             }
