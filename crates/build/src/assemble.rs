@@ -64,7 +64,7 @@ pub fn write_files(
 ) -> Result<(), BuildError> {
     // BuildKit's exporters of files give every file this time (`exporter/local/fs.go`), and leave none as it is.
     let options = CommitOptions { set_modified: epoch, ..CommitOptions::default() };
-    let failed = |action: String| move |source| BuildError::Rootfs { action, place: None, source };
+    let failed = |action: String| move |source| BuildError::rootfs(action, source);
     match output {
         RootfsOutput::Directory(path) => {
             let action = format!("could not write files to `{}`", path.display());
@@ -72,7 +72,7 @@ pub fn write_files(
             let table = request.work.join("output.metadata");
             let open = if path.is_dir() { Tree::open } else { Tree::create };
             let to = open(path, Some(&table));
-            let to = to.map_err(failed(action.clone()))?;
+            let to = to.map_err(failed(action.clone()))?.stopping(&request.stop());
             clone_tree_with(tree, &to, &options).map_err(failed(action))
         }
         RootfsOutput::Tar(writer) => {

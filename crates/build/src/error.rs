@@ -1,6 +1,7 @@
 //! Why a build ended.
 
 use dockerfile::Span;
+use rootfs::RootfsError;
 use sandbox::Exit;
 
 /// Where in the Dockerfile something went wrong.
@@ -73,6 +74,14 @@ impl BuildError {
             BuildError::Run { .. } | BuildError::Cancelled | BuildError::Stopped => {}
         }
         self
+    }
+
+    /// Of no instruction's files. What stopping causes is no failure of its own.
+    pub(crate) fn rootfs(action: String, source: RootfsError) -> BuildError {
+        match source {
+            RootfsError::Cancelled => BuildError::Stopped,
+            source => BuildError::Rootfs { action, place: None, source },
+        }
     }
 
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> BuildError {

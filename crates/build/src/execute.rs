@@ -11,7 +11,7 @@ pub use copy::{copy_error, copy_options};
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,9 +19,9 @@ use std::time::Instant;
 
 use context::Ignore;
 use rootfs::commit::{CommitOptions, Committed, Written, commit, commit_upper, snapshot};
-use rootfs::copy::{Everything, Filter};
+use rootfs::copy::{CopyError, Everything, Filter};
 use rootfs::unpack::{Limits, unpack};
-use rootfs::{RootfsError, Tree};
+use rootfs::{RootfsError, Stop, Tree};
 use sandbox::{Exit, Network, Process, SandboxError};
 use store::Layer;
 
@@ -103,10 +103,14 @@ pub fn execute(plan: &Plan, request: &Request, layers: &Pool) -> Result<Stages, 
     std::thread::scope(|scope| {
         for id in (0..plan.stages.len()).map(StageId) {
             let execution = &execution;
-            scope.spawn(move || {
+            let stage = move || {
                 let _stops = StopOnPanic { execution };
                 execution.finish(id, execution.stage(id));
-            });
+            };
+            // Without a thread it is done here, which holds up the stages behind it: those that it needs come before it.
+            if let Err(stage) = spawn::scoped_now(scope, "stage", stage) {
+                stage();
+            }
         }
     });
     execution.result(plan.target)
@@ -118,7 +122,9 @@ struct Execution<'a> {
     layers: &'a Pool,
     board: Mutex<Board>,
     changed: Condvar,
-    failed: AtomicBool,
+    failed: Arc<AtomicBool>,
+    /// Ends work on files: a stage has failed, or the build is cancelled.
+    stop: Stop,
     next_file: AtomicU64,
 }
 
@@ -159,13 +165,15 @@ impl Drop for StopOnPanic<'_, '_> {
 impl<'a> Execution<'a> {
     fn new(plan: &'a Plan, request: &'a Request, layers: &'a Pool) -> Execution<'a> {
         let permits = if request.sandbox.parallel() { request.jobs.max(1) } else { 1 };
+        let failed = Arc::new(AtomicBool::new(false));
         Execution {
             plan,
             request,
             layers,
             board: Mutex::new(Board { outcomes: vec![None; plan.stages.len()], permits, error: None }),
             changed: Condvar::new(),
-            failed: AtomicBool::new(false),
+            stop: Stop::when(&[&failed, &request.cancelled]),
+            failed,
             next_file: AtomicU64::new(0),
         }
     }
@@ -198,7 +206,7 @@ impl<'a> Execution<'a> {
     }
 
     fn stopped(&self) -> bool {
-        self.failed.load(Ordering::Relaxed) || self.request.is_cancelled()
+        self.stop.is_set()
     }
 
     /// Waits until `id` is done. The permit must not be held.
@@ -294,7 +302,8 @@ impl<'a> Execution<'a> {
             {
                 return Ok(Arc::new(files));
             }
-            let files = Files::create(&directory, self.request.sandbox.overlay(), stage.layered).map_err(not_made)?;
+            let overlay = self.request.sandbox.overlay();
+            let files = Files::create(&directory, overlay, stage.layered, &self.stop).map_err(not_made)?;
             self.fill(&files.tree(), stage)?;
             Ok(Arc::new(files))
         })
@@ -309,7 +318,8 @@ impl<'a> Execution<'a> {
     fn make_tree(&self, directory: &Path) -> Result<Tree, BuildError> {
         std::fs::create_dir_all(directory)
             .map_err(BuildError::io(format!("could not make `{}`", directory.display())))?;
-        Tree::create(&directory.join("rootfs"), Some(&directory.join("metadata"))).map_err(not_made)
+        let tree = Tree::create(&directory.join("rootfs"), Some(&directory.join("metadata"))).map_err(not_made)?;
+        Ok(tree.stopping(&self.stop))
     }
 
     fn fill(&self, tree: &Tree, stage: &Stage) -> Result<(), BuildError> {
@@ -322,18 +332,18 @@ impl<'a> Execution<'a> {
             Base::Stage(parent) => {
                 let outcome = self.wait(*parent)?;
                 let Some(files) = &outcome.files else { return Ok(()) };
-                rootfs::commit::clone_tree(&files.tree(), tree).map_err(|source| BuildError::Rootfs {
-                    action: format!("could not copy the files of stage `{}`", self.plan.stage(*parent).name),
-                    place: None,
-                    source,
-                })
+                let action = || format!("could not copy the files of stage `{}`", self.plan.stage(*parent).name);
+                rootfs::commit::clone_tree(&files.tree(), tree).map_err(|source| BuildError::rootfs(action(), source))
             }
             Base::Directory(name) => {
                 let NamedContext::Directory(context) = &self.request.contexts[name] else { return Ok(()) };
                 let options = copy_options(None, false);
                 rootfs::copy::copy(&context.tree, &context.ignore, &["/".to_owned()], tree, "/", &options)
                     .map(|_| ())
-                    .map_err(|e| BuildError::Request { message: format!("named context `{name}`: {e}"), hint: None })
+                    .map_err(|e| match e {
+                        CopyError::Rootfs(RootfsError::Cancelled) => BuildError::Stopped,
+                        e => BuildError::Request { message: format!("named context `{name}`: {e}"), hint: None },
+                    })
             }
         }
     }
@@ -344,11 +354,8 @@ impl<'a> Execution<'a> {
         let write = |options: &CommitOptions, writer: &mut dyn Write| {
             commit(&tree, None, &self.new_file("record"), options, writer).map(|(_, committed)| committed)
         };
-        let failed = |source| BuildError::Rootfs {
-            action: format!("could not make a layer of the named context `{name}`"),
-            place: None,
-            source,
-        };
+        let failed =
+            |source| BuildError::rootfs(format!("could not make a layer of the named context `{name}`"), source);
         self.spool(&failed, None, write).map(|spool| self.layers.submit(spool))
     }
 
@@ -358,13 +365,16 @@ impl<'a> Execution<'a> {
         let next = AtomicUsize::new(1);
         std::thread::scope(|scope| {
             for _ in 0..PREFETCHERS.min(layers.len().saturating_sub(1)) {
-                scope.spawn(|| {
+                let prefetch = || {
                     while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !self.stopped())
                     {
                         // A failure shows again when the layer is unpacked.
                         drop(layer.content.open(&layer.descriptor));
                     }
-                });
+                };
+                if spawn::scoped_now(scope, "prefetch", prefetch).is_err() {
+                    break;
+                }
             }
             for layer in layers {
                 if self.stopped() {
@@ -377,11 +387,11 @@ impl<'a> Execution<'a> {
                     place: None,
                     source,
                 })?;
-                let mut tar = Polled { inner: tar, stopped: &|| self.stopped() };
+                let mut tar = self.stop.watch(tar);
                 // The end of the stream is where digest and diff ID are checked.
                 unpack(&mut tar, tree, &limits)
-                    .and_then(|_| io::copy(&mut tar, &mut io::sink()).map_err(RootfsError::Read))
-                    .map_err(|source| BuildError::Rootfs { action, place: None, source })?;
+                    .and_then(|_| io::copy(&mut tar, &mut io::sink()).map_err(RootfsError::read))
+                    .map_err(|source| BuildError::rootfs(action, source))?;
             }
             Ok(())
         })
@@ -492,8 +502,8 @@ impl<'a> Execution<'a> {
         write: impl FnOnce(&CommitOptions, &mut dyn Write) -> Result<Committed, RootfsError>,
     ) -> Result<PathBuf, BuildError> {
         let spool = self.layers.spool();
-        let broken = |source| failed(RootfsError::Write(source));
-        let file = Polled { inner: File::create(&spool).map_err(broken)?, stopped: &|| self.stopped() };
+        let broken = |source| failed(RootfsError::write(source));
+        let file = self.stop.watch(File::create(&spool).map_err(broken)?);
         let mut writer = BufWriter::with_capacity(1 << 20, file);
         let clamp = self.request.clamp_modified.then_some(self.plan.source_date_epoch).flatten();
         let options = CommitOptions {
@@ -513,7 +523,7 @@ impl<'a> Execution<'a> {
 
     fn rootfs_error(&self, action: &str, step: &Step, source: RootfsError) -> BuildError {
         match source {
-            RootfsError::Cancelled => BuildError::Cancelled,
+            RootfsError::Cancelled => BuildError::Stopped,
             source => {
                 BuildError::Rootfs { action: action.to_owned(), place: Some(Place { span: step.span.clone() }), source }
             }
@@ -616,7 +626,13 @@ impl<'a> Execution<'a> {
             }
             self.changed.notify_all();
         }
-        if let Err(error) = on_failure.failed(failed) {
+        // What is done about it goes on when the others stop.
+        let tree = failed.tree.share().map(|tree| tree.stopping(&self.request.stop()));
+        let done = match tree {
+            Ok(tree) => on_failure.failed(&Failed { tree: &tree, ..*failed }),
+            Err(error) => Err(not_made(error)),
+        };
+        if let Err(error) = done {
             let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
             let message = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
             self.request.observer.event(&Event::Warning { message });
@@ -653,37 +669,7 @@ impl<'a> Execution<'a> {
 }
 
 fn not_made(source: RootfsError) -> BuildError {
-    BuildError::Rootfs { action: "could not make a rootfs".to_owned(), place: None, source }
-}
-
-/// A stream that ends with an error once the build is stopped, so that no gigabyte is in the way of Ctrl-C.
-struct Polled<'a, T> {
-    inner: T,
-    stopped: &'a dyn Fn() -> bool,
-}
-
-impl<T> Polled<'_, T> {
-    fn check(&self) -> io::Result<()> {
-        if (self.stopped)() { Err(io::Error::other("the build was stopped")) } else { Ok(()) }
-    }
-}
-
-impl<T: Read> Read for Polled<'_, T> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.check()?;
-        self.inner.read(buffer)
-    }
-}
-
-impl<T: Write> Write for Polled<'_, T> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.check()?;
-        self.inner.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
+    BuildError::rootfs("could not make a rootfs".to_owned(), source)
 }
 
 fn run_failed(step: &Step, exit: Exit, shown: String, output: String) -> BuildError {

@@ -22,6 +22,7 @@ pub trait OnFailure: Send + Sync {
 }
 
 /// A step that failed: its rootfs is as it left it, and mounts can be put there again.
+#[derive(Clone, Copy)]
 pub struct Failed<'a> {
     /// `[stage 2/3] RUN …`
     pub step: &'a str,

@@ -129,12 +129,14 @@ impl Pool {
         });
         let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
         // One layer at a time is compressed by all threads; a second worker overlaps reading, offering and small layers.
-        let workers = (0..2)
-            .map(|_| {
-                let (queue, shared) = (queue.clone(), shared.clone());
-                std::thread::spawn(move || queue.iter().for_each(|job| shared.work(job)))
-            })
-            .collect();
+        let work = || {
+            let (queue, shared) = (queue.clone(), shared.clone());
+            move || queue.iter().for_each(|job| shared.work(job))
+        };
+        let first = spawn::thread("layers", &|| request.is_cancelled(), work())
+            .map_err(BuildError::io("could not start a thread that writes layers"))?;
+        // The second can be done without.
+        let workers = std::iter::once(first).chain(spawn::thread_now("layers", work())).collect();
         Ok(Pool {
             jobs: Some(jobs),
             workers,

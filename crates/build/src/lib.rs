@@ -14,6 +14,7 @@ mod layers;
 mod mount;
 pub mod plan;
 mod request;
+mod scratch;
 pub mod user;
 
 pub use error::{BuildError, Place};

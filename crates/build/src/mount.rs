@@ -18,6 +18,7 @@ use sandbox::{Mount, MountSource, Server};
 
 use crate::execute::Taken;
 use crate::plan::{self, MountKind, Step};
+use crate::scratch::Scratch;
 use crate::{BuildError, Place, Request};
 
 /// The mounts of one RUN, the variables that secrets add, and what has to live as long as the run does.
@@ -26,7 +27,7 @@ pub struct Mounts {
     pub mounts: Vec<Mount>,
     pub env: Vec<OsString>,
     /// Private copies, removed with this value.
-    copies: Vec<tempfile::TempDir>,
+    copies: Vec<Scratch>,
     /// Held for caches with `sharing=locked` and `private`.
     _locks: Vec<OwnedFd>,
 }
@@ -35,8 +36,8 @@ impl Mounts {
     /// A here-document that is a program: a file of its own, since what secrets lie on cannot be executed.
     fn script(&mut self, request: &Request, name: &str, content: &str) -> Result<(), BuildError> {
         let io = BuildError::io("could not write a here-document");
-        let write = || -> std::io::Result<tempfile::TempDir> {
-            let directory = tempfile::Builder::new().prefix("script").tempdir_in(&request.work)?;
+        let write = || -> std::io::Result<Scratch> {
+            let directory = Scratch::make(request, "script")?;
             std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
             let path = directory.path().join("script");
             std::fs::write(&path, content)?;
@@ -100,7 +101,8 @@ type Bound = (PathBuf, Option<Arc<Tree>>);
 
 /// The host path to bind: the tree itself where that shows no more than it should, else a private copy.
 ///
-/// A copy is needed for writes, which are discarded, where an ignore file hides something, and where the step would see
+/// A copy is needed for writes, which are discarded, where an ignore file hides something or the builder's own files lie in it,
+/// and where the step would see
 /// somebody else as the owner: the files of a context are root's (BuildKit `filesync`), and git, for one, refuses others.
 fn bind(
     request: &Request,
@@ -119,7 +121,9 @@ fn bind(
     };
     let shows_right = || {
         let all_visible = taken.ignore.as_ref().is_none_or(|i| i.patterns.is_empty());
-        Ok(all_visible && (taken.keep_owner || are_shown_as_roots(&taken.tree, resolved.clone(), &found)?))
+        Ok(all_visible
+            && !taken.tree.hides_below(&resolved)?
+            && (taken.keep_owner || are_shown_as_roots(&taken.tree, resolved.clone(), &found)?))
     };
     if read_only && shows_right().map_err(rootfs)? {
         let tree = taken.keep_owner.then(|| taken.tree.clone());
@@ -176,9 +180,9 @@ fn private_copy(
     taken: &Taken,
     source: &str,
     keep_links: bool,
-) -> Result<(tempfile::TempDir, PathBuf, Tree), BuildError> {
+) -> Result<(Scratch, PathBuf, Tree), BuildError> {
     let io = |source| BuildError::Io { action: "could not make a directory for a mount".to_owned(), source };
-    let copy = tempfile::Builder::new().prefix("mount").tempdir_in(&request.work).map_err(io)?;
+    let copy = Scratch::make(request, "mount").map_err(io)?;
     // Only the builder may look in, whatever the copy holds; the mount itself goes by its own path.
     std::fs::set_permissions(copy.path(), std::fs::Permissions::from_mode(0o755)).map_err(io)?;
     let failed = |source| BuildError::Rootfs {
@@ -187,7 +191,7 @@ fn private_copy(
         source,
     };
     let root = copy.path().join("tree");
-    let to = Tree::create(&root, Some(&copy.path().join(METADATA))).map_err(failed)?;
+    let to = Tree::create(&root, Some(&copy.path().join(METADATA))).map_err(failed)?.stopping(&request.stop());
     let sources = [source.to_owned()];
     let options = CopyOptions { keep_links, ..crate::execute::copy_options(None, taken.keep_owner) };
     rootfs::copy::copy(&taken.tree, taken.filter(), &sources, &to, "/source", &options)

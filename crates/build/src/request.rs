@@ -12,6 +12,7 @@ use dockerfile::Dockerfile;
 use net::Net;
 use oci::media_type::Compression;
 use oci::{Flavor, Platform, Reference};
+use rootfs::Stop;
 use sandbox::{Sandbox, Server};
 use store::{Exporter, ImageSource};
 
@@ -113,6 +114,11 @@ impl Request {
         let named = self.secrets.iter().filter(|(name, _)| name.starts_with("GIT_AUTH_"));
         let secrets = named.map(|(name, secret)| (name.clone(), secret.0.clone())).collect();
         context::git::Auth { secrets, user: None }
+    }
+
+    /// Ends long work on files when the build is cancelled.
+    pub(crate) fn stop(&self) -> Stop {
+        Stop::when(&[&self.cancelled])
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {

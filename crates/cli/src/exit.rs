@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use build::BuildError;
 use rootfs::RootfsError;
 use sandbox::{Exit, SandboxError};
+use spawn::NoneLeft;
 
 use crate::Manner;
 use crate::report::Failure;
@@ -31,7 +32,7 @@ pub fn code(failure: &Failure, manner: Manner) -> ExitCode {
         Failure::Findings => return ExitCode::from(if manner == Manner::Kaniko { 1 } else { 3 }),
         Failure::Interrupted => return ExitCode::from(130),
         Failure::Other { .. } if manner == Manner::Kaniko => return ExitCode::FAILURE,
-        Failure::Other { error, .. } if disk_is_full(error.as_ref()) => return ExitCode::from(6),
+        Failure::Other { error, .. } if is_the_hosts(error.as_ref()) => return ExitCode::from(6),
         Failure::Other { code, .. } => return ExitCode::from(*code),
         Failure::Build { error, .. } => error.as_ref(),
     };
@@ -48,7 +49,7 @@ pub fn code(failure: &Failure, manner: Manner) -> ExitCode {
 
 fn kind(error: &BuildError) -> u8 {
     match error {
-        error if disk_is_full(error) => 6,
+        error if is_the_hosts(error) => 6,
         BuildError::Dockerfile { .. } | BuildError::Request { .. } | BuildError::Context { .. } => 3,
         BuildError::Run { .. } => 4,
         BuildError::Sandbox { source: SandboxError::Start { .. }, .. } => 4,
@@ -65,8 +66,8 @@ fn kind(error: &BuildError) -> u8 {
     }
 }
 
-/// Wherever it shows, neither a Dockerfile nor a registry is to blame.
-fn disk_is_full(error: &(dyn Error + 'static)) -> bool {
+/// Wherever it shows, neither a Dockerfile nor a registry is to blame: the disk is full, or there are no more processes.
+fn is_the_hosts(error: &(dyn Error + 'static)) -> bool {
     let full = |error: &io::Error| {
         matches!(
             error.kind(),
@@ -74,7 +75,7 @@ fn disk_is_full(error: &(dyn Error + 'static)) -> bool {
         )
     };
     let chain = std::iter::successors(Some(error), |error| (*error).source());
-    chain.filter_map(|error| error.downcast_ref()).any(full)
+    NoneLeft::is_cause_of(error) || chain.filter_map(|error| error.downcast_ref()).any(full)
 }
 
 fn byte(code: i32) -> u8 {

@@ -78,7 +78,8 @@ pub fn print(failure: &Failure) {
         Failure::Interrupted => plain("interrupted", &[], None),
         Failure::Other { error, hint, .. } => {
             let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
-            plain(&error.to_string(), &causes, hint.as_deref())
+            let shortage = spawn::NoneLeft::is_cause_of(error.as_ref()).then_some(spawn::NoneLeft::HINT);
+            plain(&error.to_string(), &causes, shortage.or(hint.as_deref()))
         }
     };
     // A closed standard error leaves nobody to tell.
@@ -115,6 +116,9 @@ fn causes(error: &BuildError) -> (Vec<String>, Option<String>) {
             hint.get_or_insert_with(|| {
                 "`zuwai doctor` shows what each one needs; a Dockerfile without RUN needs none".to_owned()
             });
+        }
+        if spawn::NoneLeft::is_cause_of(cause) {
+            hint.get_or_insert_with(|| spawn::NoneLeft::HINT.to_owned());
         }
         let text = cause.to_string();
         if !last.contains(&text) {

@@ -28,7 +28,7 @@ pub fn with_shell<T>(text: &str, run: impl FnOnce(PathBuf) -> T) -> io::Result<T
     let _raw = Raw::enter()?;
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let relay = scope.spawn(|| relay(&pair.ours, &ended));
+        let relay = spawn::scoped(scope, "terminal", &|| false, || relay(&pair.ours, &ended))?;
         let ran = run(pair.path.clone());
         ended.store(true, Ordering::Relaxed);
         let _ = relay.join();

@@ -12,8 +12,10 @@ use context::{ContextError, GitScheme, Place, Sources, git};
 use net::Net;
 use oci::Reference;
 use registry::{Credentials, Registry, RegistrySettings};
+use rootfs::OwnFiles;
 use sandbox::probe::Wanted;
 use sandbox::{Ended, Mount, Process, Sandbox, SandboxError, Server, Service, Stream};
+use spawn::NoneLeft;
 use store::{
     ArchiveExporter, ArchiveFormat, Destination, EntryName, Exporter, Image, LayoutExporter, LayoutSource, StoreError,
 };
@@ -55,6 +57,8 @@ impl Wired {
 pub struct WorkDir {
     root: PathBuf,
     run: tempfile::TempDir,
+    /// What no context shows, wherever the work directory is.
+    own: Arc<OwnFiles>,
     _lock: rustix::fd::OwnedFd,
 }
 
@@ -67,8 +71,9 @@ impl WorkDir {
     }
 
     fn try_make(root: &Path) -> anyhow::Result<WorkDir> {
-        let runs = root.join("runs");
-        std::fs::create_dir_all(&runs)?;
+        std::fs::create_dir_all(root.join("runs"))?;
+        // It is there before anybody looks for what is the builder's own.
+        std::fs::create_dir_all(root.join(CACHE_MOUNTS))?;
         let root = root.canonicalize()?;
         let runs = root.join("runs");
         // Held while a run comes into being, so that nobody takes it for a dead one.
@@ -77,7 +82,8 @@ impl WorkDir {
         let run = tempfile::Builder::new().prefix("run-").tempdir_in(&runs)?;
         let lock = std::fs::File::create(run.path().join("lock"))?.into();
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
-        Ok(WorkDir { root, run, _lock: lock })
+        let own = Arc::new(own_files(&root, run.path())?);
+        Ok(WorkDir { root, run, own, _lock: lock })
     }
 
     pub fn path(&self) -> &Path {
@@ -99,6 +105,41 @@ impl WorkDir {
         }
         Ok(())
     }
+}
+
+/// What a work directory has in it.
+const ENTRIES: [&str; 4] = ["runs", "runs.lock", CACHE_MOUNTS, FAILED];
+const CACHE_MOUNTS: &str = "cache-mounts";
+const FAILED: &str = "failed";
+
+/// The one place that says which files are the builder's own: what is in the work directory `root`, of every run; the
+/// directory itself where nothing else is in it, and then the `.cache` of a user as well in which nothing else is.
+///
+/// Of a directory that the user keeps other things in, as with `--work-dir .`, these are there to be copied.
+fn own_files(root: &Path, run: &Path) -> std::io::Result<OwnFiles> {
+    let mut own: Vec<PathBuf> = ENTRIES.iter().map(|name| root.join(name)).collect();
+    // By itself, for a context that is the directory of all runs.
+    own.push(run.to_owned());
+    let has_only = |directory: &Path, names: &[&str]| -> std::io::Result<bool> {
+        for entry in std::fs::read_dir(directory)? {
+            let name = entry?.file_name();
+            if !names.iter().any(|known| name == *known) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    if has_only(root, &ENTRIES)? {
+        own.push(root.to_owned());
+        let above = root.parent().zip(root.file_name().and_then(|name| name.to_str()));
+        if let Some((cache, name)) = above.filter(|(cache, _)| cache.ends_with(".cache"))
+            // Who may not list it may not copy it either.
+            && has_only(cache, &[name]).unwrap_or(false)
+        {
+            own.push(cache.to_owned());
+        }
+    }
+    Ok(OwnFiles::at(own))
 }
 
 /// A run whose lock can be had has nobody any more. The lock goes last: without one a directory is none of ours.
@@ -131,7 +172,8 @@ pub fn sandbox(typed: &Build, work: &Path) -> Result<Arc<dyn Sandbox>, Failure> 
     let wanted = Wanted { name, work, keep: &keep, force_in_place: typed.kaniko.force };
     match sandbox::probe::enter_as(&wanted) {
         Ok(sandbox) => Ok(Arc::from(sandbox)),
-        Err(SandboxError::NoBackend { reasons }) if name == "auto" => Ok(Arc::new(NoSandbox { reasons })),
+        Err(SandboxError::NoBackend { reasons }) if name == "auto" => Ok(Arc::new(NoSandbox::Works { reasons })),
+        Err(error) if name == "auto" && NoneLeft::is_cause_of(&error) => Ok(Arc::new(NoSandbox::CouldBeTried)),
         Err(error) => {
             let hint = Some("`zuwai doctor` shows what each one needs".to_owned());
             Err(Failure::Other { error: error.into(), code: 6, hint })
@@ -152,11 +194,16 @@ fn kept_in_place(typed: &Build) -> Vec<PathBuf> {
 
 /// For what is only asked about.
 pub fn no_sandbox() -> Arc<dyn Sandbox> {
-    Arc::new(NoSandbox { reasons: "nothing was meant to run".to_owned() })
+    Arc::new(NoSandbox::Works { reasons: "nothing was meant to run".to_owned() })
 }
 
-struct NoSandbox {
-    reasons: String,
+/// What says, when a step is to run, why it cannot.
+enum NoSandbox {
+    Works {
+        reasons: String,
+    },
+    /// There were no processes to try anything.
+    CouldBeTried,
 }
 
 impl Sandbox for NoSandbox {
@@ -176,7 +223,13 @@ impl Sandbox for NoSandbox {
         _: &mut dyn FnMut(Stream, &[u8]),
         _: &dyn Fn() -> bool,
     ) -> Result<Ended, SandboxError> {
-        Err(SandboxError::NoBackend { reasons: self.reasons.clone() })
+        Err(match self {
+            NoSandbox::Works { reasons } => SandboxError::NoBackend { reasons: reasons.clone() },
+            NoSandbox::CouldBeTried => SandboxError::Setup {
+                action: "could not try what isolates steps here".to_owned(),
+                source: NoneLeft::named(std::io::Error::from_raw_os_error(libc::EAGAIN)),
+            },
+        })
     }
 }
 
@@ -193,6 +246,7 @@ pub fn request(
     let net = Net::new(settings::network(typed, &destinations, &cancelled)?)
         .context("could not set up networking")
         .map_err(Failure::other(2))?;
+    net.start().map_err(|error| Failure::other(6)(error.into()))?;
     let build_args = settings::build_args_and_epoch(&typed.input.build_arg);
     let secrets = settings::secrets(&typed.input.secret)?;
     let git = settings::git(&typed.input, &secrets, &build_args)?;
@@ -240,7 +294,7 @@ pub fn request(
         extra_hosts: settings::extra_hosts(&typed.input.add_host)?,
         layer_limit_bytes: typed.run.layer_limit.saturating_mul(1 << 30),
         work: work.path().to_owned(),
-        cache_mounts: CacheRoot { path: work.root.join("cache-mounts"), namespace: cache_namespace },
+        cache_mounts: CacheRoot { path: work.root.join(CACHE_MOUNTS), namespace: cache_namespace },
         jobs: typed.run.jobs.unwrap_or_else(processors).max(1),
         cancelled,
         observer: shown,
@@ -260,7 +314,7 @@ fn on_failure(
     let notes = notes.clone();
     Ok(Some(match Choice::parse(word)? {
         Choice::Shell => Arc::new(on_failure::Shell { shown: shown.clone() }),
-        Choice::Keep => Arc::new(on_failure::Keep { directory: work.root.join("failed"), notes }),
+        Choice::Keep => Arc::new(on_failure::Keep { directory: work.root.join(FAILED), notes }),
         Choice::Export(path) => Arc::new(on_failure::Export { path, notes }),
         Choice::Push(reference) => {
             let exporter = registry.exporter(reference.clone());
@@ -546,7 +600,7 @@ fn open_context(
             None => opened,
         };
         let dockerfile = context::read_dockerfile(input.file.as_deref(), &opened, &mut sources)?;
-        let context = opened.with_ignore_file(&dockerfile)?;
+        let context = opened.with_ignore_file(&dockerfile)?.hiding(&work.own)?;
         Ok(Opened { context, dockerfile: dockerfile.bytes, name: dockerfile.name })
     };
     try_open().map_err(context_failure)
@@ -628,7 +682,7 @@ fn named_contexts(
                 place => context::open(&place, &mut sources)
                     .map(|o| context::Context { tree: o.tree, ignore: Default::default() }),
             };
-            NamedContext::Directory(opened.map_err(fetched)?)
+            NamedContext::Directory(opened.and_then(|context| context.hiding(&work.own)).map_err(fetched)?)
         };
         contexts.insert(name.to_ascii_lowercase(), context);
     }

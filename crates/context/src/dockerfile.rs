@@ -3,9 +3,10 @@
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
-use rootfs::Tree;
+use rootfs::{Stop, Tree};
 
 use crate::ignore::read_in_tree;
+use crate::input::{self, Pipe};
 use crate::{ContextError, Opened, Sources, fetch, io};
 
 /// More than any Dockerfile has; as much as BuildKit's messages can carry.
@@ -28,8 +29,8 @@ pub struct Dockerfile {
 /// Reads the Dockerfile that `given` (`--file`) names for `context`.
 ///
 /// Without a name it is `Dockerfile`, or else `dockerfile`, at the root of the context, or what the context is when it is a
-/// single file. `-` is standard input and `http(s)://…` an address. Any other name is a path: as given, then below the context
-/// (kaniko); for a context that was unpacked the other way round. Links are resolved inside the context when the file is in it.
+/// single file. `-` is standard input, as `/dev/stdin` is, and `http(s)://…` an address. Any other name is a path: as given, then below the context
+/// (kaniko); for a context that was unpacked the other way round. It may be a pipe. Links are resolved inside the context when the file is in it.
 ///
 /// # Errors
 /// [`ContextError::NoDockerfile`] with what was tried and what looks like one; [`ContextError::Invalid`] beyond
@@ -50,7 +51,8 @@ pub fn read_dockerfile(
             let name = fetch::display_url(url);
             Ok(plain(fetch::read_url(sources.net, url, DOCKERFILE_MAX_BYTES)?, name))
         }
-        (Some(path), _) => read_path(Path::new(path), context),
+        (Some(path), _) if input::is_stdin(Path::new(path)) => read_dockerfile(Some("-"), context, sources),
+        (Some(path), _) => read_path(Path::new(path), context, &sources.stop()),
     }
 }
 
@@ -71,19 +73,19 @@ fn read_default(tree: &Tree) -> Result<Dockerfile, ContextError> {
     })
 }
 
-fn read_path(path: &Path, context: &Opened) -> Result<Dockerfile, ContextError> {
+fn read_path(path: &Path, context: &Opened, stop: &Stop) -> Result<Dockerfile, ContextError> {
     let tree = &context.tree;
     let found = if context.local {
-        on_host(path, tree)?.map_or_else(|| in_tree(tree, path), |found| Ok(Some(found)))?
+        on_host(path, tree, stop)?.map_or_else(|| in_tree(tree, path), |found| Ok(Some(found)))?
     } else {
-        in_tree(tree, path)?.map_or_else(|| on_host(path, tree), |found| Ok(Some(found)))?
+        in_tree(tree, path)?.map_or_else(|| on_host(path, tree, stop), |found| Ok(Some(found)))?
     };
     if let Some(dockerfile) = found {
         return Ok(dockerfile);
     }
     if path.file_name().is_some_and(|name| name == DEFAULT_NAME) {
         let lower = path.with_file_name(LOWER_NAME);
-        let found = on_host(&lower, tree)?.map_or_else(|| in_tree(tree, &lower), |found| Ok(Some(found)))?;
+        let found = on_host(&lower, tree, stop)?.map_or_else(|| in_tree(tree, &lower), |found| Ok(Some(found)))?;
         if let Some(dockerfile) = found {
             return Ok(dockerfile);
         }
@@ -103,10 +105,18 @@ fn in_tree(tree: &Tree, path: &Path) -> Result<Option<Dockerfile>, ContextError>
 }
 
 /// A path of the host. Inside the context it is read through the tree, so that a link someone committed leads nowhere else.
-fn on_host(path: &Path, tree: &Tree) -> Result<Option<Dockerfile>, ContextError> {
+fn on_host(path: &Path, tree: &Tree, stop: &Stop) -> Result<Option<Dockerfile>, ContextError> {
+    let inside = inside(path, tree).filter(|_| !input::is_descriptor(path));
+    let is_link = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+    if input::is_pipe(path) && !(is_link && inside.is_some()) {
+        let name = path.display().to_string();
+        let mut pipe = Pipe::open(path, stop).map_err(|source| io("could not open", &name, source))?;
+        let bytes = read_limited(&mut pipe, &name)?;
+        return Ok(Some(Dockerfile { bytes, name, ignore_file: ignore_file_on_host(path)? }));
+    }
     let regular = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
     let linked = std::fs::symlink_metadata(path).is_ok();
-    if let Some(inside) = inside(path, tree).filter(|_| linked) {
+    if let Some(inside) = inside.filter(|_| linked) {
         let found = in_tree(tree, &inside)?;
         return Ok(found.map(|found| Dockerfile { name: path.display().to_string(), ..found }));
     }
@@ -114,12 +124,16 @@ fn on_host(path: &Path, tree: &Tree) -> Result<Option<Dockerfile>, ContextError>
         return Ok(None);
     }
     let bytes = read_host_file(path)?;
-    let beside = ignore_path(path);
-    let ignore_file = match beside.is_file() {
-        true => Some((beside.clone(), read_host_file(&beside)?)),
-        false => None,
-    };
-    Ok(Some(Dockerfile { bytes, name: path.display().to_string(), ignore_file }))
+    Ok(Some(Dockerfile { bytes, name: path.display().to_string(), ignore_file: ignore_file_on_host(path)? }))
+}
+
+/// The ignore file beside a Dockerfile that is no part of the context.
+fn ignore_file_on_host(dockerfile: &Path) -> Result<Option<(PathBuf, Vec<u8>)>, ContextError> {
+    let beside = ignore_path(dockerfile);
+    match beside.is_file() {
+        true => Ok(Some((beside.clone(), read_host_file(&beside)?))),
+        false => Ok(None),
+    }
 }
 
 /// `path` relative to the tree's directory when it lies in it, by its text.
@@ -158,10 +172,7 @@ fn ignore_path(dockerfile: &Path) -> PathBuf {
 pub(crate) fn ignore_file_beside(dockerfile: &Path, tree: &Tree) -> Result<Option<(PathBuf, Vec<u8>)>, ContextError> {
     let path = ignore_path(dockerfile);
     if std::fs::symlink_metadata(dockerfile).is_ok() && inside(dockerfile, tree).is_none() {
-        return match path.is_file() {
-            true => Ok(Some((path.clone(), read_host_file(&path)?))),
-            false => Ok(None),
-        };
+        return ignore_file_on_host(dockerfile);
     }
     let below = inside(&path, tree).filter(|_| std::fs::symlink_metadata(dockerfile).is_ok()).unwrap_or(path);
     Ok(read_in_tree(tree, &below)?.map(|text| (below, text)))

@@ -256,8 +256,10 @@ fn try_check_out(net: &Net, auth: &Auth, wanted: &Checkout, work: &Path, stop: S
     check_words(wanted)?;
     // For packs and their like; everything in it goes with it.
     let objects = tempfile::Builder::new().prefix("git-objects-").tempdir_in(work)?;
-    let directory = tempfile::Builder::new().prefix("git-").tempdir_in(work)?;
-    let tree = Arc::new(Tree::create(&directory.path().join("files"), Some(&directory.path().join("table")))?);
+    // What a failure leaves of it goes with `work`.
+    let directory = tempfile::Builder::new().prefix("git-").tempdir_in(work)?.keep();
+    let tree = Tree::create(&directory.join("files"), Some(&directory.join("table")))?;
+    let tree = Arc::new(tree.stopping(&rootfs::Stop::when(&[&net.settings().cancel])));
     let (authorization, whole_host) = auth.authorization(&wanted.remote).unzip();
     let scope = Scope { authorization, whole_host: whole_host.unwrap_or(false), remote: &wanted.remote };
     let mut builder = Builder {
@@ -280,7 +282,7 @@ fn try_check_out(net: &Net, auth: &Auth, wanted: &Checkout, work: &Path, stop: S
     }
     Ok(CheckedOut {
         tree: Arc::clone(&tree),
-        directory: directory.keep(),
+        directory,
         commit: repository.head.to_string(),
         committed: repository.commit.committed,
     })

@@ -9,6 +9,7 @@ mod dockerfile;
 mod fetch;
 pub mod git;
 mod ignore;
+mod input;
 mod place;
 mod tar;
 
@@ -28,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use net::Net;
-use rootfs::Tree;
+use rootfs::{OwnFiles, Stop, Tree};
 
 /// An opened build context: files, and what of them the build may see.
 #[derive(Clone, Debug)]
@@ -84,6 +85,11 @@ pub struct Sources<'a> {
 }
 
 impl Sources<'_> {
+    /// Ends work on files when the build is cancelled.
+    pub(crate) fn stop(&self) -> Stop {
+        Stop::when(&[&self.net.settings().cancel])
+    }
+
     /// Standard input, once.
     pub(crate) fn take_stdin(&mut self, wanted_for: &str) -> Result<Box<dyn Read + Send + '_>, ContextError> {
         self.stdin.take().ok_or_else(|| ContextError::Invalid {
@@ -104,21 +110,27 @@ impl Sources<'_> {
 pub fn open(place: &Place, sources: &mut Sources<'_>) -> Result<Opened, ContextError> {
     match place {
         Place::Directory(path) => directory::open(path),
+        Place::Tar(path) if input::is_stdin(path) => open(&Place::Stdin, sources),
+        Place::Tar(path) if input::is_pipe(path) => {
+            let mut pipe = input::Pipe::open(path, &sources.stop())
+                .map_err(|source| io("could not open context", path.display(), source))?;
+            tar::open_stream(&mut pipe, &path.display().to_string(), sources.work, &sources.stop())
+        }
         Place::Tar(path) => {
             let file =
                 std::fs::File::open(path).map_err(|source| io("could not open context", path.display(), source))?;
-            tar::open_file(file, &path.display().to_string(), sources.work)
+            tar::open_file(file, &path.display().to_string(), sources.work, &sources.stop())
         }
         Place::Stdin => {
-            let work = sources.work;
+            let (work, stop) = (sources.work, sources.stop());
             let mut stdin = sources.take_stdin("could not read the context")?;
-            tar::open_stream(stdin.as_mut(), "standard input", work)
+            tar::open_stream(stdin.as_mut(), "standard input", work, &stop)
         }
         Place::Http(url) => {
             let fetched = fetch_url(sources.net, url, None, sources.work)?;
             let file = std::fs::File::open(&fetched.path)
                 .map_err(|source| io("could not open context", fetched.path.display(), source));
-            let context = tar::open_file(file?, &fetch::display_url(url), sources.work);
+            let context = tar::open_file(file?, &fetch::display_url(url), sources.work, &sources.stop());
             // Unpacked or read: either way the download has done its part.
             let _ = std::fs::remove_file(&fetched.path);
             context
@@ -131,6 +143,13 @@ pub fn open(place: &Place, sources: &mut Sources<'_>) -> Result<Opened, ContextE
 fn open_git(wanted: &git::Checkout, sources: &Sources<'_>) -> Result<Opened, ContextError> {
     let done = git::check_out(sources.net, &sources.git.auth, wanted, sources.work)?;
     Ok(Opened { tree: done.tree, dockerfile: None, local: false })
+}
+
+impl Context {
+    /// The context without the builder's own files, which lie in it where the work directory does.
+    pub fn hiding(self, own: &Arc<OwnFiles>) -> Result<Context, ContextError> {
+        Ok(Context { tree: Arc::new(self.tree.share()?.hiding(own)), ..self })
+    }
 }
 
 impl Opened {

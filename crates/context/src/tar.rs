@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rootfs::unpack::{self, Limits};
-use rootfs::{Tree, archive};
+use rootfs::{Stop, Tree, archive};
 
 use crate::dockerfile::read_limited;
 use crate::{Context, ContextError, Dockerfile, Ignore, Opened, io};
@@ -22,7 +22,7 @@ const LIMITS: Limits = Limits { size_bytes: u64::MAX, entries: u64::MAX };
 /// # Errors
 /// [`ContextError::Invalid`] when `reader` gives something else than a tar.
 pub fn open_tar(reader: &mut dyn Read, what: &str, work: &Path) -> Result<Context, ContextError> {
-    let opened = open_stream(reader, what, work)?;
+    let opened = open_stream(reader, what, work, &Stop::default())?;
     if opened.dockerfile.is_some() {
         return Err(ContextError::Invalid {
             what: format!("context `{what}`"),
@@ -34,24 +34,24 @@ pub fn open_tar(reader: &mut dyn Read, what: &str, work: &Path) -> Result<Contex
 }
 
 /// [`open_file`] for what cannot be read twice: it goes through a nameless file in `work`.
-pub(crate) fn open_stream(reader: &mut dyn Read, what: &str, work: &Path) -> Result<Opened, ContextError> {
+pub(crate) fn open_stream(reader: &mut dyn Read, what: &str, work: &Path, stop: &Stop) -> Result<Opened, ContextError> {
     let mut file =
         tempfile::tempfile_in(work).map_err(|source| io("could not make a file in", work.display(), source))?;
-    std::io::copy(reader, &mut file).map_err(|source| io("could not read context from", what, source))?;
+    std::io::copy(reader, &mut stop.watch(&file)).map_err(|source| io("could not read context from", what, source))?;
     file.seek(SeekFrom::Start(0)).map_err(|source| io("could not read context from", what, source))?;
-    open_file(file, what, work)
+    open_file(file, what, work, stop)
 }
 
 /// The tar in `file`, or the one Dockerfile that it is.
-pub(crate) fn open_file(file: File, what: &str, work: &Path) -> Result<Opened, ContextError> {
+pub(crate) fn open_file(file: File, what: &str, work: &Path, stop: &Stop) -> Result<Opened, ContextError> {
     let mut again = file.try_clone().map_err(|source| io("could not read context from", what, source))?;
     let directory = tempfile::Builder::new()
         .prefix("context-")
         .tempdir_in(work)
         .map_err(|source| io("could not make a directory in", work.display(), source))?
         .keep();
-    let tree = Tree::create(&directory.join("files"), Some(&directory.join("table")))?;
-    let dockerfile = match archive::open_archive(file)? {
+    let tree = Tree::create(&directory.join("files"), Some(&directory.join("table")))?.stopping(stop);
+    let dockerfile = match archive::open_archive(file, stop)? {
         Some(mut archive) => {
             unpack::unpack(archive.as_mut(), &tree, &LIMITS)?;
             None

@@ -197,3 +197,82 @@ fn a_single_file_on_standard_input_is_the_dockerfile() {
     assert_eq!((dockerfile.bytes.as_slice(), dockerfile.name.as_str()), (&b"FROM scratch\n"[..], "standard input"));
     assert!(context.tree.read_dir(Path::new("")).unwrap().is_empty());
 }
+
+fn fifo(path: &Path) {
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// Writes into a fifo as soon as somebody reads it, and later than that.
+fn write_later(path: &Path, content: &[u8]) -> std::thread::JoinHandle<()> {
+    let (path, content) = (path.to_owned(), content.to_vec());
+    std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        fs::write(path, content).unwrap();
+    })
+}
+
+#[test]
+fn a_dockerfile_may_be_a_pipe() {
+    let room = room(&[
+        ("c/.dockerignore", "general"),
+        ("c/f", "x"),
+        ("beside.dockerignore", "special"),
+        ("c/link", "-> ../outside"),
+    ]);
+    for name in ["c/inside", "outside", "beside"] {
+        fifo(&room.path().join(name));
+    }
+    for (name, hidden) in [("c/inside", "general"), ("outside", "general"), ("beside", "special")] {
+        let path = room.path().join(name);
+        let writing = write_later(&path, b"FROM piped");
+        let (context, dockerfile) = load(room.path(), &local(&room), path.to_str(), None).unwrap();
+        writing.join().unwrap();
+        assert_eq!(dockerfile.bytes, b"FROM piped", "{name}");
+        // As for any other: the ignore file that is beside it, or that of the context.
+        assert!(context.ignore.excludes(Path::new(hidden)), "{name}");
+    }
+    // A link that somebody committed leads nowhere else.
+    let link = room.path().join("c/link");
+    let error = load(room.path(), &local(&room), link.to_str(), None).unwrap_err();
+    assert!(matches!(error, ContextError::NoDockerfile { .. }), "{error:?}");
+    let (_, dockerfile) = load(room.path(), &local(&room), Some("/dev/stdin"), Some(b"FROM stdin")).unwrap();
+    assert_eq!(dockerfile.bytes, b"FROM stdin");
+}
+
+#[test]
+fn a_context_may_be_a_pipe() {
+    let room = room(&[("c/f", "x")]);
+    let tar = tar_of(&[("Dockerfile", "in tar"), ("a", "b")]);
+    let path = room.path().join("piped");
+    fifo(&path);
+    let writing = write_later(&path, &tar);
+    let (context, dockerfile) = load(room.path(), &Place::Tar(path), None, None).unwrap();
+    writing.join().unwrap();
+    assert_eq!(dockerfile.bytes, b"in tar");
+    assert!(context.tree.stat(Path::new("a")).unwrap().is_some());
+    let (_, dockerfile) = load(room.path(), &Place::Tar("/dev/stdin".into()), None, Some(&tar)).unwrap();
+    assert_eq!(dockerfile.bytes, b"in tar");
+}
+
+/// A pipe that nobody writes into does not hold up the end.
+#[test]
+fn waiting_for_a_pipe_can_be_cancelled() {
+    let room = room(&[("c/f", "x")]);
+    let path = room.path().join("silent");
+    fifo(&path);
+    for place in [local(&room), Place::Tar(path.clone())] {
+        let net = net();
+        let cancel = net.settings().cancel.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let work = room.path().join("work");
+        let mut sources = Sources { stdin: None, net: &net, git: &git::Settings::default(), work: &work };
+        let begun = std::time::Instant::now();
+        let read = open(&place, &mut sources)
+            .and_then(|opened| read_dockerfile(path.to_str(), &opened, &mut sources).map(drop));
+        assert!(read.is_err(), "{place:?}");
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{place:?}");
+    }
+}

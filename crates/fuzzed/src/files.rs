@@ -73,7 +73,7 @@ pub fn archive(input: &[u8]) {
 }
 
 fn unpack_archive(file: File) {
-    let Ok(Some(stream)) = open_archive(file) else { return };
+    let Ok(Some(stream)) = open_archive(file, &rootfs::Stop::default()) else { return };
     let outer = outer();
     let tree = empty_tree(&outer, "root");
     let _ = extract(&mut stream.take(4 << 20), &tree, Path::new("a"), None);

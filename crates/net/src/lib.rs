@@ -24,7 +24,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tokio::runtime::Runtime;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 /// How often the cancel flag is looked at while something is waited for.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
@@ -39,7 +40,13 @@ struct Inner {
     settings: Settings,
     trust: tls::Trust,
     clients: Mutex<HashMap<client::Profile, reqwest::Client>>,
-    runtime: OnceLock<Runtime>,
+    runtime: OnceLock<Running>,
+}
+
+/// The runtime, driven by a thread of its own until this is dropped.
+struct Running {
+    handle: Handle,
+    _end: oneshot::Sender<()>,
 }
 
 impl Net {
@@ -107,26 +114,34 @@ impl Net {
         })
     }
 
-    fn runtime(&self) -> Result<&Runtime, NetError> {
-        if let Some(runtime) = self.inner.runtime.get() {
-            return Ok(runtime);
-        }
-        let made = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("net")
-            .enable_all()
-            .build()
-            .map_err(|e| NetError::setup("network threads", e))?;
-        Ok(self.inner.runtime.get_or_init(|| made))
+    /// Starts the thread that connections are served by. Done at the first request otherwise.
+    ///
+    /// # Errors
+    /// [`NetError::Setup`]
+    pub fn start(&self) -> Result<(), NetError> {
+        self.runtime().map(drop)
     }
-}
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
+    fn runtime(&self) -> Result<&Handle, NetError> {
+        if let Some(running) = self.inner.runtime.get() {
+            return Ok(&running.handle);
+        }
+        let made = self.drive().map_err(|error| NetError::setup("the network thread", error))?;
+        Ok(&self.inner.runtime.get_or_init(|| made).handle)
+    }
+
+    /// The thread is ours rather than the runtime's, which panics where there is none to be had.
+    fn drive(&self) -> std::io::Result<Running> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel();
+        let drive = move || {
+            let _ = runtime.block_on(ended);
             // A name look-up that hangs in the resolver would otherwise hold up the exit.
             runtime.shutdown_background();
-        }
+        };
+        spawn::thread("net", &|| self.cancelled(), drive)?;
+        Ok(Running { handle, _end: end })
     }
 }
 

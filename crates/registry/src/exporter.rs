@@ -194,7 +194,7 @@ impl Shared {
         state.waiting.push_back(job.clone());
         if state.workers < self.uploads.most_workers {
             let shared = self.clone();
-            let started = std::thread::Builder::new().name("upload".to_owned()).spawn(move || shared.work());
+            let started = spawn::thread_now("upload", move || shared.work());
             if started.is_ok() {
                 state.workers += 1;
             }

@@ -68,21 +68,29 @@ impl Runner {
     /// Whether it succeeded, and its stdout.
     fn run(&self, program: &str, server: &str) -> io::Result<(bool, Vec<u8>)> {
         let path = self.directories.iter().map(|d| d.join(program)).find(|p| p.is_file());
-        let mut child = Command::new(path.unwrap_or_else(|| program.into()))
-            .arg("get")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
+        let mut command = Command::new(path.unwrap_or_else(|| program.into()));
+        command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // It may take as long as its answer.
+        let until = Instant::now() + self.timeout;
+        let late = || Instant::now() >= until;
+        let mut child = spawn::process(&mut command, &late)?;
         if let Some(mut stdin) = child.stdin.take() {
             // A helper that exits without reading has its reasons; its status tells them.
             let _ = writeln!(stdin, "{server}");
         }
         let stdout = child.stdout.take();
-        let reader = std::thread::spawn(move || {
+        let read = move || {
             let mut output = Vec::new();
             stdout.map_or(Ok(0), |pipe| pipe.take(MAX_ANSWER_BYTES).read_to_end(&mut output)).map(|_| output)
-        });
+        };
+        let reader = match spawn::thread("helper", &late, read) {
+            Ok(reader) => reader,
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                return Err(error);
+            }
+        };
         let succeeded = wait(&mut child, self.timeout)?;
         let output = reader.join().unwrap_or_else(|_| Err(io::Error::other("reading its answer failed")))?;
         Ok((succeeded, output))

@@ -6,8 +6,8 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::Stream;
 
-use crate::RootfsError;
 use crate::tar::{self, BLOCK};
+use crate::{RootfsError, Stop};
 
 /// Decoders read the file in pieces of this size.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -17,20 +17,23 @@ const XZ_MEMORY_BYTES: u64 = 256 << 20;
 /// Opens `file` as a plain tar stream when its content is a tar, plain or compressed (gzip, bzip2, xz, zstd), whatever its
 /// name; none for anything else. BuildKit `isArchive`.
 ///
-/// That is: after decompression there is a tar header with the right checksum. An archive without entries is none.
+/// That is: after decompression there is a tar header with the right checksum. An archive without entries is none. `stop` ends
+/// the reading, of what is in the file and of what little can become much of it.
 ///
 /// # Errors
 /// [`RootfsError::Read`] when the file cannot be read. A broken compressed stream is no error here, but «no archive» where
 /// it breaks before the first header, and an error of the stream later.
-pub fn open_archive(mut file: File) -> Result<Option<Box<dyn Read + Send>>, RootfsError> {
+pub fn open_archive(file: File, stop: &Stop) -> Result<Option<Box<dyn Read + Send>>, RootfsError> {
+    let mut file = stop.watch(file);
     let mut start = [0; 16];
     file.seek(SeekFrom::Start(0)).map_err(RootfsError::Read)?;
-    let length = read_up_to(&mut file, &mut start).map_err(RootfsError::Read)?;
+    let length = read_up_to(&mut file, &mut start).map_err(RootfsError::read)?;
     let compression = Compression::of(&start[..length]);
     if !compression.decoder(&mut file)?.is_some_and(|mut stream| begins_like_tar(&mut stream)) {
+        stop.check().map_err(RootfsError::read)?;
         return Ok(None);
     }
-    compression.decoder(file)
+    Ok(compression.decoder(file)?.map(|stream| Box::new(stop.watch(stream)) as Box<dyn Read + Send>))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::contents::Contents;
 use crate::tree::io_error;
-use crate::unpack::{Limits, unpack};
+use crate::unpack::{Limits, Unpacked, unpack};
 use crate::{RootfsError, Tree};
 use walk::{Layer, Walk};
 
@@ -129,10 +129,14 @@ pub fn clone_tree(from: &Tree, to: &Tree) -> Result<(), RootfsError> {
 pub fn clone_tree_with(from: &Tree, to: &Tree, options: &CommitOptions) -> Result<(), RootfsError> {
     let (mut reader, mut writer) = std::io::pipe().map_err(RootfsError::Write)?;
     let (written, unpacked) = std::thread::scope(|scope| {
-        let writing = scope.spawn(move || {
+        let write = move || {
             let layer = Layer::new(&mut writer, true);
             Walk::new(from, options, None, None, Some(layer)).and_then(|mut walk| walk.run())
-        });
+        };
+        let writing = match spawn::scoped(scope, "copy", &|| to.stop().is_set(), write) {
+            Ok(writing) => writing,
+            Err(error) => return (Ok(Err(RootfsError::write(error))), Ok(Unpacked::default())),
+        };
         let unpacked = unpack(&mut reader, to, &Limits::NONE);
         // With the reading end gone the writer cannot wait for a reader that failed.
         drop(reader);
@@ -141,6 +145,7 @@ pub fn clone_tree_with(from: &Tree, to: &Tree, options: &CommitOptions) -> Resul
     match (unpacked, written) {
         (_, Err(panic)) => std::panic::resume_unwind(panic),
         // The reader sees only that the stream ended.
+        (Err(RootfsError::Cancelled), _) => return Err(RootfsError::Cancelled),
         (_, Ok(Err(error))) if !matches!(error, RootfsError::Write(_)) => return Err(error),
         (Err(error), _) | (Ok(_), Ok(Err(error))) => return Err(error),
         (Ok(_), Ok(Ok(_))) => {}

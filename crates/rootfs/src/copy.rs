@@ -245,7 +245,7 @@ pub fn add_file(
 ) -> Result<Copied, CopyError> {
     if options.archives == Archives::Unpack {
         let again = file.try_clone().map_err(RootfsError::Read)?;
-        if let Some(mut archive) = archive::open_archive(again)? {
+        if let Some(mut archive) = archive::open_archive(again, to.stop())? {
             let mut target = Target::new(to, options)?;
             target.unpack(archive.as_mut(), &Destination::parse(destination))?;
             return target.finish();
@@ -286,7 +286,7 @@ fn refuse<T>(message: String) -> Result<T, CopyError> {
 }
 
 fn io_error(action: &'static str, path: &Path, source: std::io::Error) -> CopyError {
-    RootfsError::Io { action, path: path.to_owned(), source }.into()
+    crate::tree::io_error(action, path, source).into()
 }
 
 /// `path` as Go's `filepath.Join("/", path)` makes it, without the `/`: no empty component, no `.`, and `..` stops at the root.

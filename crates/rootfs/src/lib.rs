@@ -10,12 +10,14 @@ mod contents;
 pub mod copy;
 mod entries;
 pub mod overlay;
+mod stop;
 mod tar;
 mod tree;
 pub mod unpack;
 
 pub use entries::{Entries, LayerEntry};
-pub use tree::{FileKind, Metadata, Tree, Wanted};
+pub use stop::{Stop, Watched};
+pub use tree::{FileKind, Metadata, OwnFiles, Tree, Wanted};
 
 use std::path::PathBuf;
 

@@ -100,6 +100,7 @@ impl Merge<'_> {
         let mut pair = Pair { upper: top(self.upper)?, onto: top(self.onto)?, below };
         let mut levels = vec![self.enter(&pair, self.below.is_some())?];
         while let Some(level) = levels.last_mut() {
+            self.onto.stop().check()?;
             let Some(name) = level.names.pop() else {
                 // Renames into it changed its time.
                 at::set_modified(pair.onto.current(), OsStr::new("."), level.modified)?;
@@ -249,6 +250,7 @@ pub fn follow_entries(merged: &Path, upper: &Tree) -> Result<(), RootfsError> {
     let mut pending = vec![PathBuf::new()];
     while let Some(path) = pending.pop() {
         for name in upper.read_dir(&path)? {
+            upper.go_on()?;
             let path = path.join(name);
             let Some(kind) = upper.follow(&merged, &path)? else { continue };
             if kind == FileKind::Directory {

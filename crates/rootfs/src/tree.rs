@@ -3,6 +3,7 @@
 pub(crate) mod at;
 mod descent;
 mod handle;
+mod own;
 mod pretend;
 pub(crate) mod resolve;
 mod sys;
@@ -21,12 +22,14 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 pub(crate) use descent::Descent;
+pub use own::OwnFiles;
 pub use pretend::Wanted;
 pub(crate) use sys::{Found, Key, Xattrs, raw_xattrs, remove_raw_xattr, set_raw_xattr};
 use table::Table;
 
 use crate::RootfsError;
 use crate::contents::Contents;
+use crate::stop::{Stop, is_stop};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileKind {
@@ -103,6 +106,10 @@ pub struct Tree {
     is_overlay: bool,
     /// What is in its files, where that is remembered.
     contents: Option<Arc<Contents>>,
+    /// The builder's own files, where it is a directory of the user's.
+    hidden: Option<own::Hidden>,
+    /// Ends long work on it.
+    stop: Stop,
 }
 
 /// Seconds and nanoseconds since the epoch.
@@ -130,6 +137,8 @@ impl Tree {
             returned: Arc::default(),
             is_overlay: false,
             contents: None,
+            hidden: None,
+            stop: Stop::default(),
         })
     }
 
@@ -144,8 +153,23 @@ impl Tree {
         let root =
             self.root.try_clone().map_err(|error| io_error("could not open the directory", &self.path, error))?;
         let (table, has_entries, returned) = (self.table.clone(), self.has_entries.clone(), self.returned.clone());
-        let contents = self.contents.clone();
-        Ok(Tree { root, path: self.path.clone(), table, has_entries, returned, contents, ..*self })
+        let (contents, hidden, stop) = (self.contents.clone(), self.hidden.clone(), self.stop.clone());
+        Ok(Tree { root, path: self.path.clone(), table, has_entries, returned, contents, hidden, stop, ..*self })
+    }
+
+    /// Has long work on the tree end with [`RootfsError::Cancelled`] once `stop` says so.
+    pub fn stopping(self, stop: &Stop) -> Tree {
+        Tree { stop: stop.clone(), ..self }
+    }
+
+    /// What ends long work on the tree.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// Asked once a file by whoever works on many.
+    pub(crate) fn go_on(&self) -> Result<(), RootfsError> {
+        if self.stop.is_set() { Err(RootfsError::Cancelled) } else { Ok(()) }
     }
 
     /// Makes an empty directory (0755) and opens it.
@@ -293,7 +317,8 @@ impl Tree {
         }
     }
 
-    /// Gives the file itself (links are not followed) to an owner. As in the kernel, set-id bits and capabilities go.
+    /// Gives the file itself (links are not followed) to an owner. As in the kernel, set-id bits and capabilities go, and
+    /// 4294967295 (-1) leaves the user or the group as it is.
     pub fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<(), RootfsError> {
         self.at(path, "could not change the owner of", |directory, name| self.set_owner_at(directory, name, uid, gid))
     }
@@ -321,7 +346,13 @@ impl Tree {
 
     /// Opens a directory (O_PATH), every link on the way and at the end resolved inside the tree.
     fn open_parent(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
-        self.open_directory_below(self.root.as_fd(), path)
+        let directory = self.open_directory_below(self.root.as_fd(), path)?;
+        match &self.hidden {
+            Some(hidden) if hidden.covers(directory.as_fd(), self.root.as_fd()).map_err(at::to_errno)? => {
+                Err(Errno::NOENT)
+            }
+            _ => Ok(directory),
+        }
     }
 
     /// Opens a directory (O_PATH) with the directory `base` as the root for `..` and every link.
@@ -407,6 +438,9 @@ impl Tree {
 }
 
 pub(crate) fn io_error(action: &'static str, path: &Path, source: io::Error) -> RootfsError {
+    if is_stop(&source) {
+        return RootfsError::Cancelled;
+    }
     RootfsError::Io { action, path: path.to_owned(), source }
 }
 

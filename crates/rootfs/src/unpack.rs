@@ -131,7 +131,8 @@ impl<'t> Unpacker<'t> {
 
     fn run(mut self, stream: &mut dyn Read) -> Result<Unpacked, RootfsError> {
         self.buffer = vec![0; CHUNK_BYTES];
-        let mut reader = Reader::new(stream);
+        let mut stream = self.tree.stop().watch(stream);
+        let mut reader = Reader::new(&mut stream);
         while let Some(mut entry) = reader.next().map_err(tar_error)? {
             self.count(&entry)?;
             if self.rules.is_archive {
@@ -496,6 +497,7 @@ impl<'t> Unpacker<'t> {
         let mut descent = Descent::new(directory)?;
         let mut levels = vec![level(descent.current(), true)?];
         while let Some(current) = levels.last_mut() {
+            self.tree.stop().check()?;
             let Some(name) = current.names.pop() else {
                 let keeps = current.keeps;
                 let stays = keeps || current.is_ours;
@@ -525,6 +527,7 @@ impl<'t> Unpacker<'t> {
 
     fn restore_times(&mut self) -> Result<(), RootfsError> {
         for (inode, (path, modified)) in self.directories.drain() {
+            self.tree.go_on()?;
             // What was removed or replaced since has no time to get back.
             let Ok(directory) = self.tree.open_directory_below(self.base, &path) else { continue };
             let name = OsStr::new(".");
@@ -577,7 +580,7 @@ fn is_relic(path: &Path) -> bool {
 
 pub(crate) fn tar_error(error: tar::Error) -> RootfsError {
     match error {
-        tar::Error::Read(error) => RootfsError::Read(error),
+        tar::Error::Read(error) => RootfsError::read(error),
         tar::Error::Invalid(reason) => RootfsError::InvalidLayer { reason },
     }
 }
@@ -586,5 +589,5 @@ fn content_error(error: io::Error, path: &Path) -> RootfsError {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return RootfsError::InvalidLayer { reason: format!("cut off in the middle of `{}`", path.display()) };
     }
-    RootfsError::Read(error)
+    RootfsError::read(error)
 }

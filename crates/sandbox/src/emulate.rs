@@ -114,7 +114,7 @@ impl Sandbox for Emulate {
         let stubs = mounts::stubs(rootfs, mounts)?;
         let spec = Spec { process: process.clone(), place: Place::Emulated { pass: world.pass } };
         let result = mounts::arrange(&world, rootfs, process, mounts, &scratch.0)
-            .and_then(|_sockets| Helper::start()?.run(&spec, Some(&world), output, cancelled));
+            .and_then(|_sockets| Helper::start(cancelled)?.run(&spec, Some(&world), output, cancelled));
         let written = world.written.take();
         drop(world);
         let removed = crate::stubs::remove(rootfs.path(), &stubs);

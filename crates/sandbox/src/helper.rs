@@ -67,7 +67,12 @@ pub enum Report {
 
 impl Report {
     pub fn setup(action: impl Into<String>, error: impl Into<io::Error>) -> Report {
-        Report::Setup { action: action.into(), errno: error.into().raw_os_error().unwrap_or(libc::EIO) }
+        let error = error.into();
+        let errno = match spawn::NoneLeft::is_cause_of(&error) {
+            true => libc::EAGAIN,
+            false => error.raw_os_error().unwrap_or(libc::EIO),
+        };
+        Report::Setup { action: action.into(), errno }
     }
 
     fn into_result(self) -> Result<Exit, SandboxError> {
@@ -79,7 +84,9 @@ impl Report {
                 Err(SandboxError::MountPoint { target: PathBuf::from(target), reason })
             }
             Report::Setup { action, errno } => {
-                Err(SandboxError::Setup { action, source: io::Error::from_raw_os_error(errno) })
+                // The child has waited for it.
+                let source = spawn::NoneLeft::named(io::Error::from_raw_os_error(errno));
+                Err(SandboxError::Setup { action, source })
             }
         }
     }
@@ -108,11 +115,11 @@ pub struct Helper {
 
 impl Helper {
     /// Returns when the helper's program has been loaded, so that it needs nothing of the file system any more.
-    pub fn start() -> Result<Helper, SandboxError> {
+    pub fn start(cancelled: &dyn Fn() -> bool) -> Result<Helper, SandboxError> {
         let (socket, theirs) = UnixStream::pair().map_err(|source| setup("could not make a socket pair", source))?;
         // Whatever loses its parent below us comes to us, where a helper is killed.
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-        let helper = Helper { child: spawn(theirs)?, socket };
+        let helper = Helper { child: spawn(theirs, cancelled)?, socket };
         let mut ready = [0];
         (&helper.socket).read_exact(&mut ready).map_err(|source| {
             setup("the helper process did not start (is `dispatch_child` called first in `main`?)", source)
@@ -147,9 +154,17 @@ impl Helper {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<Report>, SandboxError> {
         std::thread::scope(|scope| {
-            let mut serving = None;
+            let (mut serving, mut refused) = (None, None);
             let mut begin = |listener| {
-                serving = supervisor.map(|supervisor| Serving::start(scope, listener, supervisor));
+                let started = supervisor.map(|supervisor| Serving::start(scope, listener, supervisor, cancelled));
+                match started.transpose() {
+                    Ok(started) => serving = started,
+                    Err(error) => {
+                        refused = Some(error);
+                        // A step whose calls nobody answers is of no use.
+                        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+                    }
+                }
             };
             let report = pump(&mut self.child, &self.socket, &mut begin, output, cancelled);
             if let (Some(serving), Some(supervisor)) = (serving, supervisor) {
@@ -159,7 +174,10 @@ impl Helper {
                 }
                 serving.end(supervisor);
             }
-            report
+            match refused {
+                Some(error) => Err(setup("could not start a thread that answers the step's calls", error)),
+                None => report,
+            }
         })
     }
 
@@ -242,14 +260,15 @@ fn end_orphan(orphan: Pid) -> io::Result<()> {
         Ok(()) | Err(rustix::io::Errno::SRCH) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
-    let status = Command::new("/proc/self/exe")
+    let mut command = Command::new("/proc/self/exe");
+    command
         .arg0(NAME)
         .args([KILL, &orphan.as_raw_nonzero().to_string()])
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()?;
+        .stderr(Stdio::null());
+    let status = spawn::process(&mut command, &|| false)?.wait()?;
     let left =
         || io::Error::other(format!("could not kill process {} that the step left behind", orphan.as_raw_nonzero()));
     if status.success() { Ok(()) } else { Err(left()) }
@@ -259,15 +278,16 @@ fn setup(action: impl Into<String>, source: io::Error) -> SandboxError {
     SandboxError::Setup { action: action.into(), source }
 }
 
-fn spawn(socket: UnixStream) -> Result<Child, SandboxError> {
+fn spawn(socket: UnixStream, cancelled: &dyn Fn() -> bool) -> Result<Child, SandboxError> {
     // /proc/self/exe is this very program even when its file has been moved or replaced.
-    Command::new("/proc/self/exe")
+    let mut command = Command::new("/proc/self/exe");
+    command
         .arg0(NAME)
         .env_clear()
         .stdin(Stdio::from(OwnedFd::from(socket)))
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
+        .stderr(Stdio::piped());
+    spawn::process(&mut command, cancelled)
         .map_err(|source| setup("could not start a helper process from `/proc/self/exe`", source))
 }
 

@@ -138,7 +138,7 @@ impl Sandbox for InPlace {
         // A panic of another run has swapped back on its way (Swap is a guard).
         let _alone = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Before the swap: a dynamically linked helper would look for its libraries in the stage.
-        let helper = Helper::start()?;
+        let helper = Helper::start(cancelled)?;
         let stage = fs::canonicalize(rootfs.path()).map_err(|source| SandboxError::Setup {
             action: format!("could not find the stage's directory `{}`", rootfs.path().display()),
             source,

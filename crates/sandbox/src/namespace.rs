@@ -73,7 +73,7 @@ impl Sandbox for Namespace {
             pid_namespace: self.fresh_proc,
         };
         let spec = Spec { process: process.clone(), place: Place::Namespace(inside) };
-        let result = Helper::start().and_then(|helper| helper.run(&spec, None, output, cancelled));
+        let result = Helper::start(cancelled).and_then(|helper| helper.run(&spec, None, output, cancelled));
         let removed = stubs::remove(rootfs.path(), &stubs);
         let exit = result?;
         removed.map(|()| exit.into())

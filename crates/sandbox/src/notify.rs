@@ -106,19 +106,26 @@ impl<'scope> Serving<'scope> {
         scope: &'scope Scope<'scope, 'env>,
         listener: Listener,
         supervisor: &'env dyn Supervisor,
-    ) -> Serving<'scope> {
+        cancelled: &dyn Fn() -> bool,
+    ) -> io::Result<Serving<'scope>> {
         listener.wake_here();
         let listener = Arc::new(listener);
         let mut serving = Serving { threads: Vec::new(), numbers: Arc::default(), ended: Arc::default() };
         for _ in 0..supervisor.threads() {
             let (listener, numbers, ended) = (listener.clone(), serving.numbers.clone(), serving.ended.clone());
-            serving.threads.push(scope.spawn(move || {
+            let serve = move || {
                 numbers.lock().unwrap_or_else(PoisonError::into_inner).push(rustix::thread::gettid());
                 let mut decide = |call: &Call, listener: &Listener| supervisor.answer(call, listener);
                 while !ended.load(Ordering::Relaxed) && listener.serve(&mut decide).is_ok() {}
-            }));
+            };
+            // One is enough.
+            if serving.threads.is_empty() {
+                serving.threads.push(spawn::scoped(scope, "calls", cancelled, serve)?);
+            } else if let Ok(thread) = spawn::scoped_now(scope, "calls", serve) {
+                serving.threads.push(thread);
+            }
         }
-        serving
+        Ok(serving)
     }
 
     /// Ends the threads, which may all be waiting for a call that will never come.

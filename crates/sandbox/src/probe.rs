@@ -105,6 +105,9 @@ pub fn enter_as(wanted: &Wanted<'_>) -> Result<Box<dyn Sandbox>, SandboxError> {
         let reasons = format!("  `{}` is not one; there are `auto`, `{}`", wanted.name, known.join("`, `"));
         return Err(SandboxError::NoBackend { reasons });
     }
+    // Without, what is tried in children would say of every back-end that it does not work.
+    sys::can_fork(PROCESSES)
+        .map_err(|source| SandboxError::Setup { action: "could not try what isolates steps here".into(), source })?;
     // Before anything of `/` is used: a killed builder may have left it full of a stage's files.
     inplace::recover()?;
     let mut reasons = Vec::new();
@@ -116,6 +119,9 @@ pub fn enter_as(wanted: &Wanted<'_>) -> Result<Box<dyn Sandbox>, SandboxError> {
     }
     Err(SandboxError::NoBackend { reasons: reasons.join("\n") })
 }
+
+/// As many below the builder as a probe and a step have at a time.
+const PROCESSES: u32 = 3;
 
 struct Candidate {
     finding: Finding,

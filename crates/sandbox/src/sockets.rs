@@ -92,7 +92,7 @@ impl Sockets {
         });
         let accepting = {
             let state = state.clone();
-            std::thread::Builder::new().spawn(move || state.accept())?
+            spawn::thread("agent", &|| false, move || state.accept())?
         };
         self.0.push(Listening { state, accepting: Some(accepting) });
         Ok(())
@@ -170,7 +170,7 @@ impl State {
             let _ = catch_unwind(AssertUnwindSafe(|| ending.state.server.0.serve(&connection)));
             let _ = connection.shutdown(Shutdown::Both);
         };
-        if std::thread::Builder::new().spawn(serve).is_err() {
+        if spawn::thread_now("agent", serve).is_err() {
             std::thread::sleep(PAUSE);
         }
     }

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
+use spawn::NoneLeft;
 
 /// What a process sees of [`fork`].
 pub enum Forked {
@@ -22,10 +23,25 @@ pub fn fork() -> io::Result<Forked> {
         return Err(io::Error::other("the process has threads already"));
     }
     // SAFETY: there is one thread only, so the child's memory is consistent and any function may be called in it.
-    match unsafe { libc::fork() } {
+    spawn::patiently(&|| false, || match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Forked::Child),
         pid => Ok(Forked::Parent(Pid::from_raw(pid).ok_or_else(|| io::Error::other("fork gave no process"))?)),
+    })
+}
+
+/// Whether there are `depth` processes to be had, each a child of the one before.
+pub fn can_fork(depth: u32) -> io::Result<()> {
+    match fork()? {
+        Forked::Child => exit_now(i32::from(depth > 1 && can_fork(depth - 1).is_err())),
+        Forked::Parent(child) => {
+            let status = rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty())?;
+            match status.and_then(|(_, status)| status.exit_status()) {
+                Some(0) => Ok(()),
+                // The child has waited.
+                _ => Err(NoneLeft::named(io::Error::from_raw_os_error(libc::EAGAIN))),
+            }
+        }
     }
 }
 

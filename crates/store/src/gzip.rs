@@ -192,7 +192,7 @@ impl Pool {
     fn add_worker(&mut self) {
         let (queue, level) = (self.queue.clone(), self.level);
         let work = move || queue.iter().for_each(|job: Job| job.run(level));
-        match std::thread::Builder::new().name("gzip".to_owned()).spawn(work) {
+        match spawn::thread_now("gzip", work) {
             Ok(worker) => self.workers.push(worker),
             Err(_) => self.threads = self.workers.len().max(1),
         }

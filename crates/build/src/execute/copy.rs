@@ -13,6 +13,7 @@ use rootfs::{RootfsError, Tree};
 use super::{Execution, Taken};
 use crate::plan::metadata::heredoc_file;
 use crate::plan::{Copy, CopySource, Source, Step};
+use crate::scratch::Scratch;
 use crate::{BuildError, Event, Place, user};
 
 impl Execution<'_> {
@@ -156,7 +157,7 @@ impl Execution<'_> {
         options: &CopyOptions,
     ) -> Result<Copied, BuildError> {
         let action = || format!("could not add `{shown}`");
-        let directory = tempfile::tempdir_in(&self.request.work).map_err(BuildError::io(action()))?;
+        let directory = Scratch::make(self.request, "fetched").map_err(BuildError::io(action()))?;
         let done = git::check_out(&self.request.net, &self.request.git_auth(), checkout, directory.path()).map_err(
             |source| BuildError::Context { action: action(), place: Some(Place { span: step.span.clone() }), source },
         )?;
@@ -178,7 +179,7 @@ impl Execution<'_> {
     ) -> Result<Copied, BuildError> {
         let action = || format!("could not add `{}`", context::display_url(url));
         let failed = |e| copy_error(e, step, "the download", None);
-        let directory = tempfile::tempdir_in(&self.request.work).map_err(BuildError::io(action()))?;
+        let directory = Scratch::make(self.request, "fetched").map_err(BuildError::io(action()))?;
         let net = &self.request.net;
         let fetched = context::fetch_url(net, url, copy.checksum.as_deref(), directory.path()).map_err(|source| {
             BuildError::Context { action: action(), place: Some(Place { span: step.span.clone() }), source }
@@ -219,7 +220,7 @@ pub fn copy_error(error: CopyError, step: &Step, from: &str, ignore: Option<&Ign
             }
         }
         CopyError::Refused { message } => BuildError::dockerfile(&step.span, message),
-        CopyError::Rootfs(RootfsError::Cancelled) => BuildError::Cancelled,
+        CopyError::Rootfs(RootfsError::Cancelled) => BuildError::Stopped,
         CopyError::Rootfs(source) => BuildError::Rootfs {
             action: format!("could not copy from {from}"),
             place: Some(Place { span: step.span.clone() }),

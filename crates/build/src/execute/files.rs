@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rootfs::commit::{Snapshot, clone_tree};
 use rootfs::overlay::{Marks, follow_entries, make_upper, merge_down};
-use rootfs::{RootfsError, Tree};
+use rootfs::{RootfsError, Stop, Tree};
 use sandbox::Overlay;
 
 /// A stage's rootfs.
@@ -24,6 +24,8 @@ pub struct Files {
     overlay: Option<Overlay>,
     /// What changes becomes layers.
     is_layered: bool,
+    /// Ends long work on the files.
+    stop: Stop,
     state: Mutex<State>,
 }
 
@@ -93,13 +95,19 @@ impl Work {
 impl Files {
     /// An empty rootfs below `directory`, which is made. Where a scan is to find changes for layers it tells those files apart
     /// that a step touched and left as they were.
-    pub fn create(directory: &Path, overlay: Option<Overlay>, is_layered: bool) -> Result<Files, RootfsError> {
+    pub fn create(
+        directory: &Path,
+        overlay: Option<Overlay>,
+        is_layered: bool,
+        stop: &Stop,
+    ) -> Result<Files, RootfsError> {
         make_dir(directory)?;
         let own = directory.join("rootfs");
-        let tree = Tree::create(&own, Some(&directory.join("metadata")))?;
+        let tree = Tree::create(&own, Some(&directory.join("metadata")))?.stopping(stop);
         let tree = Arc::new(remembering(tree, directory, is_layered)?);
         let state = State { tree, own, view: None, below: None, snapshot: None, number: 0 };
-        Ok(Files { directory: directory.to_owned(), overlay, is_layered, state: Mutex::new(state) })
+        let (directory, stop) = (directory.to_owned(), stop.clone());
+        Ok(Files { directory, overlay, is_layered, stop, state: Mutex::new(state) })
     }
 
     /// A rootfs that begins as a finished stage left its own, which is not copied; none where that cannot be.
@@ -113,7 +121,7 @@ impl Files {
         make_upper(&own, &parent.tree())?;
         let mut state =
             State { tree: parent.tree(), own, view: None, below: Some(parent.clone()), snapshot: None, number: 0 };
-        match view(&mut state, directory, overlay) {
+        match view(&mut state, directory, overlay, &parent.stop) {
             Ok(()) => {}
             // More directories than one mount can have.
             Err(RootfsError::Io { .. }) => return Ok(None),
@@ -123,6 +131,7 @@ impl Files {
             directory: directory.to_owned(),
             overlay: Some(overlay),
             is_layered,
+            stop: parent.stop.clone(),
             state: Mutex::new(state),
         }))
     }
@@ -155,7 +164,8 @@ impl Files {
         make_dir(&work)?;
         make_dir(&merged)?;
         let mounted = mount(overlay, &state.lowers(), Some((&upper, &work)), merged)?;
-        let tree = Arc::new(Tree::open_overlay(&mounted.at, &self.directory.join("metadata"))?);
+        let tree = Tree::open_overlay(&mounted.at, &self.directory.join("metadata"))?;
+        let tree = Arc::new(tree.stopping(&self.stop));
         let before = state.tree.clone();
         Ok(Work::Over(Box::new(Over { tree, upper, before, directory, mounted })))
     }
@@ -164,7 +174,7 @@ impl Files {
     fn plain(&self, state: &mut State) -> Result<Arc<Tree>, RootfsError> {
         if state.below.is_some() {
             let own = numbered(state, &self.directory, "rootfs");
-            let copy = Tree::create(&own, Some(&self.directory.join("metadata-of-copy")))?;
+            let copy = Tree::create(&own, Some(&self.directory.join("metadata-of-copy")))?.stopping(&self.stop);
             let copy = remembering(copy, &self.directory, self.is_layered)?;
             clone_tree(&state.tree, &copy)?;
             (state.tree, state.own) = (Arc::new(copy), own);
@@ -180,7 +190,7 @@ impl Files {
 
     /// Opens what a step wrote, which is over now. `over` must not be in use by anybody else.
     pub fn written(&self, over: &Over) -> Result<Tree, RootfsError> {
-        let upper = Tree::open(&over.upper, Some(&self.directory.join("metadata")))?;
+        let upper = Tree::open(&over.upper, Some(&self.directory.join("metadata")))?.stopping(&self.stop);
         follow_entries(&over.mounted.at, &upper)?;
         Ok(upper)
     }
@@ -194,17 +204,18 @@ impl Files {
         // What is shown would change under its readers, of which there are none while a step runs.
         state.view = None;
         state.snapshot = None;
-        let onto = Tree::open(&state.own, None)?;
+        let onto = Tree::open(&state.own, None)?.stopping(&self.stop);
         let below = state.below.as_ref().map(|below| below.tree());
         merge_down(upper, &onto, overlay.marks(), below.as_deref())?;
         if state.below.is_some() {
-            view(&mut state, &self.directory, overlay)?;
+            view(&mut state, &self.directory, overlay, &self.stop)?;
         } else {
-            state.tree = Arc::new(Tree::open(&state.own, Some(&self.directory.join("metadata")))?);
+            let tree = Tree::open(&state.own, Some(&self.directory.join("metadata")))?;
+            state.tree = Arc::new(tree.stopping(&self.stop));
         }
         // However deep the directories are that it made.
         let name = directory.file_name().unwrap_or_default();
-        Tree::open(&self.directory, None)?.remove(Path::new(name))
+        Tree::open(&self.directory, None)?.stopping(&self.stop).remove(Path::new(name))
     }
 }
 
@@ -234,11 +245,12 @@ fn remembering(tree: Tree, directory: &Path, is_layered: bool) -> Result<Tree, R
 }
 
 /// Shows the stage's directories as one tree.
-fn view(state: &mut State, directory: &Path, overlay: Overlay) -> Result<(), RootfsError> {
+fn view(state: &mut State, directory: &Path, overlay: Overlay, stop: &Stop) -> Result<(), RootfsError> {
     let at = numbered(state, directory, "view");
     make_dir(&at)?;
     let mounted = mount(overlay, &state.lowers(), None, at)?;
-    state.tree = Arc::new(Tree::open(&mounted.at, Some(&directory.join("metadata")))?);
+    let tree = Tree::open(&mounted.at, Some(&directory.join("metadata")))?;
+    state.tree = Arc::new(tree.stopping(stop));
     state.view = Some(mounted);
     Ok(())
 }

@@ -45,7 +45,10 @@ impl Live {
     fn spinner(&self, text: String) -> ProgressBar {
         let style = ProgressStyle::with_template(" {spinner} {wide_msg} {elapsed}").expect("a constant template");
         let bar = self.screen.add(ProgressBar::new_spinner().with_style(style).with_message(text));
-        bar.enable_steady_tick(Duration::from_millis(120));
+        // Without a thread for it, which it would not do without, it stands still.
+        if spawn::thread_now("tick", || ()).is_ok_and(|thread| thread.join().is_ok()) {
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
         bar
     }
 }

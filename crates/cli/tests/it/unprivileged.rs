@@ -10,15 +10,21 @@ const DOCKERFILE: &str = "FROM scratch AS a\nCOPY --chown=1:2 --chmod=4711 f /ow
 
 /// The program as user 54321, with everything in `place` that user's.
 fn build_as_nobody(place: &Place, args: &[&str]) -> Ran {
-    let program = place.text("zuwai");
-    std::fs::copy(ZUWAI, &program).unwrap();
-    let given = Command::new("chown").args(["-R", "54321:54321", &place.text("")]).status().unwrap();
-    assert!(given.success());
-    let user = ["--reuid=54321", "--regid=54321", "--clear-groups", "--no-new-privs", "--bounding-set=-all"];
-    place.start("setpriv", &[&user[..], &[&program, "build"], args, &["context"]].concat()).finish(b"")
+    build_as(54321, place, &[], &[args, &["context"]].concat())
 }
 
-fn cannot() -> bool {
+/// As [`build_as_nobody`], as another user, and started by another program: `env`, `prlimit`.
+pub fn build_as(user: u32, place: &Place, starter: &[&str], args: &[&str]) -> Ran {
+    let program = place.text("zuwai");
+    std::fs::copy(ZUWAI, &program).unwrap();
+    let given = Command::new("chown").args(["-R", &format!("{user}:{user}"), &place.text("")]).status().unwrap();
+    assert!(given.success());
+    let (uid, gid) = (format!("--reuid={user}"), format!("--regid={user}"));
+    let changed = [&*uid, &*gid, "--clear-groups", "--no-new-privs", "--bounding-set=-all"];
+    place.start("setpriv", &[&changed[..], starter, &[&program, "build"], args].concat()).finish(b"")
+}
+
+pub fn cannot() -> bool {
     if !rustix::process::geteuid().is_root() {
         skipped("only root can become somebody else");
         return true;

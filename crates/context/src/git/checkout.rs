@@ -167,12 +167,12 @@ impl Writer<'_> {
         (path, to): (&Path, &Path),
         executable: bool,
     ) -> Result<u64> {
-        let mut out = BufWriter::with_capacity(64 << 10, self.into.make_file(to)?);
+        let mut out = BufWriter::with_capacity(64 << 10, self.into.stop().watch(self.into.make_file(to)?));
         let limit = self.budget.size_bytes;
         let size = match self.attributes.line_ends(path.as_os_str().as_bytes()) {
             LineEnds::AsStored => objects.copy_blob(oid, limit, &mut out)?,
             LineEnds::Carriage { only_text } => {
-                let mut stored = tempfile::tempfile_in(self.work)?;
+                let mut stored = self.into.stop().watch(tempfile::tempfile_in(self.work)?);
                 objects.copy_blob(oid, limit, &mut stored)?;
                 stored.rewind()?;
                 let converts = attributes::converts(&mut stored, only_text)?;
@@ -213,6 +213,7 @@ pub fn enter(attributes: &mut Attributes, objects: &mut Objects<'_>, tree: &Oid,
 /// Gives everything in `directory`, and itself, one modification time; directories after what is in them.
 pub fn set_times(tree: &Tree, directory: &Path, modified: i64) -> Result<()> {
     for name in tree.read_dir(directory)? {
+        tree.stop().check()?;
         let path = directory.join(name);
         match tree.stat(&path)?.map(|metadata| metadata.kind) {
             Some(FileKind::Directory) => set_times(tree, &path, modified)?,

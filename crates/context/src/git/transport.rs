@@ -245,7 +245,7 @@ fn ssh<'a>(net: &'a Net, remote: &Remote) -> Result<Stream<'a>> {
     let quoted = path.replace('\'', "'\\''");
     command.arg("--").arg(format!("{user}{host}")).arg(format!("git-upload-pack '{quoted}'"));
     command.env("GIT_PROTOCOL", "version=2").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let mut child = command.spawn().map_err(|error| match error.kind() {
+    let mut child = spawn::process(&mut command, &|| net.cancelled()).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Fault::server("there is no `ssh` program here, and nothing else speaks ssh").hint(Some(
             "use the https address of the repository, with a token for a private one: `--secret id=GIT_AUTH_TOKEN,…`",
         )),

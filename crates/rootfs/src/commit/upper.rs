@@ -15,7 +15,7 @@ use super::walk::{Layer, WHITEOUT, check_name, entry_of, push_name, whiteout};
 use super::{CommitOptions, Committed};
 use crate::overlay::{Marks, is_whiteout};
 use crate::tree::{Descent, Found, at, inside_error};
-use crate::{FileKind, RootfsError, Tree};
+use crate::{FileKind, RootfsError, Stop, Tree};
 
 /// Writes what the upper directory `upper` changes in the tree `before` as an uncompressed layer tar to `layer`.
 ///
@@ -71,6 +71,7 @@ impl Walk<'_> {
         };
         self.push_level(State::of(&root), true, true)?;
         while let Some(level) = self.levels.last_mut() {
+            self.upper.go_on()?;
             self.path.truncate(level.path_length);
             match level.names.next() {
                 Some(name) => self.visit(&name)?,
@@ -183,7 +184,7 @@ impl Walk<'_> {
                     Ok(xattrs.into_iter().find(|(name, _)| name == "security.capability").map(|(_, value)| value))
                 };
                 let is_equal = capability(self.upper, &now, found)? == capability(self.before, &then, before)?;
-                Ok(is_equal && same_content(now, then)?)
+                Ok(is_equal && same_content(now, then, self.upper.stop())?)
             }
             _ => Ok(true),
         }
@@ -221,10 +222,11 @@ impl Walk<'_> {
     }
 }
 
-fn same_content(a: File, b: File) -> io::Result<bool> {
+fn same_content(a: File, b: File, stop: &Stop) -> io::Result<bool> {
     const PIECE: usize = 64 * 1024;
     let (mut of_a, mut of_b) = (Vec::with_capacity(PIECE), Vec::with_capacity(PIECE));
     loop {
+        stop.check()?;
         of_a.clear();
         of_b.clear();
         (&a).take(PIECE as u64).read_to_end(&mut of_a)?;

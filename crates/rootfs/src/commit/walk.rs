@@ -15,6 +15,7 @@ use std::vec::IntoIter;
 use super::record::{self, Record, State};
 use super::{CommitOptions, Committed};
 use crate::contents::{Contents, Print, Printer};
+use crate::stop::Watched;
 use crate::tar::{self, CopyError, Entry, Kind};
 use crate::tree::{Descent, Found, Xattrs, at, inside_error, io_error};
 use crate::{FileKind, RootfsError, Tree};
@@ -68,14 +69,14 @@ impl<'a> Layer<'a> {
     }
 
     pub fn finish(self) -> Result<Committed, RootfsError> {
-        let size_bytes = self.writer.finish().map_err(RootfsError::Write)?;
+        let size_bytes = self.writer.finish().map_err(RootfsError::write)?;
         Ok(Committed { entries: self.entries, size_bytes })
     }
 
     /// Adds an entry without content.
     pub fn header(&mut self, entry: &Entry) -> Result<(), RootfsError> {
         self.entries += 1;
-        self.writer.header(entry).map_err(RootfsError::Write)
+        self.writer.header(entry).map_err(RootfsError::write)
     }
 
     /// Adds a file, link or special file and its content: `name` in `directory`, `path` in the layer.
@@ -119,10 +120,10 @@ impl<'a> Layer<'a> {
         let Some(file) = file else { return self.header(&entry) };
         entry.size_bytes = file.metadata().map_err(fail)?.len();
         self.header(&entry)?;
-        let mut content = Content { file, printer: contents.map(Contents::printer) };
+        let mut content = Content { file: tree.stop().watch(file), printer: contents.map(Contents::printer) };
         self.writer.content(&mut content, entry.size_bytes).map_err(|error| match error {
             CopyError::Read(error) => fail(error),
-            CopyError::Write(error) => RootfsError::Write(error),
+            CopyError::Write(error) => RootfsError::write(error),
         })?;
         let (Some(contents), Some(printer)) = (contents, content.printer) else { return Ok(()) };
         contents.note(state.inode, Some(printer.finish(entry.capability()))).map_err(record_error)
@@ -131,7 +132,7 @@ impl<'a> Layer<'a> {
 
 /// A file that is read into a layer, and what has been read of it so far.
 struct Content {
-    file: File,
+    file: Watched<File>,
     printer: Option<Printer>,
 }
 
@@ -180,6 +181,7 @@ impl<'a> Walk<'a> {
         // The root is no entry of a layer: containerd and Docker make it themselves.
         self.push_level(State::of(&root), self.before.is_some(), true)?;
         while let Some(level) = self.levels.last_mut() {
+            self.tree.go_on()?;
             self.path.truncate(level.path_length);
             match level.names.next() {
                 Some(name) => self.visit(name)?,
@@ -273,6 +275,7 @@ impl<'a> Walk<'a> {
         let file = self.tree.open_known_file_at(directory, name)?;
         let xattrs = self.tree.file_xattrs(&file, found.key)?;
         let mut printer = contents.printer();
+        let file = self.tree.stop().watch(file);
         io::copy(&mut BufReader::with_capacity(64 * 1024, file), &mut printer)?;
         let print = printer.finish(tar::capability(&xattrs));
         if found.metadata.links > 1 {

@@ -156,7 +156,9 @@ impl<'a> Target<'a> {
     /// Writes the new file `path`; owner, mode and times are the caller's.
     pub(super) fn write_content(&mut self, path: &Path, content: &mut dyn Read) -> Result<(), CopyError> {
         let mut file = self.tree.make_file(path)?;
-        self.copied.size_bytes += std::io::copy(content, &mut file).map_err(|error| io_error("write", path, error))?;
+        let mut content = self.tree.stop().watch(content);
+        self.copied.size_bytes +=
+            std::io::copy(&mut content, &mut file).map_err(|error| io_error("write", path, error))?;
         self.copied.entries += 1;
         file.flush().map_err(|error| io_error("write", path, error))
     }

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use dockerfile::glob;
 
-use crate::{FileKind, Metadata, Tree};
+use crate::{FileKind, Metadata, RootfsError, Stop, Tree};
 
 use super::{CopyError, Filter, io_error};
 
@@ -18,6 +18,8 @@ const LINKS_MAX: usize = 255;
 pub(super) struct Source<'a> {
     pub(super) tree: &'a Tree,
     pub(super) filter: &'a dyn Filter,
+    /// Ends the looking.
+    pub(super) stop: &'a Stop,
 }
 
 /// A source text, cut where the first wildcard is.
@@ -46,6 +48,10 @@ impl Pattern {
 impl Source<'_> {
     pub(super) fn excludes(&self, path: &Path) -> bool {
         !path.as_os_str().is_empty() && self.filter.excludes(path)
+    }
+
+    fn go_on(&self) -> Result<(), RootfsError> {
+        if self.stop.is_set() { Err(RootfsError::Cancelled) } else { Ok(()) }
     }
 
     /// `path` with the visible links in it resolved, the last one too when `follow_last`. What does not exist is kept.
@@ -105,11 +111,13 @@ impl Source<'_> {
                 continue;
             }
             for name in self.tree.read_dir(&directory)? {
+                self.go_on()?;
                 let path = directory.join(name);
+                let Some(metadata) = self.tree.stat(&path)? else { continue };
                 if !self.excludes(&path) {
                     return Ok(true);
                 }
-                if self.tree.stat(&path)?.is_some_and(|metadata| metadata.kind == FileKind::Directory) {
+                if metadata.kind == FileKind::Directory {
                     directories.push(path);
                 }
             }
@@ -127,6 +135,7 @@ impl Source<'_> {
     ) -> Result<(), CopyError> {
         let Some((pattern, deeper)) = wild.split_first() else { return Ok(()) };
         for name in self.tree.read_dir(directory)? {
+            self.go_on()?;
             if !glob::matches(pattern.as_bytes(), name.as_bytes()).unwrap_or(false) {
                 continue;
             }
@@ -172,7 +181,8 @@ impl Source<'_> {
         for candidate in self.tree.read_dir(&directory)? {
             let distance = distance(name.as_bytes(), candidate.as_bytes());
             let near = distance <= name.len() / 3 && nearest.as_ref().is_none_or(|(least, _)| distance < *least);
-            if near && distance > 0 && !self.excludes(&directory.join(&candidate)) {
+            let path = directory.join(&candidate);
+            if near && distance > 0 && !self.excludes(&path) && self.tree.stat(&path)?.is_some() {
                 nearest = Some((distance, candidate));
             }
         }

@@ -919,3 +919,73 @@ mod random {
         }
     }
 }
+
+/// Whoever looks through a tree that hides files does not come to them by any way: a walk, a wildcard, their path, a link.
+#[test]
+fn files_of_the_builders_own_are_not_there() {
+    let files = "
+        d 755 0:0 src
+        f 644 0:0 src/a one
+        d 755 0:0 w
+        d 755 0:0 w/runs
+        f 644 0:0 w/runs/spool large
+        d 755 0:0 deep
+        d 755 0:0 deep/w
+        f 644 0:0 deep/w/b two
+        f 644 0:0 own.lock
+        l 777 0:0 link -> w/runs
+    ";
+    let room = Room::new();
+    let at = |path: &str| room.folder.path().join("from").join(path);
+    let shown = room.tree("from", files);
+    let own = std::sync::Arc::new(crate::OwnFiles::at(["w", "deep/w", "own.lock", "not/there"].map(at)));
+    let from = shown.share().unwrap().hiding(&own);
+    let hidden = ["w", "w/runs", "w/runs/spool", "deep/w", "deep/w/b", "own.lock"];
+    for path in hidden {
+        assert!(shown.stat(Path::new(path)).unwrap().is_some(), "{path}");
+        assert!(from.stat(Path::new(path)).unwrap().is_none(), "{path}");
+        assert!(from.open_file(Path::new(path)).is_err(), "{path}");
+        assert!(from.read_dir(Path::new(path)).is_err(), "{path}");
+        let to = room.tree(&path.replace('/', "-"), "");
+        let found = run(&from, &[], &to, &format!("COPY {path} /x/"));
+        assert!(matches!(found, Err(CopyError::NotFound { excluded: false, .. })), "{path}: {found:?}");
+    }
+    let whole = "x x/deep x/link x/src x/src/a";
+    let table: [(&str, &[&str], &str); 8] = [
+        ("COPY . /x/", &[], whole),
+        ("ADD . /x/", &[], whole),
+        ("COPY --parents . /x/", &[], whole),
+        ("COPY * /x/", &[], "x x/a x/link"),
+        ("COPY */* /x/", &[], "x x/a"),
+        ("COPY --parents **/* /x/", &[], whole),
+        // What the filter lets in again.
+        ("COPY . /x/", &["*", "!w/runs", "!deep/w", "!src"], "x x/src x/src/a"),
+        ("COPY . /x/", &["w/**"], whole),
+    ];
+    for (index, (instruction, ignore, paths)) in table.into_iter().enumerate() {
+        let to = room.tree(&format!("to{index}"), "");
+        match run(&from, ignore, &to, instruction) {
+            Ok(_) => {}
+            // A wildcard takes the link, which leads to nothing that is there.
+            Err(CopyError::NotFound { .. }) if instruction.starts_with("COPY *") => {}
+            Err(error) => panic!("{instruction}: {error}"),
+        }
+        let mut found = Vec::new();
+        walk(&to, &mut |path, _| found.push(path.display().to_string()));
+        found.sort();
+        let found = found.join(" ");
+        assert!(!found.contains("w") && !found.contains("own"), "{instruction}: {found}");
+        if !instruction.starts_with("COPY *") {
+            assert_eq!(found, paths, "{instruction} {ignore:?}");
+        }
+    }
+    for (path, is_hidden_below) in [("", true), ("deep", true), ("src", false)] {
+        assert_eq!(from.hides_below(Path::new(path)).unwrap(), is_hidden_below, "{path}");
+        assert!(!shown.hides_below(Path::new(path)).unwrap());
+    }
+    // The root is the user's wherever it is: a context that was unpacked into the work directory.
+    let inside = Tree::open(&at("w/runs"), None).unwrap().hiding(&own);
+    assert!(inside.stat(Path::new("spool")).unwrap().is_some());
+    let itself = Tree::open(&at("w"), None).unwrap().hiding(&own);
+    assert!(itself.stat(Path::new("runs/spool")).unwrap().is_some());
+}

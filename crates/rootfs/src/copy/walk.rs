@@ -94,11 +94,11 @@ impl<'a> Copier<'a> {
         options: &'a CopyOptions,
     ) -> Result<Copier<'a>, CopyError> {
         Ok(Copier {
-            source: Source { tree: from, filter },
+            source: Source { tree: from, filter, stop: to.stop() },
             target: Target::new(to, options)?,
             from: Anchor::new(from),
             to: Anchor::new(to),
-            content: ContentCopier::new(),
+            content: ContentCopier::new(to.stop()),
             include: None,
             links: HashMap::new(),
             written: None,
@@ -144,7 +144,7 @@ impl<'a> Copier<'a> {
             Some(metadata) if metadata.kind != FileKind::Directory => return Ok(()),
             Some(_) => {}
         }
-        let source = Source { tree: self.source.tree, filter: self.source.filter };
+        let source = Source { ..self.source };
         source.each_match(&base, &pattern.wild, &mut |path| self.copy_one(path, &path.to_string_lossy(), destination))
     }
 
@@ -182,7 +182,8 @@ impl<'a> Copier<'a> {
         if self.target.options.archives == Archives::Copy {
             return Ok(false);
         }
-        let Some(mut archive) = archive::open_archive(self.source.tree.open_file(from)?)? else { return Ok(false) };
+        let file = self.source.tree.open_file(from)?;
+        let Some(mut archive) = archive::open_archive(file, self.target.tree.stop())? else { return Ok(false) };
         self.target.unpack(archive.as_mut(), destination)?;
         Ok(true)
     }
@@ -192,6 +193,7 @@ impl<'a> Copier<'a> {
         self.make_directory(&entry, false)?;
         self.enter(entry, metadata, State::Top, false)?;
         while let Some(directory) = self.open.last_mut() {
+            self.target.tree.go_on()?;
             let fresh = directory.fresh;
             match directory.names.next() {
                 Some(name) => {

@@ -337,8 +337,8 @@ fn header_entry(block: &[u8; BLOCK], dialect: Dialect) -> Result<Entry, Error> {
         path: header_path(block, dialect),
         link: until_nul(&block[field::LINK]),
         mode: (number(&block[field::MODE])? & 0o7777) as u32,
-        uid: small(number(&block[field::UID])?)?,
-        gid: small(number(&block[field::GID])?)?,
+        uid: id(number(&block[field::UID])?),
+        gid: id(number(&block[field::GID])?),
         size_bytes: 0,
         modified: (number(&block[field::MODIFIED])?, 0),
         device,
@@ -372,8 +372,8 @@ fn apply_pax(entry: &mut Entry, stored: &mut u64, pax: &BTreeMap<Vec<u8>, Vec<u8
         match key.as_slice() {
             b"path" => entry.path = value.clone(),
             b"linkpath" => entry.link = value.clone(),
-            b"uid" => entry.uid = small(signed_decimal(value)?)?,
-            b"gid" => entry.gid = small(signed_decimal(value)?)?,
+            b"uid" => entry.uid = id(signed_decimal(value)?),
+            b"gid" => entry.gid = id(signed_decimal(value)?),
             b"size" => *stored = decimal(value)?,
             b"mtime" => entry.modified = pax_time(value)?,
             // Schily's and bsdtar's records for device numbers that do not fit.
@@ -527,9 +527,15 @@ fn size(field: &[u8]) -> Result<u64, Error> {
     }
 }
 
-/// An id or device number.
+/// An id as lchown(2) takes it from containerd: the lower 32 bits of what is written. 4294967295, which is -1, is no id; see
+/// [`crate::Tree::set_owner`].
+fn id(number: i64) -> u32 {
+    number as u32
+}
+
+/// A device number.
 fn small(number: i64) -> Result<u32, Error> {
-    u32::try_from(number).or_else(|_| invalid(format!("id or device number {number} is out of range")))
+    u32::try_from(number).or_else(|_| invalid(format!("device number {number} is out of range")))
 }
 
 fn decimal(text: &[u8]) -> Result<u64, Error> {

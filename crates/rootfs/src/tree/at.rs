@@ -17,6 +17,8 @@ use super::{Descent, FileKind, Found, Key, Tree, Xattrs, sys};
 
 const CAPABILITY: &str = "security.capability";
 const SET_IDS: u32 = 0o6000;
+/// -1, the id that is none.
+const KEEP_ID: u32 = u32::MAX;
 
 /// Names in an open directory, in the kernel's order.
 pub fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
@@ -70,8 +72,16 @@ impl Tree {
     /// Metadata with the table's answers; none where there is no such file.
     pub(crate) fn stat_at(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Found>> {
         let Some(mut found) = sys::stat(directory, name)? else { return Ok(None) };
+        if self.hides(name, &found) {
+            return Ok(None);
+        }
         self.merge(&mut found);
         Ok(Some(found))
+    }
+
+    /// Whether `name` is the builder's own. The directory itself is not asked about: whoever has it open was let in.
+    fn hides(&self, name: &OsStr, found: &Found) -> bool {
+        self.hidden.as_ref().is_some_and(|hidden| name != "." && hidden.has(&found.metadata))
     }
 
     pub(super) fn merge(&self, found: &mut Found) {
@@ -111,6 +121,9 @@ impl Tree {
     /// Opens a directory to list it; a link is not followed.
     pub(crate) fn open_dir_at(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if self.hidden.is_some() && self.stat_at(directory, name)?.is_none() {
+            return Err(Errno::NOENT.into());
+        }
         match rustix::fs::openat(directory, name, flags, Mode::empty()) {
             // A step can take its own directories' permissions away; they are ours all the same.
             Err(Errno::ACCESS) => {
@@ -201,9 +214,15 @@ impl Tree {
     }
 
     pub(crate) fn set_owner_at(&self, directory: BorrowedFd<'_>, name: &OsStr, uid: u32, gid: u32) -> io::Result<()> {
-        if uid == u32::MAX || gid == u32::MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "4294967295 is not an id"));
-        }
+        // To the kernel it means that an id stays, which is what containerd makes of it in a layer: it hands on what it reads.
+        let (uid, gid) = match (uid, gid) {
+            (KEEP_ID, _) | (_, KEEP_ID) => {
+                let found = self.stat_at(directory, name)?.ok_or(Errno::NOENT)?.metadata;
+                let kept = |id, now| if id == KEEP_ID { now } else { id };
+                (kept(uid, found.uid), kept(gid, found.gid))
+            }
+            both => both,
+        };
         if self.pretends_owners() {
             return self.pretend_owner_at(directory, name, uid, gid);
         }
@@ -320,6 +339,7 @@ impl Tree {
         let mut descent = Descent::new(self.open_dir_at(directory, name)?)?;
         let mut pending = vec![names(descent.current())?];
         loop {
+            self.stop.check()?;
             let Some(name) = pending.last_mut().and_then(Vec::pop) else {
                 pending.pop();
                 let Some(name) = descent.leave()? else { return Ok(()) };
@@ -366,6 +386,6 @@ fn is_io_refusal(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(is_refusal)
 }
 
-fn to_errno(error: io::Error) -> Errno {
+pub(super) fn to_errno(error: io::Error) -> Errno {
     Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }

@@ -291,6 +291,6 @@ fn fifo(caller: &Caller<'_>, dir: &Arc<Dir>, name: &CStr, passed: OFlags, flags:
             Err(error) => listener.refuse(&call, error),
         };
     };
-    std::thread::Builder::new().name("fifo".into()).spawn(wait).map_err(errno)?;
+    spawn::thread_now("fifo", wait).map_err(errno)?;
     Ok(Reply::Given)
 }

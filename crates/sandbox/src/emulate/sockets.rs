@@ -324,7 +324,7 @@ fn wait_for(caller: &Caller<'_>, work: impl FnOnce() -> Result<i64, Errno> + Sen
         let _ = listener.reply(&call, work());
         drop(wait);
     };
-    std::thread::Builder::new().spawn(answered).map_err(|_| Errno::AGAIN)?;
+    spawn::thread_now("socket", answered).map_err(|_| Errno::AGAIN)?;
     Ok(Reply::Given)
 }
 

@@ -234,12 +234,13 @@ fn write_map(target: Pid, file: &str, map: &Map) -> Result<(), String> {
 
 fn run_map_tool(tool: &str, target: Pid, map: &Map) -> Result<(), String> {
     let numbers = map.iter().flat_map(|(inside, outside, count)| [*inside, *outside, *count]);
-    let done = Command::new(tool)
+    let mut command = Command::new(tool);
+    command
         .arg(target.as_raw_nonzero().to_string())
         .args(numbers.map(|number| number.to_string()))
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("{tool}: {}", sys::plain(&error)))?;
+        .stdin(Stdio::null());
+    let done =
+        spawn::patiently(&|| false, || command.output()).map_err(|error| format!("{tool}: {}", sys::plain(&error)))?;
     match done.status.success() {
         true => Ok(()),
         false => Err(format!("{tool}: {}", String::from_utf8_lossy(&done.stderr).trim())),

@@ -46,6 +46,6 @@ pub fn socketcall(caller: &Caller<'_>) -> Handled {
         }
         drop(wait);
     };
-    std::thread::Builder::new().spawn(work).map_err(|_| Errno::AGAIN)?;
+    spawn::thread_now("socket", work).map_err(|_| Errno::AGAIN)?;
     Ok(Reply::Given)
 }
