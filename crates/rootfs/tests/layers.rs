@@ -34,6 +34,8 @@ enum Edit {
     /// Other content of the same size and time.
     Sneak(String),
     Remove(String),
+    /// A directory is removed, and made again with all the directories that were below it.
+    Empty(String),
     Rename(String, String),
 }
 
@@ -64,6 +66,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         3 => path().prop_map(Edit::Again),
         2 => path().prop_map(Edit::Sneak),
         3 => path().prop_map(Edit::Remove),
+        2 => path().prop_map(Edit::Empty),
         2 => (path(), path()).prop_map(|(from, to)| Edit::Rename(from, to)),
     ]
 }
@@ -99,6 +102,7 @@ fn apply(tree: &Tree, edit: &Edit) -> bool {
         Edit::Sneak(at) if is_file(at) => rewrite(&real(at).unwrap(), |bytes| bytes.reverse()),
         Edit::Again(at) => replace(tree, path(at)).is_some(),
         Edit::Remove(at) => tree.stat(path(at)).is_ok_and(|found| found.is_some()) && tree.remove(path(at)).is_ok(),
+        Edit::Empty(at) => empty(tree, path(at)).is_some(),
         Edit::Rename(from, to) => match (real(from), real(to)) {
             (Ok(from), Ok(to)) => std::fs::rename(from, to).is_ok(),
             _ => false,
@@ -147,6 +151,23 @@ fn replace(tree: &Tree, path: &Path) -> Option<()> {
     tree.set_mode(path, found.mode).unwrap();
     xattrs.iter().for_each(|(name, value)| tree.set_xattr(path, name, value).unwrap());
     tree.set_modified(path, found.modified).unwrap();
+    Some(())
+}
+
+/// Replaces a directory by one that has the same directories below it, and no files.
+fn empty(tree: &Tree, path: &Path) -> Option<()> {
+    let is_directory = |at: &Path| tree.stat(at).ok().flatten().is_some_and(|found| found.kind == FileKind::Directory);
+    if !is_directory(path) {
+        return None;
+    }
+    let (mut pending, mut directories) = (vec![path.to_owned()], Vec::new());
+    while let Some(directory) = pending.pop() {
+        let below = tree.read_dir(&directory).unwrap().into_iter().map(|name| directory.join(name));
+        pending.extend(below.filter(|at| is_directory(at)));
+        directories.push(directory);
+    }
+    tree.remove(path).ok()?;
+    directories.iter().for_each(|directory| tree.make_dir(directory, 0o755).unwrap());
     Some(())
 }
 
@@ -239,7 +260,8 @@ fn mount(lowers: &str, upper: Option<&Path>, at: PathBuf, marks: Marks) -> std::
     if let Some(upper) = upper {
         let work = upper.with_extension("work");
         std::fs::create_dir(&work).unwrap();
-        options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
+        // Without waiting for the disk at every unmount.
+        options += &format!(",volatile,upperdir={},workdir={}", upper.display(), work.display());
     }
     std::fs::create_dir(&at).unwrap();
     let options = std::ffi::CString::new(options).unwrap();
@@ -357,7 +379,7 @@ fn both_ways_to_commit_agree(rounds: &[Vec<Edit>], split: usize, marks: Marks) {
     }
 }
 
-fn run_overlay_property(marks: Marks) {
+fn has_overlays(marks: Marks) -> bool {
     let probe = tempfile::tempdir().unwrap();
     std::fs::create_dir(probe.path().join("upper")).unwrap();
     let lower = probe.path().display().to_string();
@@ -365,6 +387,65 @@ fn run_overlay_property(marks: Marks) {
         && error.raw_os_error() == Some(libc::EPERM)
     {
         common::skipped("no overlays here");
+        return false;
+    }
+    true
+}
+
+/// An overlay marks only the topmost directory of those that replace earlier ones; what the ones below it had is gone as well.
+/// However they came there: made anew, moved there, or through a file or link that had the name meanwhile.
+fn replaced_directories(marks: Marks) {
+    if !has_overlays(marks) {
+        return;
+    }
+    let directory = |at: &str| Edit::Directory(at.to_owned(), 0o755);
+    let file = |at: &str| Edit::File(at.to_owned(), "text".to_owned());
+    let remove = |at: &str| Edit::Remove(at.to_owned());
+    let tree = |top: &str, name: &str| {
+        let at = |below: &str| format!("{top}{below}");
+        let directories = ["", "/x", "/x/y", "/x/y/z"].map(|below| directory(&at(below)));
+        directories.into_iter().chain(["", "/x", "/x/y", "/x/y/z"].map(|below| file(&at(&format!("{below}/{name}")))))
+    };
+    let old: Vec<Edit> = [directory("p")].into_iter().chain(tree("p/d", "old")).collect();
+    let rename = |from: &str, to: &str| Edit::Rename(from.to_owned(), to.to_owned());
+    let link = Edit::Symlink("p/d".to_owned(), "x".to_owned());
+    let anew: Vec<Edit> = [remove("p/d")].into_iter().chain(tree("p/d", "new")).collect();
+    let moved: Vec<Edit> = tree("n", "new").chain([remove("p/d"), rename("n", "p/d")]).collect();
+    let bare = ["p/d", "p/d/x", "p/d/x/y"].map(directory);
+    let replaced: Vec<Vec<Vec<Edit>>> = vec![
+        vec![anew.clone()],
+        vec![moved],
+        vec![[remove("p")].into_iter().chain([directory("p")]).chain(anew[1..].iter().cloned()).collect()],
+        vec![vec![remove("p/d")], bare.to_vec()],
+        vec![vec![remove("p/d"), file("p/d")], vec![remove("p/d")].into_iter().chain(bare.clone()).collect()],
+        vec![vec![remove("p/d"), link], vec![remove("p/d")].into_iter().chain(bare.clone()).collect()],
+        vec![vec![Edit::Empty("p/d/x".to_owned())], vec![Edit::Empty("p".to_owned()), file("p/d/x/y/z/newer")]],
+        vec![vec![remove("p/d/x/y")], vec![remove("p/d/x"), directory("p/d/x"), directory("p/d/x/y")]],
+    ];
+    let after = vec![file("p/d/x/last"), Edit::Mode("p/d/x/y".to_owned(), 0o700)];
+    for rounds in replaced {
+        let rounds: Vec<_> = [old.clone()].into_iter().chain(rounds).chain([after.clone()]).collect();
+        (0..4).for_each(|split| overlays_say_what_was_written(&rounds, split, marks));
+        both_ways_to_commit_agree(&rounds, 0, marks);
+    }
+}
+
+#[test]
+fn directories_that_replace_others() {
+    if !common::is_root() {
+        return common::skipped("needs root");
+    }
+    common::with_own_mounts(false, "directories_that_replace_others", || replaced_directories(Marks::Trusted));
+}
+
+#[test]
+fn directories_that_replace_others_in_a_namespace() {
+    let name = "directories_that_replace_others_in_a_namespace";
+    common::with_own_mounts(true, name, || replaced_directories(Marks::User));
+}
+
+fn run_overlay_property(marks: Marks) {
+    if !has_overlays(marks) {
         return;
     }
     let rounds = prop::collection::vec(prop::collection::vec(edit(), 0..40), 1..5);

@@ -15,7 +15,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use rootfs::Tree;
 use rustix::fs::{Mode, OFlags};
@@ -139,6 +139,8 @@ pub struct World {
     /// Numbers of the terminals that the step has made.
     terminals: Mutex<BTreeSet<u32>>,
     sockets: Arc<sockets::Sockets>,
+    /// Held to read while a file is opened for the step, until the builder has it no more.
+    giving: RwLock<()>,
     /// Fifos that somebody waits to be opened.
     waiting: Mutex<Vec<OwnedFd>>,
     /// Lines of /proc/mounts.
@@ -157,7 +159,7 @@ impl World {
         let procfs = procfs::View::new(tasks.clone(), scratch.to_owned(), network);
         let (places, root) = Places::new(tree.clone(), procfs).map_err(failed)?;
         let cwd = Node::Dir(root.clone());
-        tasks.begin(State { ids: Ids::root(), umask: 0o022, cwd, root: root.clone(), exe: Vec::new() });
+        tasks.begin(State { ids: Ids::root(), umask: 0o022, cwd, root: root.clone(), exe: Vec::new(), program: None });
         Ok(World {
             places,
             root,
@@ -171,6 +173,7 @@ impl World {
             written: written::Log::default(),
             terminals: Mutex::default(),
             sockets: Arc::default(),
+            giving: RwLock::default(),
             waiting: Mutex::default(),
             mount_lines: Mutex::new(vec!["overlay / overlay rw,relatime 0 0\n".to_owned()]),
         })
@@ -178,6 +181,15 @@ impl World {
 
     fn mounts_text(&self) -> Vec<u8> {
         lock(&self.mount_lines).concat().into_bytes()
+    }
+
+    fn giving(&self) -> RwLockReadGuard<'_, ()> {
+        self.giving.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the builder itself has nothing open that the step has got meanwhile.
+    fn given(&self) {
+        drop(self.giving.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn waiting_for(&self, fifo: OwnedFd) {

@@ -193,7 +193,8 @@ fn try_emulate(wanted: &Wanted<'_>) -> Candidate {
     let attempt = in_child(|attempt| attempt_emulate(wanted.work, attempt));
     let works = attempt.works;
     let needs = "Linux 5.9 with seccomp user notification, process_vm_readv and ptrace of own children (no Yama \
-                 ptrace_scope of 2 or 3, no seccomp profile that refuses them)";
+                 ptrace_scope of 2 or 3, no seccomp profile that refuses them), and a work directory (`--work-dir`) whose \
+                 file system is not mounted `noexec`";
     Candidate {
         finding: Finding { backend: "emulate", works, tried: attempt.tried, needs: (!works).then(|| needs.to_owned()) },
         chosen: works.then_some(Chosen::Emulate),
@@ -240,7 +241,8 @@ fn try_namespace(wanted: &Wanted<'_>) -> Candidate {
     }
     let needs = "user namespaces with 65,536 ids and mounts in them (seccomp `Unconfined`, no AppArmor profile that denies \
                  mounts, and CAP_SETUID, CAP_SETGID and CAP_SETFCAP, or newuidmap with ranges in /etc/subuid and \
-                 /etc/subgid), or CAP_SYS_ADMIN";
+                 /etc/subgid), or CAP_SYS_ADMIN; and a work directory (`--work-dir`) that carries overlays or is not mounted \
+                 `noexec`";
     let works = chosen.is_some();
     Candidate {
         finding: Finding { backend: "namespace", works, tried, needs: (!works).then(|| needs.to_owned()) },
@@ -296,6 +298,12 @@ fn attempt_namespace(way: &Way, work: &Path, attempt: &mut Attempt) {
         Err(error) => format!("no overlays ({}), stages are plain directories: ok", sys::plain(error)),
     });
     attempt.overlay = overlay.ok();
+    // A program in an overlay is the overlay's, whose mount is another.
+    if attempt.overlay.is_none()
+        && let Err(error) = sys::executes(work)
+    {
+        return attempt.tried.push(because("programs on the work directory", &error));
+    }
     match arranges(work) {
         Ok(()) => {
             attempt.tried.push("mounts and a root of their own: ok".into());

@@ -5,7 +5,9 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
+use rustix::fs::StatVfsMountFlags;
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 use spawn::NoneLeft;
@@ -49,6 +51,14 @@ pub fn can_fork(depth: u32) -> io::Result<()> {
 pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
     // SAFETY: none of the flags given here is CLONE_FILES, so descriptors stay shared as Rust expects.
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+}
+
+/// That programs which lie in a directory may be executed.
+pub fn executes(directory: &Path) -> io::Result<()> {
+    match rustix::fs::statvfs(directory)?.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+        true => Err(io::Error::other("its file system is mounted `noexec` (`--work-dir` names another place)")),
+        false => Ok(()),
+    }
 }
 
 /// An error as strerror tells it, in lower case, without std's `(os error N)`.

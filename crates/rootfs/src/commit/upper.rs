@@ -58,6 +58,8 @@ struct Level {
     names: IntoIter<OsString>,
     /// The tree before has this directory, and it is the current one of `earlier` while this is.
     was_there: bool,
+    /// It or a directory above it replaced an earlier one: only the topmost is marked, and nothing shows through below it.
+    hides: bool,
     path_length: usize,
     state: State,
     is_written: bool,
@@ -83,17 +85,21 @@ impl Walk<'_> {
 
     /// Lists the current directory of the descent.
     fn push_level(&mut self, state: State, was_there: bool, is_written: bool) -> Result<(), RootfsError> {
-        let names = self.names(was_there).map_err(|error| self.fail("could not read the directory", error))?;
+        let fail = |error| self.fail("could not read the directory", error);
+        let hides = match self.levels.last() {
+            Some(above) => above.hides || self.marks.is_opaque(self.descent.current()).map_err(fail)?,
+            None => false,
+        };
+        let names = self.names(was_there && hides).map_err(fail)?;
         let path_length = self.path.len();
-        self.levels.push(Level { names: names.into_iter(), was_there, path_length, state, is_written });
+        self.levels.push(Level { names: names.into_iter(), was_there, hides, path_length, state, is_written });
         Ok(())
     }
 
-    /// What is in the current directory, and where it hides all that was there before, what that was.
-    fn names(&self, was_there: bool) -> io::Result<Vec<OsString>> {
-        let current = self.descent.current();
-        let mut names = at::names(current)?;
-        if was_there && !self.levels.is_empty() && self.marks.is_opaque(current)? {
+    /// What is in the current directory, and with `hides`, what was there before.
+    fn names(&self, hides: bool) -> io::Result<Vec<OsString>> {
+        let mut names = at::names(self.descent.current())?;
+        if hides {
             names.extend(at::names(self.earlier.current())?);
         }
         names.sort_unstable();

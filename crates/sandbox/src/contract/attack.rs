@@ -14,6 +14,7 @@ mod files;
 mod hostile;
 mod kernel;
 mod processes;
+mod slashes;
 mod sockets;
 
 pub use hostile::NAMES;
@@ -48,6 +49,7 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("comets", hostile::comets),
     ("names", hostile::names),
     ("race", hostile::race),
+    ("slashes", slashes::slashes),
 ];
 
 /// Runs an attack when the process was started for one, and never returns then. Early in `main`.
@@ -71,6 +73,16 @@ pub fn dispatch() {
 pub fn process(name: &str, arguments: &[&str]) -> Process {
     let start: &[&str] = if loader().is_some() { &[LOADER, "--library-path", LIBRARIES] } else { &[] };
     suite::process(&[start, &[PROGRAM, WORD, name], arguments].concat())
+}
+
+/// The same attack on a directory of this machine, without a step.
+pub fn natively(name: &str, arguments: &[&str]) -> Result<Outcomes, String> {
+    let mut command = std::process::Command::new("/proc/self/exe");
+    let ran = command.args([&[WORD, name], arguments].concat()).output().map_err(|error| error.to_string())?;
+    match ran.status.success() {
+        true => parse(&String::from_utf8_lossy(&ran.stdout)),
+        false => Err(format!("attack `{name}` outside of a step: {}", String::from_utf8_lossy(&ran.stderr))),
+    }
 }
 
 /// Where a program that is not static has what it needs.
@@ -110,7 +122,7 @@ pub fn add_key(name: &str) -> io::Result<()> {
 }
 
 /// What an attack tried, in order: what it was, and the error that kept it from it.
-#[derive(Default, Debug)]
+#[derive(Default, PartialEq, Debug)]
 pub struct Outcomes(Vec<(String, Option<String>)>);
 
 impl Outcomes {
@@ -133,6 +145,20 @@ impl Outcomes {
 
     pub fn reached(&self) -> Vec<&str> {
         self.0.iter().filter(|(_, refused)| refused.is_none()).map(|(what, _)| what.as_str()).collect()
+    }
+
+    /// Fails with the first thing that was otherwise in `wanted`.
+    pub fn same_as(&self, wanted: &Outcomes) -> Result<(), String> {
+        let mut pairs = self.0.iter().zip(&wanted.0);
+        let said = |(what, refused): &(String, Option<String>)| match refused {
+            Some(error) => format!("{what}: {error}"),
+            None => what.clone(),
+        };
+        match pairs.find(|(got, wanted)| got != wanted) {
+            Some((got, wanted)) => Err(format!("{}, but here: {}", said(wanted), said(got))),
+            None if self.0.len() != wanted.0.len() => Err("not everything was tried".into()),
+            None => Ok(()),
+        }
     }
 
     /// What became of everything else.

@@ -140,7 +140,11 @@ fn tmpfs(suite: &Suite<'_>) -> Result<(), String> {
         let ran = place.run(&shell("head -c 4000000 /dev/zero > /small/x"), &mounts)?;
         same("more than its size", ran.exit == Exit::Code(0), false)?;
     }
-    place.only_new(&before, &[])
+    place.only_new(&before, &[])?;
+    // The mode is that of the directory below, and root's is the file system.
+    place.script("mkdir /owned; chown 1000:1000 /owned; chmod 750 /owned", &[])?;
+    let owned = place.script("stat -c '%a %u:%g' /owned", &[memory("/owned", None)])?;
+    same("over the directory of another", owned.as_str(), "750 0:0\n")
 }
 
 fn secrets(suite: &Suite<'_>) -> Result<(), String> {

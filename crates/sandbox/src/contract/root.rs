@@ -4,6 +4,7 @@ use rootfs::FileKind;
 use rustix::thread::CapabilitySet;
 
 use super::Check;
+use super::attack;
 use super::suite::{Place, Suite, same, shell, text};
 
 pub const CHECKS: &[(&str, Check)] = &[
@@ -16,6 +17,8 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("becoming another user", su),
     ("set-user-ID programs", set_user_id),
     ("times that a step sets", times),
+    ("names with slashes, dots and links at their end", slashes),
+    ("a program that runs is not written to, and one that is written to does not run", busy),
 ];
 
 fn past_modes(suite: &Suite<'_>) -> Result<(), String> {
@@ -99,6 +102,28 @@ fn rights_of_users(suite: &Suite<'_>) -> Result<(), String> {
     same("in the group", user(&place, &[50], grouped)?, format!("g\n1000:{group}\n"))?;
     let made = place.stat("own/f")?;
     same("owner", (made.uid, made.gid, made.mode), (1000, 1000, 0o644))
+}
+
+fn slashes(suite: &Suite<'_>) -> Result<(), String> {
+    let outside = suite.fresh_directory("slashes")?;
+    let wanted = attack::natively("slashes", &[&outside.to_string_lossy()])?;
+    suite.place_for_attacks()?.attack("slashes", &["/tmp"])?.same_as(&wanted)
+}
+
+fn busy(suite: &Suite<'_>) -> Result<(), String> {
+    let tries = "t() { ( $1 ) 2> /dev/null && echo wrote || echo refused; }
+        shell() { echo x > /bin/busybox; }; more() { : >> /bin/busybox; }; onto() { cat /etc/x > /bin/busybox; }
+        copy() { cp /etc/x /bin/busybox; }; cut() { truncate -s 1 /bin/busybox; }; open() { exec 3<> /bin/busybox; }
+        mkdir -p /etc; echo x > /etc/x; for a in shell more onto copy cut open; do t $a; done
+        again() { echo x > /tmp/busybox-p; }; cp /bin/busybox /tmp/busybox-p; /tmp/busybox-p sleep 60 & p=$!
+        until [ \"$(readlink /proc/$p/exe)\" = /tmp/busybox-p ]; do :; done
+        t again; mv /tmp/busybox-p /tmp/busybox-q; ln /tmp/busybox-q /tmp/busybox-p; t again; kill $p; wait $p 2> /dev/null; t again
+        cp /bin/busybox /tmp/busybox-own; exec 3>> /tmp/busybox-own; /tmp/busybox-own true 2> /dev/null || echo $?
+        exec 3>&-; /tmp/busybox-own true && echo runs
+        printf '#!/bin/sh\necho script' > /tmp/s; chmod 755 /tmp/s; exec 3>> /tmp/s; /tmp/s 2> /dev/null || echo $?
+        exec 3>&-; /tmp/s; rm /tmp/busybox-own /tmp/s /tmp/busybox-p";
+    let wanted = [&["refused"; 6][..], &["refused", "refused", "wrote", "126", "runs", "126", "script", ""]].concat();
+    same("output", suite.place()?.script(tries, &[])?, wanted.join("\n"))
 }
 
 const ACCOUNTS: &str = "mkdir -p /etc /home/tester; echo root::0:0::/:/bin/sh > /etc/passwd

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::World;
 use super::ids::{EXECUTE, WRITE};
 use super::memory;
-use super::place::{Dir, LOOK, Node, Spot, Target, View, look, open_path, own_path, type_of};
+use super::place::{Dir, LOOK, Node, Spot, Target, View, id_of, look, open_path, own_path, type_of, without_slashes};
 use super::tasks::Process;
 use crate::notify::{Call, Listener};
 
@@ -42,10 +42,12 @@ pub struct Caller<'w> {
     pub arguments: [u64; 6],
 }
 
-/// A name in a directory that is to be made or taken away.
+/// A name in a directory that is to be made or taken away. A link of this name is never followed.
 pub struct Entry {
     pub dir: Arc<Dir>,
     pub name: CString,
+    /// A slash comes after it: then it has to be a directory's.
+    pub slash: bool,
     pub found: Option<Statx>,
 }
 
@@ -98,11 +100,16 @@ impl Caller<'_> {
     }
 
     pub fn walk(&self, descriptor: i32, path: &[u8], follow: bool) -> Result<Target, Errno> {
-        if path.is_empty() {
-            return Err(Errno::NOENT);
+        self.world.places.walk(&self.view, &self.start_of(descriptor, path)?, path, follow)
+    }
+
+    /// Where this path begins.
+    pub fn start_of(&self, descriptor: i32, path: &[u8]) -> Result<Node, Errno> {
+        match path {
+            b"" => Err(Errno::NOENT),
+            [b'/', ..] => Ok(Node::Dir(self.view.root.clone())),
+            _ => self.start(descriptor),
         }
-        let start = if path.starts_with(b"/") { Node::Dir(self.view.root.clone()) } else { self.start(descriptor)? };
-        self.world.places.walk(&self.view, &start, path, follow)
     }
 
     /// The file that a descriptor, a path and `AT_*` flags mean.
@@ -129,9 +136,10 @@ impl Caller<'_> {
     /// The directory and the name that a path ends in; `other` for what has no name that could be changed.
     pub fn entry(&self, descriptor: usize, path: usize, other: Errno) -> Result<Entry, Errno> {
         let path = self.path(self.arguments[path])?;
-        let target = self.walk(self.descriptor(descriptor), &path, false)?;
+        let (path, slash) = without_slashes(&path);
+        let target = self.walk(self.descriptor(descriptor), path, false)?;
         match target.spot {
-            Spot::Entry(dir, name) => Ok(Entry { dir, name, found: target.found }),
+            Spot::Entry(dir, name) => Ok(Entry { dir, name, slash, found: target.found }),
             Spot::Node(Node::Proc(_)) => Err(if other == Errno::EXIST { other } else { Errno::PERM }),
             _ => Err(other),
         }
@@ -207,6 +215,22 @@ impl Caller<'_> {
     pub fn changes(&self, target: &Target) -> Result<(), Errno> {
         self.may_change(target)?;
         self.world.written.target(self.world, target);
+        Ok(())
+    }
+
+    /// That nobody runs the regular file whose content is going to be changed. One with several names that an earlier step
+    /// made is another file by each (`links`).
+    pub fn is_not_executed(&self, target: &Target, found: &Statx) -> Result<(), Errno> {
+        let path = match &target.spot {
+            Spot::Entry(dir, name) if super::links::is_detached(self, target, found) => {
+                Some(self.world.places.path_of_entry(dir, name.to_bytes())?)
+            }
+            _ => None,
+        };
+        let is_path = |exe: &[u8]| path.as_deref().is_none_or(|path| path == exe);
+        if type_of(found).is_file() && self.world.tasks.runs(id_of(found), is_path) {
+            return Err(Errno::TXTBSY);
+        }
         Ok(())
     }
 

@@ -11,15 +11,19 @@ use super::caller::{AT_FDCWD, Caller, DONE, Entry, Handled, errno, look_by};
 use super::ids::WRITE;
 use super::links;
 use super::memory;
-use super::place::{Node, Spot, Target, open_path, type_of};
+use super::place::{Node, Spot, Target, open_path, type_of, without_slashes};
 
 const S_ISUID: u32 = libc::S_ISUID;
 const S_ISGID: u32 = libc::S_ISGID;
 
-fn new_entry(caller: &Caller<'_>, descriptor: usize, path: usize) -> Result<Entry, Errno> {
+/// A name for a new file (`fs/namei.c` filename_create): only a directory's may have a slash after it.
+fn new_entry(caller: &Caller<'_>, descriptor: usize, path: usize, is_directory: bool) -> Result<Entry, Errno> {
     let entry = caller.entry(descriptor, path, Errno::EXIST)?;
     if entry.found.is_some() || caller.world.places.is_mounted(&entry.dir, entry.name.to_bytes()) {
         return Err(Errno::EXIST);
+    }
+    if entry.slash && !is_directory {
+        return Err(Errno::NOENT);
     }
     caller.may_add(&entry.dir)?;
     Ok(entry)
@@ -27,7 +31,7 @@ fn new_entry(caller: &Caller<'_>, descriptor: usize, path: usize) -> Result<Entr
 
 /// (directory, path, mode)
 pub fn mkdir(caller: &Caller<'_>) -> Handled {
-    let entry = new_entry(caller, 0, 1)?;
+    let entry = new_entry(caller, 0, 1, true)?;
     let mode = caller.number(2) & 0o1777 & !caller.process.umask();
     let real_mode = (mode & 0o1777) | 0o700;
     rustix::fs::mkdirat(&entry.dir.fd, &entry.name, Mode::from_raw_mode(real_mode))?;
@@ -48,8 +52,10 @@ pub fn mknod(caller: &Caller<'_>) -> Handled {
         _ => return Err(Errno::INVAL),
     };
     let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
-    let entry = new_entry(caller, 0, 1)?;
-    if is_device && !caller.view.ids.is_root() {
+    let entry = new_entry(caller, 0, 1, false)?;
+    let is_whiteout = kind == FileKind::CharDevice && device(caller.number(3)) == (0, 0);
+    // In a layer such a device would delete what is below, and an overlay lets nobody make one.
+    if is_device && (is_whiteout || !caller.view.ids.is_root()) {
         return Err(Errno::PERM);
     }
     let mode = wanted & 0o7777 & !caller.process.umask();
@@ -77,7 +83,7 @@ pub fn symlink(caller: &Caller<'_>) -> Handled {
     if target.is_empty() {
         return Err(Errno::NOENT);
     }
-    let entry = new_entry(caller, 1, 2)?;
+    let entry = new_entry(caller, 1, 2, false)?;
     rustix::fs::symlinkat(target, &entry.dir.fd, &entry.name)?;
     caller.made(&entry.dir, &entry.name, 0o777, 0o777)?;
     DONE
@@ -89,7 +95,7 @@ pub fn link(caller: &Caller<'_>) -> Handled {
     let follow = flags & libc::AT_SYMLINK_FOLLOW as u32 != 0;
     let (target, found) =
         caller.existing(0, 1, super::files::following(follow) as u32 | (flags & super::caller::EMPTY_PATH))?;
-    let entry = new_entry(caller, 2, 3)?;
+    let entry = new_entry(caller, 2, 3, false)?;
     if type_of(&found).is_dir() {
         return Err(Errno::PERM);
     }
@@ -116,8 +122,18 @@ pub fn link(caller: &Caller<'_>) -> Handled {
 /// (directory, path, flags)
 pub fn unlink(caller: &Caller<'_>) -> Handled {
     let flags = AtFlags::from_bits_retain(caller.number(2)).intersection(AtFlags::REMOVEDIR);
-    let other = if flags.is_empty() { Errno::ISDIR } else { Errno::BUSY };
+    let path = caller.path(caller.arguments[1])?;
+    let other = match without_slashes(&path).0.rsplit(|byte| *byte == b'/').next() {
+        _ if flags.is_empty() => Errno::ISDIR,
+        Some(b".") => Errno::INVAL,
+        Some(b"..") => Errno::NOTEMPTY,
+        _ => Errno::BUSY,
+    };
     let entry = caller.entry(0, 1, other)?;
+    if entry.slash && flags.is_empty() {
+        let found = entry.found.ok_or(Errno::NOENT)?;
+        return Err(if type_of(&found).is_dir() { Errno::ISDIR } else { Errno::NOTDIR });
+    }
     let found = caller.may_remove(&entry)?;
     let name = entry.name.to_bytes();
     caller.world.places.changing(&[(&entry.dir, name)], || rustix::fs::unlinkat(&entry.dir.fd, &entry.name, flags))?;
@@ -135,9 +151,18 @@ fn gone(entry: &Entry, found: &Statx) -> Result<(), Errno> {
 
 /// (directory, path, new directory, new path, flags)
 pub fn rename(caller: &Caller<'_>) -> Handled {
-    let from = caller.entry(0, 1, Errno::BUSY)?;
-    let to = caller.entry(2, 3, Errno::BUSY)?;
     let flags = RenameFlags::from_bits_retain(caller.number(4));
+    let other = if flags.contains(RenameFlags::NOREPLACE) { Errno::EXIST } else { Errno::BUSY };
+    let (from, to) = match (caller.entry(0, 1, Errno::BUSY), caller.entry(2, 3, other)) {
+        (Ok(from), Ok(to)) => (from, to),
+        // Both directories are found before either name is judged.
+        (Err(Errno::BUSY), Err(error)) if error != other => return Err(error),
+        (Err(error), _) | (_, Err(error)) => return Err(error),
+    };
+    if flags.contains(RenameFlags::WHITEOUT) {
+        return Err(Errno::INVAL);
+    }
+    slashes_fit(&from, &to, flags)?;
     let found = caller.may_remove(&from)?;
     match &to.found {
         Some(_) => drop(caller.may_remove(&to)?),
@@ -168,6 +193,20 @@ pub fn rename(caller: &Caller<'_>) -> Handled {
         _ => {}
     }
     DONE
+}
+
+/// That there are slashes after directories only (`fs/namei.c` do_renameat2).
+fn slashes_fit(from: &Entry, to: &Entry, flags: RenameFlags) -> Result<(), Errno> {
+    let is_directory = |entry: &Entry| entry.found.as_ref().is_some_and(|found| type_of(found).is_dir());
+    let exchanges = flags.contains(RenameFlags::EXCHANGE);
+    from.found.ok_or(Errno::NOENT)?;
+    match to.found {
+        Some(_) if flags.contains(RenameFlags::NOREPLACE) => return Err(Errno::EXIST),
+        None if exchanges => return Err(Errno::NOENT),
+        _ => {}
+    }
+    let of_new = if exchanges { is_directory(to) } else { is_directory(from) };
+    if (from.slash && !is_directory(from)) || (to.slash && !of_new) { Err(Errno::NOTDIR) } else { Ok(()) }
 }
 
 /// (directory, path, mode, flags)
@@ -320,6 +359,7 @@ pub fn truncate(caller: &Caller<'_>) -> Handled {
     }
     caller.changes(&target)?;
     caller.view.ids.may(&found, WRITE)?;
+    caller.is_not_executed(&target, &found)?;
     links::detach(caller, &target, &found)?;
     let handle = caller.handle(&target)?;
     let file = rustix::fs::open(handle.path.as_c_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;

@@ -136,8 +136,9 @@ pub fn getcwd(caller: &Caller<'_>) -> Handled {
 }
 
 fn go(caller: &Caller<'_>, target: Target) -> Handled {
-    caller.view.ids.may(target.existing()?, EXECUTE)?;
+    let found = *target.existing()?;
     let node = caller.directory(target)?;
+    caller.view.ids.may(&found, EXECUTE)?;
     caller.world.tasks.changing(&caller.process, |state| state.cwd = node);
     DONE
 }

@@ -44,12 +44,21 @@ pub fn detach_entry(caller: &Caller<'_>, entry: &Entry, found: &Statx) -> Result
     detach_name(caller, &entry.dir, &entry.name, found)
 }
 
+/// Whether changing the file takes this name from others first, so that what they name stays as it is.
+pub fn is_detached(caller: &Caller<'_>, target: &Target, found: &Statx) -> bool {
+    matches!(&target.spot, Spot::Entry(dir, _) if is_older(caller, dir, found))
+}
+
+fn is_older(caller: &Caller<'_>, dir: &Dir, found: &Statx) -> bool {
+    is_shared(found) && dir.area.is_rootfs() && caller.world.began.is_after(found)
+}
+
 pub fn is_shared(found: &Statx) -> bool {
     found.stx_nlink > 1 && type_of(found) == FileType::RegularFile
 }
 
 fn detach_name(caller: &Caller<'_>, dir: &Dir, name: &CString, found: &Statx) -> Result<(), Errno> {
-    if !is_shared(found) || !dir.area.is_rootfs() || !caller.world.began.is_after(found) {
+    if !is_older(caller, dir, found) {
         return Ok(());
     }
     caller.world.written.directory(dir);

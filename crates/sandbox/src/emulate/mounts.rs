@@ -188,7 +188,7 @@ impl Arranging<'_> {
         }
     }
 
-    /// Gives a new directory the mode and owner of the one that it will cover, as runc does.
+    /// Gives a new directory the mode of the one that it will cover, as runc does. It is root's, as every new file system.
     fn look_like_covered(&self, target: &Path, tree: &Tree) -> io::Result<()> {
         let root = Node::Dir(self.view.root.clone());
         let walked = self.world.places.walk(&self.view, &root, target.as_os_str().as_bytes(), true);
@@ -197,10 +197,7 @@ impl Arranging<'_> {
         }
         let (above, name) = self.point(target, Kind::Directory, 40)?;
         let Some(covered) = self.world.places.seen_at(&above, &name)? else { return Ok(()) };
-        let root = Path::new("");
-        tree.set_owner(root, covered.stx_uid, covered.stx_gid)
-            .and_then(|()| tree.set_mode(root, u32::from(covered.stx_mode) & 0o7777))
-            .map_err(io::Error::other)
+        tree.set_mode(Path::new(""), u32::from(covered.stx_mode) & 0o7777).map_err(io::Error::other)
     }
 
     /// Maps a directory of the host.

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::caller::{Caller, Handled, Reply, errno};
 use super::ids::{READ, WRITE};
 use super::links;
-use super::place::{Dir, Mapped, Node, Spot, Target, id_of, lock, look, open_path, own_path, type_of};
+use super::place::{Dir, Mapped, Node, Spot, Target, id_of, lock, look, open_path, own_path, type_of, without_slashes};
 use crate::notify::Listener;
 
 /// Devices that every container has; whatever file stands for one of them, the builder's own is opened.
@@ -43,17 +43,26 @@ const PASSED: OFlags = OFlags::ACCMODE
 
 pub fn open(caller: &Caller<'_>) -> Handled {
     let path = caller.path(caller.arguments[1])?;
-    let flags = OFlags::from_bits_retain(caller.number(2));
+    let mut flags = OFlags::from_bits_retain(caller.number(2));
+    if flags.contains(OFlags::PATH) {
+        flags -= OFlags::CREATE | OFlags::EXCL;
+    }
+    if flags.contains(OFlags::CREATE | OFlags::DIRECTORY) {
+        return Err(Errno::INVAL);
+    }
     let follow = !flags.contains(OFlags::NOFOLLOW) && !flags.contains(OFlags::CREATE | OFlags::EXCL);
     for _ in 0..ATTEMPTS {
-        let target = caller.walk(caller.descriptor(0), &path, follow)?;
+        let target = match flags.contains(OFlags::CREATE) {
+            true => to_create(caller, &path, follow)?,
+            false => caller.walk(caller.descriptor(0), &path, follow)?,
+        };
         if flags.contains(OFlags::PATH) {
             return open_for_path(caller, &target, flags);
         }
         if flags.contains(OFlags::TMPFILE) {
             return unnamed(caller, target, flags);
         }
-        match open_target(caller, &target, flags, path.ends_with(b"/")) {
+        match open_target(caller, &target, flags) {
             // Somebody else was faster.
             Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {}
             result => return result,
@@ -62,10 +71,24 @@ pub fn open(caller: &Caller<'_>) -> Handled {
     Err(Errno::AGAIN)
 }
 
-fn open_target(caller: &Caller<'_>, target: &Target, flags: OFlags, slash: bool) -> Handled {
+/// What a path leads to where a file may be made: a name with a slash after it is a directory's, whatever there is
+/// (`fs/namei.c` open_last_lookups).
+fn to_create(caller: &Caller<'_>, path: &[u8], follow: bool) -> Result<Target, Errno> {
+    let (name, slash) = without_slashes(path);
+    let start = caller.start_of(caller.descriptor(0), name)?;
+    let (target, slash_of_link) = caller.world.places.walk_to_name(&caller.view, &start, name, follow && !slash)?;
+    match &target.spot {
+        Spot::Entry(_, _) | Spot::Mapped(_) if slash || slash_of_link => Err(Errno::ISDIR),
+        _ => Ok(target),
+    }
+}
+
+fn open_target(caller: &Caller<'_>, target: &Target, flags: OFlags) -> Handled {
+    // Only what can be a program: opening others may take its time.
+    let is_file = target.found.as_ref().is_none_or(|found| type_of(found).is_file());
+    let _giving = is_file.then(|| caller.world.giving());
     let Some(found) = &target.found else {
         return match &target.spot {
-            Spot::Entry(_, _) if slash && flags.contains(OFlags::CREATE) => Err(Errno::ISDIR),
             Spot::Entry(dir, name) if flags.contains(OFlags::CREATE) => create(caller, dir, name, flags),
             _ => Err(Errno::NOENT),
         };
@@ -75,6 +98,7 @@ fn open_target(caller: &Caller<'_>, target: &Target, flags: OFlags, slash: bool)
     }
     allowed(caller, target, found, flags)?;
     if writes(flags) {
+        caller.is_not_executed(target, found)?;
         links::detach(caller, target, found)?;
         lose_capability(caller, target, found)?;
     }
@@ -228,6 +252,7 @@ fn create(caller: &Caller<'_>, dir: &Arc<Dir>, name: &CStr, flags: OFlags) -> Ha
 /// A file without a name (`O_TMPFILE`).
 fn unnamed(caller: &Caller<'_>, target: Target, flags: OFlags) -> Handled {
     let Node::Dir(dir) = caller.directory(target)? else { return Err(Errno::OPNOTSUPP) };
+    let _giving = caller.world.giving();
     caller.may_add(&dir)?;
     let mode = caller.number(3) & 0o7777 & !caller.process.umask();
     let real_mode = (mode & 0o777) | 0o600;

@@ -363,13 +363,23 @@ impl Places {
         lock(&dir.mounted).contains_key(name)
     }
 
-    /// Resolves `path`, which begins at `start` unless it is absolute. With `follow` a link at its end is followed.
+    /// Resolves `path`, which begins at `start` unless it is absolute. With `follow` a link at its end is followed, and with a
+    /// slash after it in any case: then it has to be a directory.
     pub fn walk(&self, view: &View, start: &Node, path: &[u8], follow: bool) -> Result<Target, Errno> {
+        match self.walk_to_name(view, start, path, follow)? {
+            (target, true) if target.found.as_ref().is_some_and(|found| !type_of(found).is_dir()) => Err(Errno::NOTDIR),
+            (target, _) => Ok(target),
+        }
+    }
+
+    /// As [`Places::walk`], where it is for the caller to judge a slash at the end: whether there is one after the name that
+    /// was come to, in the path or in the link that led there.
+    pub fn walk_to_name(&self, view: &View, start: &Node, path: &[u8], follow: bool) -> Result<(Target, bool), Errno> {
         let mut links = 0;
         let mut rest = path.to_vec();
         let mut at = if path.starts_with(b"/") { Node::Dir(view.root.clone()) } else { start.clone() };
         loop {
-            let Some((name, after)) = next(&rest) else { return self.at_node(at) };
+            let Some((name, after)) = next(&rest) else { return Ok((self.at_node(at)?, false)) };
             let is_last = after.iter().all(|byte| *byte == b'/');
             let wants_directory = is_last && !after.is_empty();
             if name.len() > NAME_MAX {
@@ -402,10 +412,7 @@ impl Places {
                         rest.pop();
                     }
                 }
-                Step::End(target) => {
-                    let is_directory = target.found.as_ref().is_none_or(|found| type_of(found).is_dir());
-                    return if wants_directory && !is_directory { Err(Errno::NOTDIR) } else { Ok(target) };
-                }
+                Step::End(target) => return Ok((target, wants_directory)),
             }
         }
     }
@@ -570,6 +577,16 @@ impl Places {
         Ok(self.shown(&host))
     }
 
+    /// The path of a name in a directory.
+    pub fn path_of_entry(&self, dir: &Arc<Dir>, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        let mut path = self.path_of(&Node::Dir(dir.clone()))?;
+        if path != b"/" {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        Ok(path)
+    }
+
     /// The path of a directory for somebody with this view, who may have changed its root.
     pub fn path_in(&self, view: &View, node: &Node) -> Result<Vec<u8>, Errno> {
         let path = self.path_of(node)?;
@@ -643,6 +660,12 @@ fn next(rest: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = &rest[start..];
     let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
     Some(rest.split_at(end))
+}
+
+/// A path without the slashes at its end, and whether there were any. `/` stays.
+pub fn without_slashes(path: &[u8]) -> (&[u8], bool) {
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(path.len().min(1), |last| last + 1);
+    (&path[..end], end < path.len())
 }
 
 /// What follows `above` in `path`, if it lies there.

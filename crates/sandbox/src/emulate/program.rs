@@ -1,20 +1,22 @@
 //! execve(2): which program it is, and what it is run by.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
 use super::caller::{AT_FDCWD, Caller, EMPTY_PATH, Handled, NO_FOLLOW, Reply};
 use super::ids::EXECUTE;
-use super::place::{Node, Spot, Target, type_of};
+use super::place::{Spot, Target, id_of, type_of};
 use super::{elf, exec};
 
 /// As deep as interpreters of interpreters may go (`fs/exec.c` exec_binprm).
 const DEPTH: usize = 5;
 /// How much of a file is looked at to tell what it is (`linux/binfmts.h` BINPRM_BUF_SIZE).
 const HEAD: usize = 256;
+/// `asm-generic/fcntl.h`
+const F_SETSIG: libc::c_int = 10;
 /// Longest name of a process, without its end (`linux/sched.h` TASK_COMM_LEN).
 const COMM: usize = 15;
 
@@ -88,12 +90,13 @@ fn start(caller: &Caller<'_>, program: Program, arguments: Option<Vec<Vec<u8>>>,
         caller.world.tasks.changing(&caller.process, |state| {
             state.ids = ids.clone();
             state.exe.clone_from(&program.exe);
+            state.program = Some(id_of(&program.found));
         });
     })?;
     Ok(Reply::Given)
 }
 
-/// Opens a program that may be executed.
+/// Opens a program that may be executed: not one that somebody has open to write.
 fn look(caller: &Caller<'_>, target: &Target) -> Result<Program, Errno> {
     let found = *target.existing()?;
     match type_of(&found) {
@@ -104,20 +107,39 @@ fn look(caller: &Caller<'_>, target: &Target) -> Result<Program, Errno> {
     caller.view.ids.may(&found, EXECUTE)?;
     let places = &caller.world.places;
     let exe = match &target.spot {
-        Spot::Entry(dir, name) => {
-            let mut path = places.path_of(&Node::Dir(dir.clone()))?;
-            if path != b"/" {
-                path.push(b'/');
-            }
-            [&path, name.to_bytes()].concat()
-        }
+        Spot::Entry(dir, name) => places.path_of_entry(dir, name.to_bytes())?,
         Spot::Mapped(mapped) => mapped.shown.clone(),
         Spot::Open(path) => places.shown(&super::place::read_link(rustix::fs::CWD, path.to_bytes())?),
         Spot::Node(_) => return Err(Errno::ACCESS),
     };
     let handle = caller.handle(target)?;
     let file = rustix::fs::open(handle.path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    if is_open_to_write(&file) {
+        // Not by the builder, which may not have closed yet what the step got, wrote and closed.
+        caller.world.given();
+        if is_open_to_write(&file) {
+            return Err(Errno::TXTBSY);
+        }
+    }
     Ok(Program { file, found, exe })
+}
+
+/// Asks the kernel by the means that it has for it: a lease to read is refused while somebody may write. Somebody who opens
+/// the file before the lease is given back makes the kernel tell us, by a signal that is ignored.
+fn is_open_to_write(file: &OwnedFd) -> bool {
+    let control = |what, value: libc::c_int| {
+        // SAFETY: these take numbers only.
+        match unsafe { libc::fcntl(file.as_raw_fd(), what, value) } {
+            -1 => Err(std::io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    };
+    let asked = control(F_SETSIG, libc::SIGURG).and_then(|()| control(libc::F_SETLEASE, libc::F_RDLCK));
+    if asked.is_ok() {
+        let _ = control(libc::F_SETLEASE, libc::F_UNLCK);
+    }
+    // Files of others, and some file systems, have no leases.
+    asked.is_err_and(|error| error.raw_os_error() == Some(libc::EAGAIN))
 }
 
 /// Interpreter and argument.

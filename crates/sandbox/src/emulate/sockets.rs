@@ -25,7 +25,7 @@ use super::i386;
 use super::ids::WRITE;
 use super::memory;
 use super::open::answer_with;
-use super::place::{Dir, Node, Spot, id_of, open_path, own_path, type_of};
+use super::place::{Spot, id_of, open_path, own_path, type_of, without_slashes};
 
 mod diag;
 mod indirect;
@@ -196,10 +196,14 @@ fn bind_abstract(caller: &Caller<'_>, kept: &Kept, address: &[u8]) -> Handled {
 
 /// Under a name of its own first, so that each socket has another address for the kernel and the path is short enough.
 fn bind_path(caller: &Caller<'_>, kept: &Kept, path: &[u8]) -> Handled {
+    let (path, slash) = without_slashes(path);
     let target = caller.walk(AT_FDCWD, path, false)?;
     let Spot::Entry(dir, name) = target.spot else { return Err(Errno::ADDRINUSE) };
     if target.found.is_some() || caller.world.places.is_mounted(&dir, name.to_bytes()) {
         return Err(Errno::ADDRINUSE);
+    }
+    if slash {
+        return Err(Errno::NOENT);
     }
     caller.may_add(&dir)?;
     let first = format!(".zuwai-{}-{}", std::process::id(), caller.sockets().serial());
@@ -219,15 +223,9 @@ fn bind_path(caller: &Caller<'_>, kept: &Kept, path: &[u8]) -> Handled {
     caller.made(&dir, &name, mode, mode | 0o600)?;
     let file = open_path(dir.fd.as_fd(), name.to_bytes(), rustix::fs::OFlags::empty())?;
     let id = id_of(&super::place::look(file.as_fd())?);
-    let absolute = absolute(caller, &dir, name.to_bytes())?;
+    let absolute = caller.world.places.path_of_entry(&dir, name.to_bytes())?;
     caller.sockets().bound(kept.inode, id, kernel, path.to_vec(), absolute, caller.credentials());
     DONE
-}
-
-fn absolute(caller: &Caller<'_>, dir: &Arc<Dir>, name: &[u8]) -> Result<Vec<u8>, Errno> {
-    let above = caller.world.places.path_of(&Node::Dir(dir.clone()))?;
-    let slash = if above == b"/" { b"".as_slice() } else { b"/" };
-    Ok([&above, slash, name].concat())
 }
 
 /// (socket, backlog)

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use rustix::io::Errno;
 
 use super::ids::Ids;
-use super::place::{Dir, Node, View, lock};
+use super::place::{Dir, Id, Node, View, lock};
 
 /// After so many new threads those that are gone are forgotten: much earlier than their numbers can come back.
 const SWEEP: usize = 512;
@@ -23,6 +23,8 @@ pub struct State {
     pub root: Arc<Dir>,
     /// The program's path as the step sees it; empty until the first execve.
     pub exe: Vec<u8>,
+    /// What file the program is.
+    pub program: Option<Id>,
 }
 
 pub struct Process {
@@ -125,6 +127,19 @@ impl Tasks {
         }
     }
 
+    /// Whether a process runs this file. `is_path` says of the path by which it was executed whether it counts.
+    pub fn runs(&self, program: Id, is_path: impl Fn(&[u8]) -> bool) -> bool {
+        let runs = |process: &Process| {
+            let state = lock(&process.state);
+            state.program == Some(program) && is_path(&state.exe)
+        };
+        let threads = lock(&self.threads);
+        let running: Vec<u32> =
+            threads.iter().filter(|(_, process)| runs(process)).map(|(thread, _)| *thread).collect();
+        drop(threads);
+        running.into_iter().any(has_memory)
+    }
+
     /// The process with this number, if it is the step's own.
     pub fn known(&self, process: u32) -> Option<Arc<Process>> {
         let known = lock(&self.threads).get(&process).cloned();
@@ -178,6 +193,13 @@ impl Tasks {
 
 fn made(id: u32, state: State) -> Arc<Process> {
     Arc::new(Process { id, state: Mutex::new(state), has_threads: AtomicBool::new(false) })
+}
+
+/// Whether a thread has not ended: of one that its parent has not waited for yet there is only the number left.
+fn has_memory(thread: u32) -> bool {
+    let stat = std::fs::read(format!("/proc/{thread}/stat")).unwrap_or_default();
+    let state = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 2));
+    state.is_some_and(|state| !matches!(state, b'Z' | b'X'))
 }
 
 /// Numbers of a thread's process and of its parent.

@@ -21,16 +21,16 @@ const ASKED: &str = "/zuwai-probe/asked-for";
 const PASS: Pass = 0x7a75_7761_6900_0001;
 
 /// One means and what came of it; nothing more is tried after a failure.
-pub fn works(_work: &Path) -> Vec<(&'static str, io::Result<()>)> {
+pub fn works(work: &Path) -> Vec<(&'static str, io::Result<()>)> {
     let mut all = Vec::new();
-    for (what, attempt) in [
-        (
-            "seccomp(SECCOMP_SET_MODE_FILTER, NEW_LISTENER), and a descriptor given to another process",
-            answered as fn() -> _,
-        ),
-        ("ptrace(PTRACE_SEIZE) of a child", traced),
-        ("memfd_create", in_memory),
-    ] {
+    let executes = || sys::executes(work);
+    let attempts: [(_, &dyn Fn() -> io::Result<()>); 4] = [
+        ("programs on the work directory", &executes),
+        ("seccomp(SECCOMP_SET_MODE_FILTER, NEW_LISTENER), and a descriptor given to another process", &answered),
+        ("ptrace(PTRACE_SEIZE) of a child", &traced),
+        ("memfd_create", &in_memory),
+    ];
+    for (what, attempt) in attempts {
         let outcome = attempt();
         let failed = outcome.is_err();
         all.push((what, outcome));
@@ -141,4 +141,18 @@ fn in_memory() -> io::Result<()> {
     let path = super::place::own_path(file.as_fd());
     rustix::fs::accessat(CWD, path.as_c_str(), rustix::fs::Access::EXEC_OK, rustix::fs::AtFlags::empty())?;
     fs::metadata("/proc/self/fd").map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_work_directory_without_programs_is_named() {
+        // Mounted so by every system and container runtime.
+        let tried = works(Path::new("/proc"));
+        let [(what, Err(error))] = &tried[..] else { panic!("{tried:?}") };
+        assert_eq!(*what, "programs on the work directory");
+        assert!(error.to_string().contains("`noexec`"), "{error}");
+    }
 }

@@ -215,6 +215,8 @@ fn fill(place: &Path, source: &MountSource, mode: u32, sockets: &mut Sockets) ->
     match source {
         MountSource::Tmpfs { .. } => {
             in_parent(place, || fs::create_dir(place))?;
+            // Not the group's of a set-group-ID directory.
+            chown(place, Some(0), Some(0))?;
             fs::set_permissions(place, fs::Permissions::from_mode(mode))?;
             Ok(Back::Nowhere)
         }
