@@ -201,12 +201,13 @@ fn shown_proxy(proxy: &url::Url) -> String {
 }
 
 /// Whether `error` happened between us and a proxy, or was told by it. reqwest shows the tunnel to an HTTPS host and the SOCKS
-/// handshake by their texts alone; without one of these a connection that failed was the one to the proxy.
+/// handshake by their texts alone; without one of these a connection that failed was the one to the proxy. What takes too long
+/// is the proxy's fault, too: it has not said that it is through.
 fn is_of_proxy(error: &reqwest::Error, url: &url::Url) -> bool {
     let told = |text: &str| text.starts_with("tunnel error") || text.contains("connecting to socks proxy");
     let by_tunnel = causes(error).any(|cause| told(&cause.to_string()));
     let resolving_host = causes(error).any(|cause| cause.to_string().contains("resolving for socks proxy"));
-    by_tunnel || error.is_connect() && url.scheme() == "http" && !resolving_host
+    by_tunnel || error.is_connect() && (url.scheme() == "http" || error.is_timeout()) && !resolving_host
 }
 
 /// `error` and everything below it.

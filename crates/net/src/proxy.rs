@@ -83,6 +83,7 @@ fn parse(text: &str) -> Result<Url, NetError> {
     let failed = |reason: String| NetError::setup(format!("proxy `{}`", error::display_url(text)), reason);
     let mut url = match Url::parse(text) {
         Ok(url) if url.has_host() => url,
+        Err(error) if text.contains("://") => return Err(failed(error.to_string())),
         _ => Url::parse(&format!("http://{text}")).map_err(|error| failed(error.to_string()))?,
     };
     match url.scheme() {

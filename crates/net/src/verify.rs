@@ -107,33 +107,34 @@ impl Verifier {
         let Some(leaf) = Certificate::parse(sent.der) else {
             return refused("it cannot be read", None);
         };
-        let (subject, host) = (leaf.subject_text(), name.to_str());
+        let (subject, issuer, host) = (leaf.subject_text(), leaf.issuer_text(), name.to_str());
+        let note = self.trusted.note.as_ref().map(|note| format!("; {note}")).unwrap_or_default();
+        // What it says of itself first, as Go does; version 1 has no place for names.
+        if leaf.version < 3 || matches!(bad, Bad::NotValidForName | Bad::NotValidForNameContext { .. }) {
+            return wrong_name(&leaf, &host);
+        }
+        if !leaf.is_valid_at(sent.seconds()) {
+            let fault = if leaf.valid.0 > sent.seconds() { "is not valid yet" } else { "has expired" };
+            return refused(format!("`{subject}` {fault}"), Some(CLOCK));
+        }
+        if !leaf.is_for_servers() {
+            return refused(format!("`{subject}` is not for servers (extended key usage)"), None);
+        }
+        let is_authority = leaf.authority.is_some_and(|(is_authority, _)| is_authority);
         match bad {
-            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => wrong_name(&leaf, &host),
-            // Version 1 has no place for names.
-            _ if leaf.version < 3 => wrong_name(&leaf, &host),
-            Bad::Expired | Bad::ExpiredContext { .. } if !leaf.is_valid_at(sent.seconds()) => {
-                refused(format!("`{subject}` has expired"), Some(CLOCK))
-            }
             Bad::Expired | Bad::ExpiredContext { .. } => {
                 refused(format!("an authority above `{subject}` has expired"), Some(CLOCK))
             }
-            Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
-                refused(format!("`{subject}` is not valid yet"), Some(CLOCK))
-            }
+            Bad::Other(OtherError(reason)) if !is_authority => refused(format!("`{subject}`: {reason}"), None),
+            // Of an authority's certificate the library says that it is one; nobody who is trusted signed it either.
             Bad::UnknownIssuer | Bad::Other(_) if leaf.is_self_issued() => {
-                let note = self.trusted.note.as_ref().map(|note| format!("; {note}")).unwrap_or_default();
                 refused(format!("`{subject}` is self-signed and not trusted itself{note}"), None)
             }
-            Bad::UnknownIssuer => {
-                let note = self.trusted.note.as_ref().map(|note| format!("; {note}")).unwrap_or_default();
+            Bad::UnknownIssuer | Bad::Other(_) => {
                 let alone = if sent.intermediates.is_empty() { ", and the server sends no other certificate" } else { "" };
-                refused(format!("`{subject}` is signed by `{}`, which is not trusted{alone}{note}", leaf.issuer_text()), None)
+                refused(format!("`{subject}` is signed by `{issuer}`, which is not trusted{alone}{note}"), None)
             }
-            Bad::BadSignature => refused(format!("the signature on `{subject}` is not of `{}`", leaf.issuer_text()), None),
-            Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => {
-                refused(format!("`{subject}` is not for servers (extended key usage)"), None)
-            }
+            Bad::BadSignature => refused(format!("the signature on `{subject}` is not of `{issuer}`"), None),
             Bad::UnsupportedSignatureAlgorithmContext { .. }
             | Bad::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => refused(
                 format!("`{subject}` or an authority above it is signed with {}", leaf.signature_algorithm_text()),

@@ -51,7 +51,10 @@ impl<'a> Certificate<'a> {
         }
         let mut tbs = Der(tbs);
         let version = match tbs.peek() {
-            Some(0xa0) => *Der(tbs.take(0xa0)?).take(INTEGER)?.last()? + 1,
+            Some(0xa0) => match *Der(tbs.take(0xa0)?).take(INTEGER)? {
+                [number @ 0..=2] => number + 1,
+                _ => return None,
+            },
             _ => 1,
         };
         tbs.take(INTEGER)?;

@@ -71,7 +71,7 @@ impl Source {
 }
 
 impl Conf {
-    fn parse(text: &str, host_name: &str) -> Conf {
+    pub fn parse(text: &str, host_name: &str) -> Conf {
         let own_domain = host_name.split_once('.').map(|(_, domain)| domain.to_owned());
         let mut conf = Conf {
             servers: Vec::new(),

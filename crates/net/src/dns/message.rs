@@ -212,7 +212,7 @@ mod tests {
         for length in 0..query.bytes().len() {
             assert_eq!(query.answer(&right[..length]), None, "cut off at {length}");
         }
-        assert_eq!(query.answer(&right[..right.len() - 1]).unwrap().addresses, [], "a record that is cut off");
+        assert!(query.answer(&right[..right.len() - 1]).unwrap().addresses.is_empty(), "a record that is cut off");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use testkit::FakeRegistry;
 use zuwai_net::{Kind, NameFiles, NetError, Proxies, Settings};
@@ -77,7 +78,12 @@ fn a_proxy_that_refuses_is_named() {
     let gateway = || answering("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n");
     let closing = || answering("");
     let nonsense = || answering("SSH-2.0-OpenSSH_9.2\r\n\r\n");
-    let secure = |url: String| url.replace("http://", "https://");
+    let plain = server(|mut stream| {
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    });
+    let plain = plain.replace("http://", "https://");
+    let silent = server(|_| std::thread::sleep(Duration::from_secs(20)));
     let socks = |url: String| url.replace("http://", "socks5h://");
     let https = "https://registry.invalid:5000/v2/";
     let http = "http://registry.invalid/v2/";
@@ -90,7 +96,8 @@ fn a_proxy_that_refuses_is_named() {
         ("nobody there", nobody(), https, Kind::Refused, "NO_PROXY"),
         ("nobody there, plain", nobody(), http, Kind::Refused, "NO_PROXY"),
         ("407 in an answer", login(), http, Kind::ProxyLogin, "USER:PASSWORD"),
-        ("TLS to a plain proxy", secure(forbidden()), https, Kind::PlainHttp, "speaks plain HTTP"),
+        ("silence", silent, https, Kind::Timeout, "NO_PROXY"),
+        ("TLS to a plain proxy", plain, https, Kind::PlainHttp, "speaks plain HTTP"),
         ("unknown name", "http://proxy.invalid:3128/".to_owned(), https, Kind::Dns, "HTTPS_PROXY"),
         ("unknown name, plain", "http://proxy.invalid:3128/".to_owned(), http, Kind::Dns, "HTTP_PROXY"),
         ("SOCKS that is none", socks(forbidden()), https, Kind::ProxyRefused, "NO_PROXY"),
@@ -102,6 +109,7 @@ fn a_proxy_that_refuses_is_named() {
         let mut settings = through(&with_login(&proxy));
         // Without a name server.
         settings.name_files = NameFiles::within(files.path());
+        settings.connect_timeout = Duration::from_secs(if name == "silence" { 1 } else { 20 });
         let error = net(settings).get(url, &[]).unwrap_err();
         assert_eq!(error.kind(), Some(kind), "{name}: {error:?}");
         let shown = proxy.trim_end_matches('/');
@@ -116,7 +124,10 @@ fn a_proxy_that_refuses_is_named() {
 fn a_host_behind_a_proxy_is_at_fault_itself() {
     let plain = server(|mut stream| {
         let _ = read_head(&mut stream);
-        let _ = stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\nthis is no TLS at all");
+        let _ = stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n");
+        // The host's, after the client began with TLS.
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     });
     let error = net(through(&plain)).get("https://registry.invalid/", &[]).unwrap_err();
     assert_eq!(error.kind(), Some(Kind::PlainHttp), "{error:?}");

@@ -196,6 +196,10 @@ fn without_verification_any_certificate_will_do() {
     let Some(made) = made() else { return };
     for name in ["self", "self-p521", "self-ed25519", "cn-only", "other-name", "expired", "version1", "critical", "constrained"] {
         for tls in ["-tls1_2", "-tls1_3"] {
+            // In TLS 1.2 a key on P-521 needs a key exchange on it, which we do not have.
+            if (name, tls) == ("self-p521", "-tls1_2") {
+                continue;
+            }
             let server = Server::start(made.path(), name, &[tls]);
             let mut settings = trusting(made.path(), None);
             settings.skip_verify_all = true;
@@ -248,7 +252,7 @@ fn client_certificates_of_every_kind() {
           openssl req -new -key $key.key -subj /CN=client -out client.csr
           openssl x509 -req -in client.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -out $key.pem
         done
-        openssl pkey -in ec8.key -aes128 -passout pass:x -out locked.key; cp ec8.pem locked.pem; cp ec8.pem wrong.pem; cp sec1.key wrong.key
+        openssl pkey -in ec8.key -aes128 -passout pass:x -out locked.key; cp ec8.pem locked.pem; cp ec8.pem wrong.pem; cp ec384.key wrong.key
         cat sec1.key >> sec1.pem";
     assert!(Command::new("bash").args(["-c", keys]).current_dir(dir).output().unwrap().status.success());
     let server = Server::start(dir, "server", &["-Verify", "1", "-verify_return_error", "-CAfile", "ca.pem"]);
