@@ -63,7 +63,9 @@ impl Net {
             }
             Body::Stream { length, open } => self.stream(trip, builder, *length, *open)?,
         };
-        if let Some(proxy) = self.proxy_for(trip.url).filter(|_| trip.url.scheme() == "http" && response.status() == 407) {
+        if let Some(proxy) =
+            self.proxy_for(trip.url).filter(|_| trip.url.scheme() == "http" && response.status() == 407)
+        {
             return Err(NetError::proxy_login(trip.method, trip.url, proxy));
         }
         let response_headers = response.headers().clone();

@@ -68,7 +68,11 @@ impl Resolver {
         }
         let mut outcome = Err(LookupError::NotFound { asked: "nsswitch.conf names nobody to ask".to_owned() });
         for source in sources {
-            outcome = if source.is(Source::FILES) { self.of_files(name) } else { self.of_servers(&self.files.conf(), name).await };
+            outcome = if source.is(Source::FILES) {
+                self.of_files(name)
+            } else {
+                self.of_servers(&self.files.conf(), name).await
+            };
             match &outcome {
                 Ok(_) => break,
                 Err(LookupError::NotFound { .. }) if source.ends_when_absent => break,

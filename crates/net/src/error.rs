@@ -136,7 +136,9 @@ impl NetError {
         let NetError::Request { host, kind, proxy, source, .. } = self else { return None };
         let bad = source.as_ref().and_then(|source| source.downcast_ref::<BadCertificate>());
         match (kind, proxy) {
-            (Kind::ProxyLogin, _) => Some("a login for the proxy goes into its address: `http://USER:PASSWORD@PROXY:PORT`".to_owned()),
+            (Kind::ProxyLogin, _) => {
+                Some("a login for the proxy goes into its address: `http://USER:PASSWORD@PROXY:PORT`".to_owned())
+            }
             (Kind::PlainHttp, Some(proxy)) => {
                 Some(format!("a proxy that speaks plain HTTP is `http://…` also for HTTPS hosts, not `{proxy}`"))
             }

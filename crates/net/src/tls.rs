@@ -66,9 +66,7 @@ impl Trust {
             .map_err(|e| NetError::setup("TLS", e))?
             .dangerous();
         let builder = match verify {
-            true => {
-                builder.with_custom_certificate_verifier(Arc::new(Verifier::new(self.trusted(extra), &provider)))
-            }
+            true => builder.with_custom_certificate_verifier(Arc::new(Verifier::new(self.trusted(extra), &provider))),
             false => builder.with_custom_certificate_verifier(Arc::new(Unverified)),
         };
         Ok(match own {
@@ -113,7 +111,8 @@ fn system(told: &SystemCertificates) -> Trusted {
         trusted.note(format!("`SSL_CERT_FILE` names `{}`, which cannot be read", file.display()));
     }
     let dirs = told.dirs.clone().unwrap_or_else(|| SYSTEM_DIRS.map(PathBuf::from).into());
-    let texts = read.into_iter().chain(dirs.iter().flat_map(|dir| files_in(dir)).filter_map(|file| std::fs::read(file).ok()));
+    let texts =
+        read.into_iter().chain(dirs.iter().flat_map(|dir| files_in(dir)).filter_map(|file| std::fs::read(file).ok()));
     for text in texts {
         for certificate in CertificateDer::pem_slice_iter(&text).flatten() {
             trusted.add(certificate);
@@ -165,7 +164,8 @@ fn read_identity(certificate: &Path, key: &Path) -> Result<CertifiedKey, NetErro
         false => failed(error.to_string()),
     })?;
     let signing = provider().key_provider.load_private_key(read);
-    let signing = signing.map_err(|_| failed("neither RSA of 2048 bits or more, nor ECDSA on P-256 or P-384, nor Ed25519".to_owned()))?;
+    let signing = signing
+        .map_err(|_| failed("neither RSA of 2048 bits or more, nor ECDSA on P-256 or P-384, nor Ed25519".to_owned()))?;
     let own = Certificate::parse(&chain[0]).map(|certificate| certificate.public_key);
     if signing.public_key().is_some_and(|info| x509::parse_key(&info) != own) {
         return Err(failed(format!("it is not the key of the certificate in `{}`", certificate.display())));

@@ -94,7 +94,8 @@ impl Verifier {
         let Some(leaf) = Certificate::parse(sent.der) else { return false };
         let is_authority = leaf.authority.is_some_and(|(is_authority, _)| is_authority);
         let others: Vec<_> = sent.intermediates.iter().filter_map(|der| Certificate::parse(der)).collect();
-        let mut search = Search { verifier: self, others: &others, now: sent.seconds(), signatures_left: MAX_SIGNATURES };
+        let mut search =
+            Search { verifier: self, others: &others, now: sent.seconds(), signatures_left: MAX_SIGNATURES };
         leaf.is_valid_at(sent.seconds())
             && leaf.is_for_servers()
             && (self.trusted.all.contains(sent.der) || is_authority && search.vouches_for(&leaf, 0))
@@ -131,7 +132,8 @@ impl Verifier {
                 refused(format!("`{subject}` is self-signed and not trusted itself{note}"), None)
             }
             Bad::UnknownIssuer | Bad::Other(_) => {
-                let alone = if sent.intermediates.is_empty() { ", and the server sends no other certificate" } else { "" };
+                let alone =
+                    if sent.intermediates.is_empty() { ", and the server sends no other certificate" } else { "" };
                 refused(format!("`{subject}` is signed by `{issuer}`, which is not trusted{alone}{note}"), None)
             }
             Bad::BadSignature => refused(format!("the signature on `{subject}` is not of `{issuer}`"), None),
@@ -156,7 +158,10 @@ fn wrong_name(leaf: &Certificate<'_>, host: &str) -> Error {
     let names = leaf.names();
     if names.is_empty() {
         return refused(
-            format!("`{}` has no subjectAltName, so it is not for `{host}`; a common name does not count", leaf.subject_text()),
+            format!(
+                "`{}` has no subjectAltName, so it is not for `{host}`; a common name does not count",
+                leaf.subject_text()
+            ),
             Some("issue it with `subjectAltName = DNS:HOST` or `IP:ADDRESS` (`openssl req -addext`)"),
         );
     }
@@ -191,7 +196,9 @@ impl Search<'_> {
         let named = trusted.authorities.roots.iter().filter(|root| *root.subject == *certificate.issuer);
         // What an authority is restricted to is the library's to judge.
         let mut roots = named.filter(|root| root.name_constraints.is_none());
-        if roots.any(|root| split_key(&root.subject_public_key_info).is_some_and(|key| self.has_signed(key, certificate))) {
+        if roots
+            .any(|root| split_key(&root.subject_public_key_info).is_some_and(|key| self.has_signed(key, certificate)))
+        {
             return true;
         }
         self.others.iter().any(|other| {

@@ -295,7 +295,8 @@ impl<'a> Der<'a> {
 /// Days from 1970-01-01 to a date of the Gregorian calendar, whose years are counted from March on.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (month * 153 + 2) / 5 + day - 719_469
+    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (month * 153 + 2) / 5 + day
+        - 719_469
 }
 
 #[cfg(test)]

@@ -98,7 +98,9 @@ impl Answer {
         match self.code {
             0 if self.referral => Err("with nothing but other servers".to_owned()),
             0 | 3 => Ok(self.addresses),
-            code => Err(NAMES.get(usize::from(code)).map_or_else(|| format!("error {code}"), |name| (*name).to_owned())),
+            code => {
+                Err(NAMES.get(usize::from(code)).map_or_else(|| format!("error {code}"), |name| (*name).to_owned()))
+            }
         }
     }
 }

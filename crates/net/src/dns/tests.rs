@@ -99,7 +99,9 @@ fn answers(question: &[u8], zone: Zone, tcp: bool, log: &Mutex<Vec<String>>) -> 
             bytes.extend(&owner);
             match address {
                 IpAddr::V4(address) => bytes.extend([&[0, 1, 0, 1, 0, 0, 0, 9, 0, 4][..], &address.octets()].concat()),
-                IpAddr::V6(address) => bytes.extend([&[0, 28, 0, 1, 0, 0, 0, 9, 0, 16][..], &address.octets()].concat()),
+                IpAddr::V6(address) => {
+                    bytes.extend([&[0, 28, 0, 1, 0, 0, 0, 9, 0, 16][..], &address.octets()].concat())
+                }
             }
         }
         bytes
@@ -195,7 +197,9 @@ fn a_search_domain_that_fails_does_not_end_the_search() {
         ("silence", |name, _, _| if name.contains("one.") { Silence } else { at_home(name) }),
     ];
     for (error, zone) in failing {
-        for (name, expected) in [("host", "192.0.2.2"), ("registry.example", "192.0.2.1"), ("registry.example.", "192.0.2.1")] {
+        for (name, expected) in
+            [("host", "192.0.2.2"), ("registry.example", "192.0.2.1"), ("registry.example.", "192.0.2.1")]
+        {
             let (found, asked) = found_with(zone, search, name);
             assert_eq!(found, Ok(vec![expected.to_owned()]), "{error}, {name}: {asked:?}");
         }
@@ -255,7 +259,10 @@ fn a_name_that_does_not_resolve_says_who_was_asked() {
     let (absent, _) = found_with(|_, _, _| NXDOMAIN, "search one.example", "host");
     assert_eq!(absent.unwrap_err(), "no such host (asked 127.0.0.1 for `host.one.example`, `host`)");
     let (failed, _) = found_with(|_, _, _| SERVFAIL, "", "host.example");
-    assert!(failed.as_ref().is_err_and(|text| text.starts_with("name server 127.0.0.1 answered SERVFAIL")), "{failed:?}");
+    assert!(
+        failed.as_ref().is_err_and(|text| text.starts_with("name server 127.0.0.1 answered SERVFAIL")),
+        "{failed:?}"
+    );
     let (silent, _) = found_with(|_, _, _| Silence, "options timeout:1 attempts:1", "host.example");
     assert!(silent.as_ref().is_err_and(|text| text.contains("did not answer")), "{silent:?}");
     let (invalid, _) = found_with(|_, _, _| Silence, "", "a..b");
@@ -319,7 +326,9 @@ fn what_glibc_finds_is_found() {
         ("refused6.example", true, _) => REFUSED,
         ("notimp6.example", true, _) => NOTIMP,
         ("nxdomain6.example", true, _) => NXDOMAIN,
-        ("servfail6.example" | "refused6.example" | "notimp6.example" | "nxdomain6.example", ..) => Addresses(vec![four(3)]),
+        ("servfail6.example" | "refused6.example" | "notimp6.example" | "nxdomain6.example", ..) => {
+            Addresses(vec![four(3)])
+        }
         ("long.example", false, false) => Truncated(vec![four(1)]),
         ("long.example", false, true) => Addresses((1..=60).map(four).collect()),
         ("short.two.example", ..) => Addresses(vec![four(4)]),
@@ -331,17 +340,24 @@ fn what_glibc_finds_is_found() {
         return;
     };
     let (resolver, dir) = with_files(&[
-        ("resolv.conf", "nameserver 127.53.53.53\nsearch one.example two.example\noptions timeout:2 attempts:1 ndots:2\n"),
+        (
+            "resolv.conf",
+            "nameserver 127.53.53.53\nsearch one.example two.example\noptions timeout:2 attempts:1 ndots:2\n",
+        ),
         ("hosts", "192.0.2.70 file.example file\n192.0.2.71 file.example\n"),
         ("nsswitch.conf", "hosts: files dns\n"),
     ]);
     let glibc = |name: &str| {
-        let script = "cd \"$1\" && for file in *; do mount --bind $file /etc/$file || exit 77; done; getent ahostsv4 \"$2\"";
+        let script =
+            "cd \"$1\" && for file in *; do mount --bind $file /etc/$file || exit 77; done; getent ahostsv4 \"$2\"";
         let mut unshare = Command::new("unshare");
         let output = unshare.args(["-m", "sh", "-c", script, "sh"]).arg(dir.path()).arg(name).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let mut found: Vec<String> =
-            text.lines().filter(|l| l.contains("STREAM")).filter_map(|l| Some(l.split(' ').next()?.to_owned())).collect();
+        let mut found: Vec<String> = text
+            .lines()
+            .filter(|l| l.contains("STREAM"))
+            .filter_map(|l| Some(l.split(' ').next()?.to_owned()))
+            .collect();
         found.sort();
         (output.status.code() != Some(77)).then_some(found)
     };
@@ -350,8 +366,20 @@ fn what_glibc_finds_is_found() {
         return;
     }
     for name in [
-        "plain.example", "plain.example.", "alias.example", "servfail6.example", "refused6.example", "notimp6.example",
-        "nxdomain6.example", "long.example", "short", "short.two.example", "file", "file.example", "absent.example", "absent",
+        "plain.example",
+        "plain.example.",
+        "alias.example",
+        "servfail6.example",
+        "refused6.example",
+        "notimp6.example",
+        "nxdomain6.example",
+        "long.example",
+        "short",
+        "short.two.example",
+        "file",
+        "file.example",
+        "absent.example",
+        "absent",
     ] {
         let ours: Vec<String> = resolved(&resolver, name).unwrap_or_default();
         assert_eq!(Some(ours), glibc(name), "{name}");

@@ -221,7 +221,8 @@ fn socks_proxies() {
         assert_eq!(asked.lock().unwrap()[..], [expected], "{scheme}");
     }
     let (address, _) = socks(2);
-    let error: NetError = net(through(&format!("socks5h://{address}"))).get("http://registry.example/", &[]).unwrap_err();
+    let error: NetError =
+        net(through(&format!("socks5h://{address}"))).get("http://registry.example/", &[]).unwrap_err();
     assert_eq!(error.kind(), Some(Kind::ProxyRefused), "{error:?}");
     assert!(error.to_string().contains(&format!("the proxy `socks5h://{address}` does not connect")), "{error}");
 }

@@ -137,7 +137,14 @@ const CASES: [Case; 33] = [
     ("self-client", None, Some("self-client"), "localhost", false, "not for servers"),
     // Names.
     ("cn-only", None, Some("cn-only"), "localhost", false, "`CN=cn-only` has no subjectAltName"),
-    ("other-name", None, Some("other-name"), "localhost", false, "it is for `other.example`, `192.0.2.1`, not for `localhost`"),
+    (
+        "other-name",
+        None,
+        Some("other-name"),
+        "localhost",
+        false,
+        "it is for `other.example`, `192.0.2.1`, not for `localhost`",
+    ),
     ("other-name", None, Some("other-name"), "127.0.0.1", false, "not for `127.0.0.1`"),
     // A server's certificate itself, whoever signed it.
     ("server", None, Some("server"), "localhost", true, ""),
@@ -194,7 +201,9 @@ fn whom_gos_clients_trust() {
 #[test]
 fn without_verification_any_certificate_will_do() {
     let Some(made) = made() else { return };
-    for name in ["self", "self-p521", "self-ed25519", "cn-only", "other-name", "expired", "version1", "critical", "constrained"] {
+    for name in
+        ["self", "self-p521", "self-ed25519", "cn-only", "other-name", "expired", "version1", "critical", "constrained"]
+    {
         for tls in ["-tls1_2", "-tls1_3"] {
             // In TLS 1.2 a key on P-521 needs a key exchange on it, which we do not have.
             if (name, tls) == ("self-p521", "-tls1_2") {
@@ -218,8 +227,11 @@ fn where_certificates_are_read_from() {
     std::fs::create_dir(&pool).unwrap();
     std::fs::write(pool.join("broken.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
     std::fs::copy(dir.join("ca.pem"), pool.join("any name")).unwrap();
-    std::fs::write(dir.join("bundle.pem"), [std::fs::read(dir.join("ca521.pem")).unwrap(), std::fs::read(dir.join("ca.pem")).unwrap()].concat())
-        .unwrap();
+    std::fs::write(
+        dir.join("bundle.pem"),
+        [std::fs::read(dir.join("ca521.pem")).unwrap(), std::fs::read(dir.join("ca.pem")).unwrap()].concat(),
+    )
+    .unwrap();
     let with = |file: &Path, dirs: &[&Path]| {
         let mut settings = trusting(dir, None);
         let dirs = dirs.iter().map(|dir| dir.to_path_buf()).collect();
