@@ -109,8 +109,8 @@ fn causes(error: &BuildError) -> (Vec<String>, Option<String>) {
         if let Some(store::StoreError::Remote { hint: Some(found), .. }) = cause.downcast_ref() {
             hint.get_or_insert_with(|| found.clone());
         }
-        if let Some(context::ContextError::Git(error)) = cause.downcast_ref() {
-            hint = hint.or_else(|| error.hint.clone());
+        if let Some(error) = cause.downcast_ref::<context::ContextError>() {
+            hint = hint.or_else(|| error.hint());
         }
         if let Some(sandbox::SandboxError::NoBackend { .. }) = cause.downcast_ref() {
             hint.get_or_insert_with(|| {

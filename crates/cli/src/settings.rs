@@ -11,7 +11,7 @@ use build::Secret;
 use context::{GitScheme, git};
 use dockerfile::Dockerfile;
 use dockerfile::lint::Checks;
-use net::{Proxies, Settings};
+use net::{Proxies, Settings, SystemCertificates};
 use oci::media_type::Compression;
 use oci::{Flavor, Platform, Reference};
 use ssh::{Agent, Key, KeyError};
@@ -431,9 +431,7 @@ pub fn network(build: &Build, destinations: &[Reference], cancelled: &Arc<Atomic
         };
         settings.client_certificates.push((host.to_owned(), certificate.into(), key.into()));
     }
-    if let Some(file) = std::env::var_os("SSL_CERT_FILE").filter(|file| Path::new(file).is_file()) {
-        settings.certificates.push((String::new(), file.into()));
-    }
+    settings.system_certificates = system_certificates();
     if let Some(retries) = args.push_retry.into_iter().chain(args.image_download_retry).max() {
         settings.retries = retries;
     }
@@ -447,10 +445,20 @@ fn user_agent() -> String {
     format!("zuwai/{}{suffix}", env!("CARGO_PKG_VERSION"))
 }
 
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR`, which may name several directories, as Go's clients read them.
+fn system_certificates() -> SystemCertificates {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    SystemCertificates {
+        file: variable("SSL_CERT_FILE").map(PathBuf::from),
+        dirs: variable("SSL_CERT_DIR").map(|dirs| std::env::split_paths(&dirs).collect()),
+    }
+}
+
+/// Upper case first, as Go's clients have it.
 fn proxies() -> Proxies {
     let either = |lower: &str| {
         let upper = lower.to_ascii_uppercase();
-        [lower, &upper].into_iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
+        [&upper, lower].into_iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
     };
     Proxies {
         http: either("http_proxy"),

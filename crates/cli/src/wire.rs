@@ -615,12 +615,11 @@ fn without_verification(net: &Net, host: &str) -> Result<Net, Failure> {
 
 fn context_failure(error: anyhow::Error) -> Failure {
     let (code, hint) = match error.downcast_ref() {
-        Some(ContextError::Git(error)) => (3, error.hint.clone()),
         Some(ContextError::Unsupported { .. }) => (2, None),
         Some(ContextError::NoDockerfile { suggestion: Some(near), .. }) => {
             (3, Some(format!("there is `{}`; name it with --file", near.display())))
         }
-        _ => (3, None),
+        error => (3, error.and_then(ContextError::hint)),
     };
     Failure::Other { error, code, hint }
 }
@@ -656,10 +655,7 @@ fn named_contexts(
         };
         // The hint is in the error, which gets a line before it.
         let fetched = |error: ContextError| {
-            let hint = match &error {
-                ContextError::Git(error) => error.hint.clone(),
-                _ => None,
-            };
+            let hint = error.hint();
             Failure::Other {
                 error: anyhow::Error::new(error).context(format!("named context `{name}`")),
                 code: 3,

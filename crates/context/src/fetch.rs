@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 
-use net::{Net, Response};
+use net::{Net, NetError, Response};
 use oci::{Digest, Hasher};
 use reqwest::Url;
 
@@ -85,8 +85,11 @@ fn parse_checksum(text: &str) -> Result<Digest, ContextError> {
         .map_err(|error| ContextError::Invalid { what: format!("checksum `{text}`"), reason: error.to_string() })
 }
 
+/// Asks for the body compressed, as BuildKit's client does: some servers compress it whether asked or not, and what is hashed
+/// and copied is what was compressed.
 fn request(net: &Net, url: &str, headers: &[(String, String)]) -> Result<Response, ContextError> {
-    let response = net.get(url, headers).map_err(|error| failed(url, chain(&error)))?;
+    let gzip = ("accept-encoding".to_owned(), "gzip".to_owned());
+    let response = net.get(url, &[headers, &[gzip]].concat()).map_err(|error| failed_on_the_way(url, &error))?;
     match response.is_success() {
         true => Ok(response),
         false => Err(failed(url, format!("the server answered {}", response.status_text()))),
@@ -118,7 +121,12 @@ fn save(
 }
 
 fn failed(url: &str, reason: String) -> ContextError {
-    ContextError::Fetch { url: display_url(url), reason }
+    ContextError::Fetch { url: display_url(url), reason, hint: None }
+}
+
+/// No answer at all.
+fn failed_on_the_way(url: &str, error: &NetError) -> ContextError {
+    ContextError::Fetch { url: display_url(url), reason: chain(error), hint: error.hint() }
 }
 
 /// `url` without user, password, query and fragment, which may hold secrets.

@@ -816,7 +816,7 @@ impl From<io::Error> for Fault {
 impl From<NetError> for Fault {
     fn from(error: NetError) -> Fault {
         // Requests have been tried again by then.
-        Fault::server(crate::chain(&error))
+        Fault::server(crate::chain(&error)).hint(error.hint().as_deref())
     }
 }
 

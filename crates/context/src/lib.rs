@@ -66,11 +66,22 @@ pub enum ContextError {
     #[error("not supported yet: {what}")]
     Unsupported { what: String },
     #[error("could not fetch `{url}`: {reason}")]
-    Fetch { url: String, reason: String },
+    Fetch { url: String, reason: String, hint: Option<String> },
     #[error(transparent)]
     Git(#[from] Box<git::GitError>),
     #[error(transparent)]
     Rootfs(#[from] rootfs::RootfsError),
+}
+
+impl ContextError {
+    /// What the user can do, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ContextError::Git(error) => error.hint.clone(),
+            ContextError::Fetch { hint, .. } => hint.clone(),
+            _ => None,
+        }
+    }
 }
 
 /// What opening a context may need from outside.

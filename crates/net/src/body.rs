@@ -51,7 +51,11 @@ impl Net {
             return Err(NetError::Cancelled);
         }
         let client = self.client(trip.url, request.http1)?;
-        let builder = client.request(trip.method.clone(), trip.url.clone()).headers(headers.clone());
+        let mut builder = client.request(trip.method.clone(), trip.url.clone()).headers(headers.clone());
+        if request.body.is_nothing() && sends_bodies(trip.method) {
+            // Without it proxies answer 411: the library says how long a body is only when there is one.
+            builder = builder.header(CONTENT_LENGTH, HeaderValue::from(0));
+        }
         let response = match &request.body {
             Body::Empty => self.answer(trip, builder.send(), self.settings().answer_timeout)?,
             Body::Bytes(bytes) => {
@@ -59,18 +63,31 @@ impl Net {
             }
             Body::Stream { length, open } => self.stream(trip, builder, *length, *open)?,
         };
-        Ok(Response {
-            status: response.status().as_u16(),
-            headers: response.headers().clone(),
-            final_url: trip.url.to_string(),
-            body: Box::new(Arriving {
-                net: self.clone(),
-                method: trip.method.clone(),
-                url: trip.url.clone(),
-                response: Some(response),
-                piece: Bytes::new(),
-            }),
-        })
+        if let Some(proxy) =
+            self.proxy_for(trip.url).filter(|_| trip.url.scheme() == "http" && response.status() == 407)
+        {
+            return Err(NetError::proxy_login(trip.method, trip.url, proxy));
+        }
+        let response_headers = response.headers().clone();
+        let status = response.status().as_u16();
+        let body = Arriving {
+            net: self.clone(),
+            method: trip.method.clone(),
+            url: trip.url.clone(),
+            response: Some(response),
+            piece: Bytes::new(),
+        };
+        let arrived =
+            Response { status, headers: response_headers, final_url: trip.url.to_string(), body: Box::new(body) };
+        Ok(if trip.method == Method::HEAD { arrived } else { arrived.decoded() })
+    }
+
+    fn failed(&self, trip: Trip<'_>, error: reqwest::Error) -> NetError {
+        NetError::from_reqwest(trip.method, trip.url, self.proxy_for(trip.url), error)
+    }
+
+    fn proxy_for(&self, url: &Url) -> Option<&Url> {
+        self.inner.routes.proxy_for(url)
     }
 
     /// Waits for the head of the answer.
@@ -80,7 +97,7 @@ impl Net {
     {
         match self.block_on(async { timeout(limit, sent).await })? {
             Err(_) => Err(NetError::request(trip.method, trip.url, Kind::Timeout)),
-            Ok(Err(error)) => Err(NetError::from_reqwest(trip.method, trip.url, error)),
+            Ok(Err(error)) => Err(self.failed(trip, error)),
             Ok(Ok(response)) => Ok(response),
         }
     }
@@ -104,12 +121,19 @@ impl Net {
         }
         let mut sending = Sending { task: self.runtime()?.spawn(builder.send()) };
         match self.pump(trip, &mut *source, sender, &mut sending)? {
-            Some(early) => joined(trip, early),
+            Some(early) => self.joined(trip, early),
             None => {
                 let waited =
                     self.block_on(async { timeout(self.settings().commit_timeout, &mut sending.task).await })?;
-                joined(trip, waited.map_err(|_| NetError::request(trip.method, trip.url, Kind::Timeout))?)
+                self.joined(trip, waited.map_err(|_| NetError::request(trip.method, trip.url, Kind::Timeout))?)
             }
+        }
+    }
+
+    fn joined(&self, trip: Trip<'_>, over: Joined) -> Result<reqwest::Response, NetError> {
+        match over {
+            Ok(outcome) => outcome.map_err(|e| self.failed(trip, e)),
+            Err(_) => Err(NetError::request(trip.method, trip.url, Kind::Other)),
         }
     }
 
@@ -161,11 +185,9 @@ impl Drop for Sending {
     }
 }
 
-fn joined(trip: Trip<'_>, over: Joined) -> Result<reqwest::Response, NetError> {
-    match over {
-        Ok(outcome) => outcome.map_err(|e| NetError::from_reqwest(trip.method, trip.url, e)),
-        Err(_) => Err(NetError::request(trip.method, trip.url, Kind::Other)),
-    }
+/// Whether a request with `method` has a body, be it an empty one (RFC 9110, 8.6).
+fn sends_bodies(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 /// Up to [`PIECE_BYTES`]; less only at the end.
@@ -191,7 +213,7 @@ impl Arriving {
         let idle = self.net.settings().idle_timeout;
         match self.net.block_on(async { timeout(idle, response.chunk()).await })? {
             Err(_) => Err(NetError::request(&self.method, &self.url, Kind::Timeout)),
-            Ok(outcome) => outcome.map_err(|e| NetError::from_reqwest(&self.method, &self.url, e)),
+            Ok(outcome) => outcome.map_err(|e| self.net.failed(Trip { method: &self.method, url: &self.url }, e)),
         }
     }
 }

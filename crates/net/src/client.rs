@@ -1,10 +1,15 @@
 //! Clients by how they speak: hosts that need the same certificates share one, and its connections.
 
-use reqwest::{NoProxy, Proxy};
+use reqwest::Proxy;
 use url::Url;
 
 use crate::error::host_and_port;
-use crate::{Net, NetError, Settings};
+use crate::{Net, NetError};
+
+/// Registries behind chains of proxies answer with more than a hundred headers (hyper's limit); Go counts bytes alone.
+const MAX_HEADERS: usize = 4096;
+/// Of all headers together, over HTTP/2 (hyper's limit is 16 KiB, Go's 10 MiB).
+const MAX_HEADERS_BYTES: u32 = 1 << 20;
 
 /// What one client is made for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -43,39 +48,23 @@ impl Net {
             .tls_backend_preconfigured(tls)
             .user_agent(&settings.user_agent)
             .connect_timeout(settings.connect_timeout)
+            .http1_max_headers(MAX_HEADERS)
+            .http2_max_header_list_size(MAX_HEADERS_BYTES)
+            .dns_resolver(self.inner.resolver.clone())
             // Redirects are ours: the next host may need another client.
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
+        if !self.inner.routes.are_all_direct() {
+            builder = builder.proxy(self.proxy());
+        }
         if profile.http1 {
             builder = builder.http1_only();
         }
-        for proxy in proxies(settings)? {
-            builder = builder.proxy(proxy);
-        }
         builder.build().map_err(|e| NetError::setup("HTTP client", e))
     }
-}
 
-/// Finds a wrong proxy address before the first request does.
-pub(crate) fn check_proxies(settings: &Settings) -> Result<(), NetError> {
-    proxies(settings).map(drop)
-}
-
-type Make = fn(&str) -> reqwest::Result<Proxy>;
-
-fn proxies(settings: &Settings) -> Result<Vec<Proxy>, NetError> {
-    let given = &settings.proxies;
-    let direct = given.no_proxy.as_deref().and_then(NoProxy::from_string);
-    let kinds: [(&Option<String>, Make); 3] = [
-        (&given.http, |url| Proxy::http(url)),
-        (&given.https, |url| Proxy::https(url)),
-        (&given.all, |url| Proxy::all(url)),
-    ];
-    let mut made = Vec::new();
-    for (url, make) in kinds {
-        let Some(url) = url.as_deref().filter(|url| !url.is_empty()) else { continue };
-        let shown = || format!("proxy `{}`", crate::error::display_url(url));
-        made.push(make(url).map_err(|e| NetError::setup(shown(), e.without_url()))?.no_proxy(direct.clone()));
+    fn proxy(&self) -> Proxy {
+        let routes = self.inner.routes.clone();
+        Proxy::custom(move |url| routes.proxy_for(url).cloned())
     }
-    Ok(made)
 }

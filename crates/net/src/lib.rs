@@ -7,16 +7,22 @@
 
 mod body;
 mod client;
+mod curves;
+mod dns;
 mod error;
+mod proxy;
 mod redirect;
 mod request;
 mod retry;
 mod settings;
 mod tls;
+mod verify;
+mod x509;
 
+pub use dns::{LookupError, NameFiles};
 pub use error::{Kind, NetError, cause_of, is_cancelled};
 pub use request::{Body, Open, Request, Response};
-pub use settings::{Proxies, Settings};
+pub use settings::{Proxies, Settings, SystemCertificates};
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -39,6 +45,8 @@ pub struct Net {
 struct Inner {
     settings: Settings,
     trust: tls::Trust,
+    routes: Arc<proxy::Routes>,
+    resolver: dns::Resolver,
     clients: Mutex<HashMap<client::Profile, reqwest::Client>>,
     runtime: OnceLock<Running>,
 }
@@ -55,9 +63,10 @@ impl Net {
     /// # Errors
     /// [`NetError::Setup`] when a certificate, key or proxy address cannot be used, naming it.
     pub fn new(settings: Settings) -> Result<Net, NetError> {
-        client::check_proxies(&settings)?;
+        let routes = Arc::new(proxy::Routes::new(&settings.proxies)?);
         let trust = tls::Trust::load(&settings)?;
-        let inner = Inner { settings, trust, clients: Mutex::default(), runtime: OnceLock::new() };
+        let resolver = dns::Resolver::new(settings.name_files.clone());
+        let inner = Inner { settings, trust, routes, resolver, clients: Mutex::default(), runtime: OnceLock::new() };
         Ok(Net { inner: Arc::new(inner) })
     }
 
@@ -112,6 +121,15 @@ impl Net {
                 () = cancelled => Err(NetError::Cancelled),
             }
         })
+    }
+
+    /// The addresses of `host`, for connections that are not HTTP; their port is 0.
+    ///
+    /// # Errors
+    /// [`NetError::Name`] when it has none; [`NetError::Cancelled`].
+    pub fn look_up(&self, host: &str) -> Result<Vec<std::net::SocketAddr>, NetError> {
+        let found = self.block_on(self.inner.resolver.look_up(host))?;
+        found.map_err(|source| NetError::Name { host: host.to_owned(), source })
     }
 
     /// Starts the thread that connections are served by. Done at the first request otherwise.

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
 use crate::NetError;
@@ -34,6 +34,17 @@ pub enum Body<'a> {
         length: Option<u64>,
         open: Open<'a>,
     },
+}
+
+impl Body<'_> {
+    pub(crate) fn is_nothing(&self) -> bool {
+        match self {
+            Body::Empty => true,
+            Body::Bytes(bytes) => bytes.is_empty(),
+            // Says itself how long it is.
+            Body::Stream { .. } => false,
+        }
+    }
 }
 
 /// An answer of any status. Its body is read while it arrives.
@@ -98,6 +109,19 @@ impl<'a> Request<'a> {
 }
 
 impl Response {
+    /// With the body that is meant where the server compressed it for the way (`Content-Encoding: gzip`), asked or not, as Go's
+    /// clients decode it. Parts of a body are left as they are.
+    pub(crate) fn decoded(mut self) -> Response {
+        let encoded = self.header("content-encoding").is_some_and(|told| told.trim().eq_ignore_ascii_case("gzip"));
+        let nothing = matches!(self.status, 204 | 206 | 304) || self.content_length() == Some(0);
+        if encoded && !nothing {
+            self.headers.remove(CONTENT_ENCODING);
+            self.headers.remove(CONTENT_LENGTH);
+            self.body = Box::new(flate2::read::MultiGzDecoder::new(self.body));
+        }
+        self
+    }
+
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }

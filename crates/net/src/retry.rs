@@ -49,7 +49,8 @@ impl Net {
 impl NetError {
     /// Whether the same request may succeed a moment later.
     pub fn is_transient(&self) -> bool {
-        matches!(self.kind(), Some(Kind::Dns | Kind::Refused | Kind::Reset | Kind::Timeout | Kind::Other))
+        use Kind::{Dns, Other, ProxyRefused, Refused, Reset, Timeout};
+        matches!(self.kind(), Some(Dns | Refused | Reset | Timeout | ProxyRefused | Other))
     }
 }
 
@@ -68,7 +69,7 @@ fn pause_after(outcome: &Result<Response, NetError>, attempt: u32, settings: &Se
             Some(asked) => Some(asked.max(usual)),
             None => Some(usual),
         },
-        Err(error) if matches!(error.kind(), Some(Kind::Dns | Kind::Refused | Kind::Timeout)) => {
+        Err(error) if matches!(error.kind(), Some(Kind::Dns | Kind::Refused | Kind::Timeout | Kind::ProxyRefused)) => {
             (attempt < RETRIES_WITHOUT_SERVER).then_some(usual)
         }
         Err(error) if error.is_transient() => Some(usual),
@@ -79,7 +80,7 @@ fn pause_after(outcome: &Result<Response, NetError>, attempt: u32, settings: &Se
 fn reason(outcome: &Result<Response, NetError>) -> String {
     match outcome {
         Ok(response) => response.status_text(),
-        Err(NetError::Request { kind, host, .. }) => kind.describe(host),
+        Err(NetError::Request { kind, host, proxy, .. }) => kind.describe(host, proxy.as_deref()),
         Err(error) => error.to_string(),
     }
 }

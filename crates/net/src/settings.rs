@@ -1,9 +1,11 @@
 //! What the user may say about reaching hosts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+
+use crate::dns::NameFiles;
 
 /// How to reach hosts. Made once from what the user typed.
 ///
@@ -37,6 +39,8 @@ pub struct Settings {
     /// A server that asks (`Retry-After`) for a longer wait than this is taken at its word: no retry, its answer counts.
     pub max_retry_after: Duration,
     pub proxies: Proxies,
+    pub name_files: NameFiles,
+    pub system_certificates: SystemCertificates,
     /// HTTP/1.1 only (GitLab's registry is slow over HTTP/2).
     pub http1_only: bool,
     /// Set from elsewhere (a signal handler) to end every transfer within a fraction of a second.
@@ -51,6 +55,15 @@ pub struct Proxies {
     pub all: Option<String>,
     /// Comma-separated hosts, domains, addresses and networks that are reached directly.
     pub no_proxy: Option<String>,
+}
+
+/// Where the certificates are that every host may be vouched for by; none = where systems have them.
+#[derive(Clone, Debug, Default)]
+pub struct SystemCertificates {
+    /// `SSL_CERT_FILE`: instead of the system's file.
+    pub file: Option<PathBuf>,
+    /// `SSL_CERT_DIR`: instead of the system's directories. Every file in them counts.
+    pub dirs: Option<Vec<PathBuf>>,
 }
 
 impl Settings {
@@ -71,6 +84,8 @@ impl Settings {
             backoff: Duration::from_millis(500),
             max_retry_after: Duration::from_secs(120),
             proxies: Proxies::default(),
+            name_files: NameFiles::within(Path::new("/etc")),
+            system_certificates: SystemCertificates::default(),
             http1_only: false,
             cancel: Arc::default(),
         }

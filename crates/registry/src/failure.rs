@@ -98,17 +98,18 @@ impl Failure {
     pub(crate) fn from_net(error: &NetError) -> Failure {
         use net::Kind;
         let (request, reason, host) = match error {
-            NetError::Request { method, url, host, kind, source } => {
-                let told = matches!(kind, Kind::Certificate | Kind::Tls | Kind::Other);
+            NetError::Request { method, url, host, kind, proxy, source } => {
+                let told = matches!(kind, Kind::Dns | Kind::Certificate | Kind::Tls | Kind::ProxyRefused | Kind::Other);
                 let detail = source
                     .as_ref()
                     .filter(|_| told)
                     .map(|s| format!(" ({})", one_line(&s.to_string())))
                     .unwrap_or_default();
-                (format!("{method} {url}"), format!("{}{detail}", kind.describe(host)), host.as_str())
+                (format!("{method} {url}"), format!("{}{detail}", kind.describe(host, proxy.as_deref())), host.as_str())
             }
             NetError::Cancelled => return Failure::new(FailureKind::Cancelled, "cancelled", ""),
             NetError::Setup { source, .. } => (String::new(), format!("{error}: {source}"), ""),
+            NetError::Name { host, source } => (String::new(), format!("{error}: {source}"), host.as_str()),
             NetError::Source(source) => (String::new(), format!("{error}: {source}"), ""),
             NetError::Url { .. } => (String::new(), error.to_string(), ""),
         };
@@ -128,10 +129,13 @@ impl Failure {
             Some(Kind::PlainHttp) => {
                 (FailureKind::PlainHttp, Some(format!("`--insecure-registry {host}` allows plain HTTP for it")))
             }
-            Some(Kind::Reset | Kind::Redirects | Kind::Other) => (FailureKind::Network, None),
+            Some(Kind::Reset | Kind::Redirects | Kind::Other | Kind::ProxyLogin | Kind::ProxyRefused) => {
+                (FailureKind::Network, None)
+            }
             None => (FailureKind::Unexpected, None),
         };
-        Failure { hint, ..Failure::new(kind, reason, request) }
+        // What the network knows is nearer to the cause: the proxy, or what is wrong with the certificate.
+        Failure { hint: error.hint().or(hint), ..Failure::new(kind, reason, request) }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {

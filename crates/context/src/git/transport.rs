@@ -1,7 +1,7 @@
 //! How a server is reached: over HTTP with our own client, over TCP (git://), or through an `ssh` program.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::net::TcpStream;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -206,10 +206,9 @@ impl Drop for Stream<'_> {
 
 fn tcp<'a>(net: &'a Net, remote: &Remote) -> Result<Stream<'a>> {
     let port = remote.port.unwrap_or(GIT_PORT);
-    let name = remote.host.trim_start_matches('[').trim_end_matches(']');
-    let unknown = |error: io::Error| Fault::cut(format!("host name `{name}` could not be resolved: {error}"));
-    let mut last = Fault::cut(format!("host name `{name}` has no address"));
-    for address in (name, port).to_socket_addrs().map_err(unknown)? {
+    let mut last = Fault::cut(format!("host name `{}` has no address", remote.host));
+    for mut address in net.look_up(&remote.host)? {
+        address.set_port(port);
         match TcpStream::connect_timeout(&address, net.settings().connect_timeout) {
             Ok(stream) => {
                 stream.set_write_timeout(Some(net.settings().idle_timeout))?;

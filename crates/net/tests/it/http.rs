@@ -3,18 +3,19 @@
 use std::io::{self, Read, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ::http::Method;
 use oci::{Flavor, Platform};
 use testkit::fixture;
 use testkit::{FakeRegistry, Fault};
-use zuwai_net::{Body, Kind, NetError, Proxies, Request};
+use zuwai_net::{Body, Kind, NetError, Request};
 
 use crate::{net, settings};
 
 /// A server that does one thing with every connection; its address.
-fn server(serve: impl Fn(TcpStream) + Send + 'static) -> String {
+pub fn server(serve: impl Fn(TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = format!("http://{}/", listener.local_addr().unwrap());
     std::thread::spawn(move || listener.incoming().flatten().for_each(serve));
@@ -22,17 +23,18 @@ fn server(serve: impl Fn(TcpStream) + Send + 'static) -> String {
 }
 
 /// Reads up to the end of a request's head.
-fn read_head(stream: &mut TcpStream) {
+pub fn read_head(stream: &mut TcpStream) -> Vec<u8> {
     let mut seen = Vec::new();
     let mut byte = [0];
     while !seen.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
         seen.push(byte[0]);
     }
+    seen
 }
 
-fn answering(answer: &'static str) -> String {
+pub fn answering(answer: &'static str) -> String {
     server(move |mut stream| {
-        read_head(&mut stream);
+        let _ = read_head(&mut stream);
         let _ = stream.write_all(answer.as_bytes());
     })
 }
@@ -152,7 +154,7 @@ fn send_endless(url: &str, settings: zuwai_net::Settings) -> (Result<u16, NetErr
 #[test]
 fn an_early_answer_ends_an_upload() {
     let url = server(|mut stream| {
-        read_head(&mut stream);
+        let _ = read_head(&mut stream);
         let _ = stream.write_all(b"HTTP/1.1 401 x\r\nContent-Length: 0\r\n\r\n");
         // The rest is not read, and the connection stays.
         std::thread::sleep(Duration::from_secs(20));
@@ -167,7 +169,7 @@ fn an_early_answer_ends_an_upload() {
 #[test]
 fn an_upload_that_nobody_takes_ends() {
     let url = server(|mut stream| {
-        read_head(&mut stream);
+        let _ = read_head(&mut stream);
         std::thread::sleep(Duration::from_secs(20));
     });
     let mut impatient = settings();
@@ -182,7 +184,7 @@ fn an_upload_that_nobody_takes_ends() {
 fn cancelling_ends_whatever_is_going_on() {
     let silent = || {
         server(|mut stream| {
-            read_head(&mut stream);
+            let _ = read_head(&mut stream);
             std::thread::sleep(Duration::from_secs(20));
         })
     };
@@ -234,7 +236,7 @@ fn a_source_that_fails_is_not_the_servers_fault() {
 #[test]
 fn a_server_that_is_silent_counts_as_dead() {
     let url = server(|mut stream| {
-        read_head(&mut stream);
+        let _ = read_head(&mut stream);
         std::thread::sleep(Duration::from_secs(20));
     });
     let mut impatient = settings();
@@ -255,29 +257,89 @@ fn what_is_not_http_is_no_answer() {
     }
 }
 
+/// A server that keeps the heads of requests and answers each with the same.
+fn keeping_heads(answer: Vec<u8>) -> (String, Arc<Mutex<Vec<String>>>) {
+    let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+    let kept = heads.clone();
+    let url = server(move |mut stream| {
+        let head = read_head(&mut stream);
+        kept.lock().unwrap().push(String::from_utf8_lossy(&head).to_ascii_lowercase());
+        let _ = stream.write_all(&answer);
+    });
+    (url, heads)
+}
+
+/// Proxies answer 411 to those without.
 #[test]
-fn a_proxy_is_used_except_where_not() {
-    let proxy = FakeRegistry::start();
-    let direct = FakeRegistry::start();
-    let mut proxied = settings();
-    proxied.proxies = Proxies {
-        http: Some(format!("http://{}", proxy.host())),
-        no_proxy: Some("127.0.0.1".to_owned()),
-        ..Proxies::default()
-    };
-    let net = net(proxied);
-    net.get("http://nowhere.invalid/x", &[]).unwrap();
-    assert_eq!(proxy.requests()[0].path, "http://nowhere.invalid/x");
-    net.get(&format!("http://{}/v2/", direct.host()), &[]).unwrap();
-    assert_eq!(direct.requests().len(), 1);
-    assert_eq!(proxy.requests().len(), 1);
+fn requests_with_an_empty_body_say_that_it_is_empty() {
+    let answer = b"HTTP/1.1 200 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let empty = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(io::empty())) };
+    for (method, told) in [
+        (Method::POST, true),
+        (Method::PUT, true),
+        (Method::PATCH, true),
+        (Method::GET, false),
+        (Method::HEAD, false),
+        (Method::DELETE, false),
+    ] {
+        for body in [Body::Empty, Body::Bytes(Vec::new().into()), Body::Stream { length: Some(0), open: &empty }] {
+            if matches!(body, Body::Stream { .. }) && !told {
+                continue;
+            }
+            let (url, heads) = keeping_heads(answer.to_vec());
+            net(settings()).send(&Request::new(method.clone(), url).body(body)).unwrap();
+            let head = heads.lock().unwrap()[0].clone();
+            assert_eq!(head.matches("content-length: 0\r\n").count(), usize::from(told), "{method}: {head}");
+            assert!(!head.contains("transfer-encoding"), "{method}: {head}");
+        }
+    }
 }
 
 #[test]
-fn a_proxy_that_is_no_address_is_told_of_at_once() {
-    let mut wrong = settings();
-    wrong.proxies = Proxies { https: Some("http://user:hunter2@host:port/".to_owned()), ..Proxies::default() };
-    let error = zuwai_net::Net::new(wrong).unwrap_err();
-    assert!(error.to_string().contains("proxy"), "{error}");
-    assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+fn answers_may_have_hundreds_of_headers() {
+    for count in [99, 101, 500, 4000] {
+        let mut answer = String::from("HTTP/1.1 200 x\r\nContent-Length: 2\r\n");
+        (0..count).for_each(|number| answer.push_str(&format!("X-Header-{number}: value\r\n")));
+        let (url, _) = keeping_heads(format!("{answer}\r\nok").into_bytes());
+        let mut response = net(settings()).get(&url, &[]).unwrap();
+        assert_eq!(response.header(&format!("x-header-{}", count - 1)), Some("value"));
+        assert_eq!(response.read_all(10).unwrap(), b"ok", "{count}");
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    writer.write_all(bytes).unwrap();
+    writer.finish().unwrap()
+}
+
+/// As Go's clients do it, whether they asked for gzip or not.
+#[test]
+fn a_body_that_was_compressed_for_the_way_is_decoded() {
+    let squeezed = gzip(b"what is meant");
+    let two = [gzip(b"what "), gzip(b"is meant")].concat();
+    let meant: &[u8] = b"what is meant";
+    let cases: [(&str, &str, &[u8], &[u8]); 8] = [
+        ("gzip", "200 x\r\nContent-Encoding: gzip", &squeezed, meant),
+        ("another case", "200 x\r\ncontent-encoding: GZip", &squeezed, meant),
+        ("two members", "200 x\r\nContent-Encoding: gzip", &two, meant),
+        ("an error's body", "404 x\r\nContent-Encoding: gzip", &squeezed, meant),
+        ("nothing said", "200 x", &squeezed, &squeezed),
+        ("identity", "200 x\r\nContent-Encoding: identity", meant, meant),
+        ("a part", "206 x\r\nContent-Encoding: gzip", &squeezed, &squeezed),
+        ("nothing", "200 x\r\nContent-Encoding: gzip", b"", b""),
+    ];
+    for (name, head, body, expected) in cases {
+        let answer = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n", body.len());
+        let (url, _) = keeping_heads([answer.as_bytes(), body].concat());
+        let mut response = net(settings()).get(&url, &[]).unwrap();
+        let decoded = body != expected;
+        assert_eq!(response.content_length().is_none(), decoded, "{name}");
+        assert_eq!(response.read_all(100).unwrap(), expected, "{name}");
+    }
+    for body in [&b"not compressed"[..], &squeezed[..squeezed.len() - 3]] {
+        let answer = format!("HTTP/1.1 200 x\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", body.len());
+        let (url, _) = keeping_heads([answer.as_bytes(), body].concat());
+        assert!(net(settings()).get(&url, &[]).unwrap().read_all(100).is_err());
+    }
 }

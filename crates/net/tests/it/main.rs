@@ -1,7 +1,9 @@
 //! The client against servers on 127.0.0.1.
 
 mod http;
+mod proxy;
 mod tls;
+mod trust;
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ fn certificates(name: &str) -> Vec<CertificateDer<'static>> {
 }
 
 /// A server that says `ok` over TLS, to clients with a certificate only if `asks`; `127.0.0.1:PORT`.
-fn server(asks: bool) -> String {
+pub fn server(asks: bool) -> String {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
     let builder = match asks {
