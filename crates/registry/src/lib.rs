@@ -10,6 +10,7 @@ mod client;
 mod credentials;
 mod exporter;
 mod failure;
+mod go_json;
 mod helper;
 mod mirror;
 mod pull;
