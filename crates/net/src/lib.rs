@@ -7,6 +7,7 @@
 
 mod body;
 mod client;
+mod date;
 mod error;
 mod redirect;
 mod request;
@@ -14,6 +15,7 @@ mod retry;
 mod settings;
 mod tls;
 
+pub use date::parse_date;
 pub use error::{Kind, NetError, cause_of, is_cancelled};
 pub use request::{Body, Open, Request, Response};
 pub use settings::{Proxies, Settings};
