@@ -203,15 +203,24 @@ mod tests {
             (&["Basic realm=\"unterminated"], Some(Challenge::Basic)),
             (&["Basic realm=Registre privé"], Some(Challenge::Basic)),
             (&["Bearer realm=https://a/t?x=1,service=s"], Some(bearer("https://a/t?x=1", Some("s"), None))),
-            (&["Bearer realm=https://a/t service=My Registry scope=x:y:z"], Some(bearer("https://a/t", Some("My Registry"), Some("x:y:z")))),
+            (
+                &["Bearer realm=https://a/t service=My Registry scope=x:y:z"],
+                Some(bearer("https://a/t", Some("My Registry"), Some("x:y:z"))),
+            ),
             (
                 &["Bearer realm=https://a/t,scope=repository:a:pull,push,service=s"],
                 Some(bearer("https://a/t", Some("s"), Some("repository:a:pull"))),
             ),
             (&["Basic realm=My Registry, Bearer realm=https://a/t"], Some(bearer("https://a/t", None, None))),
             // Odd spacing and case.
-            (&["  BEARER   Realm = \"https://a/t\" ,\tSERVICE =\"s\"  ,"], Some(bearer("https://a/t", Some("s"), None))),
-            (&["Bearer realm=\"https://a/t\" service=\"s\" scope=\"x y\""], Some(bearer("https://a/t", Some("s"), Some("x y")))),
+            (
+                &["  BEARER   Realm = \"https://a/t\" ,\tSERVICE =\"s\"  ,"],
+                Some(bearer("https://a/t", Some("s"), None)),
+            ),
+            (
+                &["Bearer realm=\"https://a/t\" service=\"s\" scope=\"x y\""],
+                Some(bearer("https://a/t", Some("s"), Some("x y"))),
+            ),
             (&["Bearer realm=\"https://a/t\";service=\"s\""], Some(bearer("https://a/t", Some("s"), None))),
             (&["Bearer,realm=\"https://a/t\""], Some(bearer("https://a/t", None, None))),
             (&["Bearer realm=\" https://a/t \",service=\"\""], Some(bearer("https://a/t", None, None))),
@@ -220,9 +229,15 @@ mod tests {
             (&["Negotiate", "NTLM", "Basic realm=\"x\""], Some(Challenge::Basic)),
             (&["Negotiate YIIab+/Cd==, Bearer realm=\"https://a/t\""], Some(bearer("https://a/t", None, None))),
             (&["Bearer realm=\"https://a/t\", Negotiate"], Some(bearer("https://a/t", None, None))),
-            (&["Bearer realm=\"https://a/t\", Digest realm=\"d\", nonce=\"n\", Basic realm=b"], Some(bearer("https://a/t", None, None))),
+            (
+                &["Bearer realm=\"https://a/t\", Digest realm=\"d\", nonce=\"n\", Basic realm=b"],
+                Some(bearer("https://a/t", None, None)),
+            ),
             (&["Digest realm=\"x, Basic\", nonce=\"Bearer realm=y\""], None),
-            (&["Bearer realm=\"https://a/t\",error=\"invalid_token\",error_description=\"a, b\""], Some(bearer("https://a/t", None, None))),
+            (
+                &["Bearer realm=\"https://a/t\",error=\"invalid_token\",error_description=\"a, b\""],
+                Some(bearer("https://a/t", None, None)),
+            ),
             (&["Bearer service=\"no realm\", Basic realm=\"x\""], Some(Challenge::Basic)),
             (&["=, =\"\" ,,, =x"], None),
             (&[""], None),

@@ -535,7 +535,11 @@ mod tests {
             (&["http://registry.example", "https://registry.example"], "registry.example", "https://registry.example"),
             (&["r.example:5000", "http://r.example:5000/v1/"], "r.example:5000", "r.example:5000"),
             (&["docker.io", "https://index.docker.io/v1/"], "docker.io", "https://index.docker.io/v1/"),
-            (&["https://index.docker.io/v2/", "https://index.docker.io/v1/"], "docker.io", "https://index.docker.io/v1/"),
+            (
+                &["https://index.docker.io/v2/", "https://index.docker.io/v1/"],
+                "docker.io",
+                "https://index.docker.io/v1/",
+            ),
             (&["registry-1.docker.io", "https://index.docker.io/v1/"], "docker.io", "https://index.docker.io/v1/"),
             (&["index.docker.io", "docker.io"], "docker.io", "docker.io"),
             // A path says more than a spelling.
@@ -687,7 +691,13 @@ mod tests {
             (instead, unknown, "r.example", "-", None),
             (two, answer, "r.example", "u:r.example", None),
             (store, "echo 'WARNING: old' >&2\necho '{\"Username\":\"u\",\"Secret\":\"p\"}'", "r.example", "u:p", None),
-            (store, "head -c 300000 /dev/zero >&2\necho '{\"Username\":\"u\",\"Secret\":\"p\"}'", "r.example", "u:p", None),
+            (
+                store,
+                "head -c 300000 /dev/zero >&2\necho '{\"Username\":\"u\",\"Secret\":\"p\"}'",
+                "r.example",
+                "u:p",
+                None,
+            ),
             (store, r#"echo '{"username":"u","SECRET":"p","ServerURL":null} trailing'"#, "r.example", "u:p", None),
             (store, r#"echo '{"Username":"u","Secret":null}'"#, "r.example", "-", None),
             (store, r#"echo '{"Username":"","Secret":"p"}'"#, "r.example", "-", None),

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use bytes::Bytes;
 use http::Method;
-use net::{Body, Net, Request, Response};
+use net::{Body, Request, Response};
 use serde_json::Value;
 use url::Url;
 
 use crate::challenge::Scopes;
+use crate::client::{Client, host_and_port};
 use crate::credentials::Login;
 use crate::failure::{Failure, FailureKind};
 use crate::go_json;
@@ -48,7 +49,7 @@ impl Token {
 
 /// One question to a token server.
 pub(crate) struct Fetch<'a> {
-    pub(crate) net: &'a Net,
+    pub(crate) client: &'a Client,
     pub(crate) key: &'a TokenKey,
     /// The scope in the challenge, which may ask for more than we thought of.
     pub(crate) asked: Option<&'a str>,
@@ -66,12 +67,26 @@ impl Fetch<'_> {
             }
             Some(Login::Registry { .. }) | None => self.ask(&realm, None),
         };
-        let shown = format!("{} {}", request.method, without_query(&realm));
         let asked_at = Instant::now();
-        let response = self.net.send(&request)?;
+        let (request, response) = self.send(&realm, request)?;
+        let shown = format!("{} {}", request.method, without_query(&realm));
         match response.is_success() {
             true => parse(response, shown, asked_at),
             false => Err(self.refused(shown, response)),
+        }
+    }
+
+    /// Asks again in the older way where a refresh token gets no answer in the newer one: not every token server knows OAuth2
+    /// (404; Artifactory says 401), and containerd does so.
+    fn send<'r>(&self, realm: &Url, request: Request<'r>) -> Result<(Request<'r>, Response), Failure> {
+        let response = self.client.net.send(&request)?;
+        match &self.key.login {
+            Some(Login::Identity { token }) if matches!(response.status, 401 | 404 | 405) => {
+                let older = self.ask(realm, None).header("authorization", basic("", token).reveal())?;
+                let response = self.client.net.send(&older)?;
+                Ok((older, response))
+            }
+            _ => Ok((request, response)),
         }
     }
 
@@ -84,13 +99,14 @@ impl Fetch<'_> {
             Failure::new(FailureKind::Unexpected, reason, format!("GET {}", without_query(self.registry)))
         };
         let url = Url::parse(realm).map_err(|_| bad("not an address"))?;
-        let host = url.host_str().ok_or_else(|| bad("an address without host"))?;
-        let host_and_port = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let host = host_and_port(&url).ok_or_else(|| bad("an address without host"))?;
+        let allowed = |host: &str| self.client.net.settings().allows_plain_http(host);
+        // A registry that is near has a token server that is near; for one elsewhere plain HTTP has to be asked for.
+        let registry = host_and_port(self.registry).filter(|_| self.registry.scheme() == "http");
+        let as_registry = registry.is_some_and(|registry| allowed(&registry) || self.client.allows_plain_http(&host));
         match url.scheme() {
             "https" => Ok(url),
-            "http" if self.registry.scheme() == "http" || self.net.settings().allows_plain_http(&host_and_port) => {
-                Ok(url)
-            }
+            "http" if as_registry || allowed(&host) => Ok(url),
             "http" => Err(bad("credentials do not travel over plain HTTP")),
             _ => Err(bad("neither http nor https")),
         }
