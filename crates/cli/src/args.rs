@@ -2,9 +2,21 @@
 //!
 //! Doc comments are the help. What was typed becomes values in [`crate::settings`], once; nobody else looks here.
 
+mod empty;
+
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+
+/// What `words` say, the program's name being the first. Empty values, also of variables, are like no values.
+pub fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let is_set_to_nothing = |name: &std::ffi::OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = empty::drop_variables(Cli::command(), &is_set_to_nothing);
+    let words = empty::drop_flags(&command, words);
+    let matches = command.try_get_matches_from(words)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
+}
 
 /// Build container images from Dockerfiles without privilege
 #[derive(Debug, Parser)]

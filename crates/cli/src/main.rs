@@ -19,9 +19,7 @@ mod wire;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use crate::args::{Cli, Command};
+use crate::args::Command;
 
 /// musl's own allocator is several times slower under threads.
 #[cfg(target_env = "musl")]
@@ -40,7 +38,7 @@ fn main() -> ExitCode {
 
 fn run() -> ExitCode {
     let (words, manner) = words(std::env::args_os().collect());
-    let cli = match Cli::try_parse_from(words) {
+    let cli = match args::parse(words) {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error, manner),
     };

@@ -253,7 +253,7 @@ fn clone_settings(words: &[String]) -> Result<(git::CloneSettings, bool), Failur
 /// As much as BuildKit takes (`secretsprovider.MaxSecretSize`): a larger file is hardly a secret, and may have no end.
 const SECRET_MAX_BYTES: u64 = 500 * 1024;
 
-fn read_at_most(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+pub fn read_at_most(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
@@ -441,7 +441,8 @@ pub fn network(build: &Build, destinations: &[Reference], cancelled: &Arc<Atomic
 }
 
 fn user_agent() -> String {
-    let suffix = std::env::var("UPSTREAM_CLIENT_TYPE").map(|kind| format!(",{kind}")).unwrap_or_default();
+    let kind = std::env::var("UPSTREAM_CLIENT_TYPE").ok().filter(|kind| !kind.is_empty());
+    let suffix = kind.map(|kind| format!(",{kind}")).unwrap_or_default();
     format!("zuwai/{}{suffix}", env!("CARGO_PKG_VERSION"))
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
-use build::{BuildError, CacheRoot, NamedContext, OnFailure, Request, RootfsOutput};
+use build::{BuildError, CacheRoot, Event, NamedContext, OnFailure, Request, RootfsOutput};
 use context::{ContextError, GitScheme, Place, Sources, git};
 use net::Net;
 use oci::Reference;
@@ -188,7 +188,7 @@ fn kept_in_place(typed: &Build) -> Vec<PathBuf> {
     let named =
         typed.input.build_context.iter().filter_map(|word| word.split_once('=')).map(|(_, spec)| PathBuf::from(spec));
     let outputs = [&typed.output.oci_layout_path, &typed.output.tar_path].into_iter().flatten().cloned();
-    let all = contexts.chain(named).chain(outputs).chain(config_files());
+    let all = contexts.chain(named).chain(outputs).chain(config_files().into_iter().map(|file| file.path));
     all.filter_map(|path| std::path::absolute(path).ok()).filter(|path| path.exists()).collect()
 }
 
@@ -254,9 +254,10 @@ pub fn request(
     let checks = settings::checks(&build_args)?;
     let dockerfile = dockerfile::parse_with_checks(&opened.dockerfile, checks)
         .map_err(|e| Failure::Dockerfile { error: Box::new(e), name: opened.name.clone() })?;
-    let mut targets = typed.input.target.iter().map(|word| settings::target(word, &dockerfile, manner));
+    let given = typed.input.target.iter().filter(|word| !word.is_empty());
+    let mut targets = given.map(|word| settings::target(word, &dockerfile, manner));
     let (first, others): (Option<String>, Vec<String>) = (targets.next(), targets.collect());
-    let registry = registry(typed, &net, shown.clone())?;
+    let registry = registry(typed, manner, &net, shown.clone())?;
     let platform = settings::platform(&typed.input)?;
     let names = settings::names(typed)?;
     let outputs = outputs(typed, manner, &registry, &destinations, &names)?;
@@ -343,30 +344,35 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
-fn registry(typed: &Build, net: &Net, shown: Arc<dyn Shown>) -> Result<Registry, Failure> {
+fn registry(typed: &Build, manner: Manner, net: &Net, shown: Arc<dyn Shown>) -> Result<Registry, Failure> {
     let registry_settings = RegistrySettings {
         maps: settings::registry_maps(&typed.registry)?,
         skip_fallback: typed.kaniko.skip_default_registry_fallback,
+        plain_http_to_private_hosts: manner == Manner::Kaniko,
         ..RegistrySettings::new()
     };
-    let credentials = credentials(typed)?;
+    let credentials = credentials(typed, &*shown)?;
     Ok(Registry::new(net.clone(), credentials, shown, registry_settings))
 }
 
 /// Logins from where docker, podman and kaniko look: `DOCKER_AUTH_CONFIG`, `config.json`, `auth.json`, `KANIKO_HOST_USER`.
-fn credentials(typed: &Build) -> Result<Credentials, Failure> {
+///
+/// A file that was named has to be readable. One that merely lies where such files do (somebody else's HOME, with a pod's
+/// random user) is warned about, as docker does.
+fn credentials(typed: &Build, shown: &dyn Shown) -> Result<Credentials, Failure> {
     let mut credentials = Credentials::anonymous();
-    let bad = |error: registry::CredentialsError| Failure::Other { error: error.into(), code: 5, hint: None };
     if let Ok(text) = std::env::var("DOCKER_AUTH_CONFIG") {
-        credentials.add_config(&text, "variable `DOCKER_AUTH_CONFIG`").map_err(bad)?;
+        let added = credentials.add_config(&text, "variable `DOCKER_AUTH_CONFIG`");
+        added.map_err(|error| Failure::Other { error: error.into(), code: 5, hint: None })?;
     }
-    for path in config_files() {
-        match std::fs::read_to_string(&path) {
-            Ok(text) => credentials.add_config(&text, &format!("`{}`", path.display())).map_err(bad)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+    for file in config_files() {
+        match add_config_file(&mut credentials, &file.path) {
+            Ok(()) => {}
+            Err(error) if file.is_named => return Err(Failure::Other { error, code: 5, hint: None }),
             Err(error) => {
-                let error = anyhow::Error::new(error).context(format!("could not read `{}`", path.display()));
-                return Err(Failure::Other { error, code: 5, hint: None });
+                let problem = format!("{error:#}");
+                shown.event(&Event::Warning { message: format!("{problem}; its logins are not used") });
+                credentials.add_unreadable(&problem);
             }
         }
     }
@@ -389,13 +395,42 @@ fn credentials(typed: &Build) -> Result<Credentials, Failure> {
     Ok(credentials)
 }
 
-fn config_files() -> Vec<PathBuf> {
+/// More is no configuration.
+const CONFIG_MAX_BYTES: u64 = 4 << 20;
+
+/// Adds the logins of a file, if there is one.
+fn add_config_file(credentials: &mut Credentials, path: &Path) -> anyhow::Result<()> {
+    let read = settings::read_at_most(path, CONFIG_MAX_BYTES);
+    if read.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(());
+    }
+    let text = read.and_then(|bytes| String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8")));
+    let text = text.with_context(|| format!("could not read `{}`", path.display()))?;
+    Ok(credentials.add_config(&text, &format!("`{}`", path.display()))?)
+}
+
+struct ConfigFile {
+    path: PathBuf,
+    /// Somebody said that it is there.
+    is_named: bool,
+}
+
+fn config_files() -> Vec<ConfigFile> {
     let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let docker = variable("DOCKER_CONFIG").or_else(|| variable("HOME").map(|home| home.join(".docker")));
-    let mut files: Vec<PathBuf> = docker.into_iter().map(|dir| dir.join("config.json")).collect();
-    files.extend(variable("REGISTRY_AUTH_FILE"));
-    files.extend(variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));
-    files
+    let home = variable("HOME");
+    let below = |directory: Option<PathBuf>, file: &str| directory.map(|directory| directory.join(file));
+    let docker = match variable("DOCKER_CONFIG") {
+        Some(directory) => (Some(directory.join("config.json")), true),
+        None => (below(home.clone(), ".docker/config.json"), false),
+    };
+    let configuration = variable("XDG_CONFIG_HOME").or(below(home, ".config"));
+    let files = [
+        docker,
+        (variable("REGISTRY_AUTH_FILE"), true),
+        (below(variable("XDG_RUNTIME_DIR"), "containers/auth.json"), false),
+        (below(configuration, "containers/auth.json"), false),
+    ];
+    files.into_iter().filter_map(|(path, is_named)| Some(ConfigFile { path: path?, is_named })).collect()
 }
 
 /// Finds out before the work whether its result can be pushed, as kaniko does.

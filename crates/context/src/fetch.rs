@@ -69,7 +69,7 @@ pub fn fetch(net: &Net, wanted: &Fetch<'_>, work: &Path) -> Result<Fetched, Cont
     Ok(Fetched {
         path,
         file_name: file_name(wanted.url),
-        modified: (response.header("last-modified").and_then(parse_date).unwrap_or(0), 0),
+        modified: (response.header("last-modified").and_then(net::parse_date).unwrap_or(0), 0),
         digest,
         size_bytes,
     })
@@ -172,15 +172,6 @@ fn unescape(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// Seconds since 1970 of an HTTP date in any of its three forms (RFC 9110, 5.6.7).
-fn parse_date(text: &str) -> Option<i64> {
-    const FORMS: [&str; 3] = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
-    FORMS.iter().find_map(|form| {
-        let time = jiff::civil::DateTime::strptime(form, text.trim()).ok()?;
-        Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second())
-    })
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub fn registry_texts(input: &[u8]) {
         }
     }
     // Escapes could spell the word.
-    if config.contains("cred") || config.contains("\\u") {
+    if config.to_ascii_lowercase().contains("cred") || config.contains("\\u") {
         return;
     }
     let mut credentials = Credentials::anonymous();

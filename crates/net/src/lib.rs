@@ -9,6 +9,7 @@ mod body;
 mod client;
 mod curves;
 mod dns;
+mod date;
 mod error;
 mod proxy;
 mod redirect;
@@ -20,6 +21,7 @@ mod verify;
 mod x509;
 
 pub use dns::{LookupError, NameFiles};
+pub use date::parse_date;
 pub use error::{Kind, NetError, cause_of, is_cancelled};
 pub use request::{Body, Open, Request, Response};
 pub use settings::{Proxies, Settings, SystemCertificates};

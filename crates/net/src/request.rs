@@ -1,7 +1,7 @@
 //! What is asked and what comes back.
 
 use std::io::{self, Read};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
@@ -136,9 +136,15 @@ impl Response {
         self.header("content-length")?.trim().parse().ok()
     }
 
-    /// How long the server asks to wait; only its form in seconds is understood (what registries send).
+    /// How long the server asks to wait: `Retry-After`, in seconds (some write a fraction) or until a date, which may be over.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.header("retry-after")?.trim().parse().ok().map(Duration::from_secs)
+        let text = self.header("retry-after")?.trim();
+        if let Ok(seconds) = text.parse() {
+            return Duration::try_from_secs_f64(seconds).ok();
+        }
+        let until = Duration::from_secs(crate::parse_date(text)?.try_into().ok()?);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some(until.saturating_sub(now))
     }
 
     /// The whole body, up to `limit` bytes.

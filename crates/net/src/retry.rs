@@ -125,4 +125,30 @@ mod tests {
         assert_eq!(asked, Some(Duration::from_secs(7)));
         assert_eq!(pause_after(&answer(429, Some("3600")), 0, &settings), None, "nobody waits an hour");
     }
+
+    #[test]
+    fn waits_that_servers_ask_for() {
+        let asked = |text: &str| answer(429, Some(text)).unwrap().retry_after();
+        let seconds = |seconds: f64| Some(Duration::from_secs_f64(seconds));
+        for (text, expected) in [
+            ("0", seconds(0.0)),
+            (" 7 ", seconds(7.0)),
+            ("1.5", seconds(1.5)),
+            ("-1", None),
+            ("soon", None),
+            ("", None),
+            ("NaN", None),
+            ("1e300", None),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", seconds(0.0)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", seconds(0.0)),
+        ] {
+            assert_eq!(asked(text), expected, "{text}");
+        }
+        let far = asked("Fri, 01 Jan 2100 00:00:00 GMT").unwrap();
+        assert!(far > settings_limit(), "{far:?}");
+    }
+
+    fn settings_limit() -> Duration {
+        Settings::new("test").max_retry_after
+    }
 }

@@ -81,7 +81,7 @@ impl Shared {
         let answer = self.client.send(place, &call)?;
         match answer.response.status {
             200 => skip(answer, offset),
-            206 if offset > 0 && starts_at(&answer.response, offset) => Ok(answer.response.body),
+            206 if starts_at(&answer.response, offset) => Ok(answer.response.body),
             206 => Err(Failure::new(
                 FailureKind::Unexpected,
                 "the registry sent another part of the blob than asked",
@@ -107,9 +107,11 @@ fn skip(answer: Answer, offset: u64) -> Result<Box<dyn Read + Send>, Failure> {
     }
 }
 
-/// Whether the `Content-Range` (`bytes 5-9/10`) begins at `offset`. RFC 9110, section 14.4.
+/// Whether the `Content-Range` (`bytes 5-9/10`) begins at `offset`. RFC 9110, section 14.4. Without one it is what was asked
+/// for, and the digest will tell.
 fn starts_at(response: &Response, offset: u64) -> bool {
-    let range = response.header("content-range").and_then(|value| value.trim().strip_prefix("bytes "));
+    let Some(range) = response.header("content-range") else { return true };
+    let range = range.trim().strip_prefix("bytes").map(|range| range.trim_start_matches([' ', '=']));
     range.and_then(|r| r.split_once('-')).is_some_and(|(first, _)| first.trim().parse() == Ok(offset))
 }
 

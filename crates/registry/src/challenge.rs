@@ -21,15 +21,40 @@ impl Challenge {
     /// The challenge to answer: a token rather than a password where both are offered; none when there is no challenge that
     /// we understand.
     pub fn from_headers(headers: &HeaderMap) -> Option<Challenge> {
-        let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-        let all: Vec<Challenge> = values.flat_map(Challenge::parse).collect();
+        // A realm may be in any language and any encoding; nobody needs to read it.
+        let values = headers.get_all(WWW_AUTHENTICATE).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let all: Vec<Challenge> = values.flat_map(|value| Challenge::parse(&value)).collect();
         all.iter().find(|c| matches!(c, Challenge::Bearer { .. })).or(all.first()).cloned()
     }
 
-    /// The challenges in one header value that we understand; what follows a syntax error is not seen.
+    /// The challenges in one header value that we understand, as leniently as they are written: with values that should
+    /// stand in quotes, without commas, in any case, between schemes that nobody here knows.
     pub fn parse(value: &str) -> Vec<Challenge> {
-        let parsed = http_auth::ChallengeParser::new(value).map_while(Result::ok);
-        parsed.filter_map(|challenge| Challenge::understand(&challenge)).collect()
+        let mut understood = Vec::new();
+        let mut current = Offer::default();
+        let mut rest = value;
+        loop {
+            rest = rest.trim_start_matches([' ', '\t', ',', ';']);
+            let (word, after) = split_word(rest);
+            if word.is_empty() {
+                understood.extend(current.understand());
+                return understood;
+            }
+            match after.trim_start().strip_prefix('=') {
+                Some(after) => {
+                    let (value, after) = split_value(after.trim_start());
+                    current.parameters.push((word, value));
+                    rest = after;
+                }
+                // A word alone is a scheme, or the rest of a list that should stand in quotes.
+                None => {
+                    if after.starts_with([' ', '\t']) || is_known(word) {
+                        understood.extend(std::mem::replace(&mut current, Offer::of(word)).understand());
+                    }
+                    rest = after;
+                }
+            }
+        }
     }
 
     pub(crate) fn without_scope(self) -> Challenge {
@@ -38,20 +63,66 @@ impl Challenge {
             Challenge::Basic => Challenge::Basic,
         }
     }
+}
 
-    fn understand(challenge: &http_auth::ChallengeRef<'_>) -> Option<Challenge> {
-        let parameter = |wanted: &str| {
-            let found = challenge.params.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
-            found.map(|(_, value)| value.to_unescaped()).filter(|text| !text.is_empty())
-        };
-        if challenge.scheme.eq_ignore_ascii_case("basic") {
+/// A scheme and its parameters, as they stand.
+#[derive(Default)]
+struct Offer<'a> {
+    scheme: &'a str,
+    parameters: Vec<(&'a str, String)>,
+}
+
+impl<'a> Offer<'a> {
+    fn of(scheme: &'a str) -> Offer<'a> {
+        Offer { scheme, parameters: Vec::new() }
+    }
+
+    fn understand(self) -> Option<Challenge> {
+        if self.scheme.eq_ignore_ascii_case("basic") {
             return Some(Challenge::Basic);
         }
-        if !challenge.scheme.eq_ignore_ascii_case("bearer") {
+        if !self.scheme.eq_ignore_ascii_case("bearer") {
             return None;
         }
+        let parameter = |wanted: &str| {
+            let found = self.parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            found.map(|(_, value)| value.trim().to_owned()).filter(|text| !text.is_empty())
+        };
         Some(Challenge::Bearer { realm: parameter("realm")?, service: parameter("service"), scope: parameter("scope") })
     }
+}
+
+fn is_known(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case("basic") || scheme.eq_ignore_ascii_case("bearer")
+}
+
+/// The word at the beginning: up to what separates, joins or quotes.
+fn split_word(text: &str) -> (&str, &str) {
+    text.split_at(text.find([' ', '\t', ',', ';', '=', '"']).unwrap_or(text.len()))
+}
+
+/// The value of a parameter, and what is behind it. In quotes it ends with them; one whose quotes do not end is none.
+/// Without, it ends with the comma, or where another parameter begins: `realm=My Registry service=x`.
+fn split_value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let value = &text[..text.find(',').unwrap_or(text.len())];
+        let begins_parameter = |at: &usize| {
+            let (word, after) = split_word(value[*at..].trim_start());
+            !word.is_empty() && after.trim_start().starts_with('=')
+        };
+        let end = value.match_indices([' ', '\t']).map(|(at, _)| at).find(begins_parameter).unwrap_or(value.len());
+        return (value[..end].to_owned(), &text[end..]);
+    };
+    let mut value = String::new();
+    let mut characters = quoted.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' => return (value, &quoted[at + 1..]),
+            '\\' => value.extend(characters.next().map(|(_, escaped)| escaped)),
+            other => value.push(other),
+        }
+    }
+    (String::new(), "")
 }
 
 /// What a token is to allow: actions by `type:name`.
@@ -124,13 +195,58 @@ mod tests {
             (&[r#"Bearer service="no realm""#], None),
             (&["Negotiate"], None),
             (&["Bearer realm=\"unterminated"], None),
+            // Without quotes, as some write it.
+            (&["Basic realm=My Registry"], Some(Challenge::Basic)),
+            (&["Basic realm=My Registry, charset=UTF-8"], Some(Challenge::Basic)),
+            (&["Basic"], Some(Challenge::Basic)),
+            (&["Basic realm"], Some(Challenge::Basic)),
+            (&["Basic realm=\"unterminated"], Some(Challenge::Basic)),
+            (&["Basic realm=Registre privé"], Some(Challenge::Basic)),
+            (&["Bearer realm=https://a/t?x=1,service=s"], Some(bearer("https://a/t?x=1", Some("s"), None))),
+            (
+                &["Bearer realm=https://a/t service=My Registry scope=x:y:z"],
+                Some(bearer("https://a/t", Some("My Registry"), Some("x:y:z"))),
+            ),
+            (
+                &["Bearer realm=https://a/t,scope=repository:a:pull,push,service=s"],
+                Some(bearer("https://a/t", Some("s"), Some("repository:a:pull"))),
+            ),
+            (&["Basic realm=My Registry, Bearer realm=https://a/t"], Some(bearer("https://a/t", None, None))),
+            // Odd spacing and case.
+            (
+                &["  BEARER   Realm = \"https://a/t\" ,\tSERVICE =\"s\"  ,"],
+                Some(bearer("https://a/t", Some("s"), None)),
+            ),
+            (
+                &["Bearer realm=\"https://a/t\" service=\"s\" scope=\"x y\""],
+                Some(bearer("https://a/t", Some("s"), Some("x y"))),
+            ),
+            (&["Bearer realm=\"https://a/t\";service=\"s\""], Some(bearer("https://a/t", Some("s"), None))),
+            (&["Bearer,realm=\"https://a/t\""], Some(bearer("https://a/t", None, None))),
+            (&["Bearer realm=\" https://a/t \",service=\"\""], Some(bearer("https://a/t", None, None))),
+            // Schemes that nobody here knows, beside ones that are known.
+            (&["Negotiate, Basic realm=\"x\""], Some(Challenge::Basic)),
+            (&["Negotiate", "NTLM", "Basic realm=\"x\""], Some(Challenge::Basic)),
+            (&["Negotiate YIIab+/Cd==, Bearer realm=\"https://a/t\""], Some(bearer("https://a/t", None, None))),
+            (&["Bearer realm=\"https://a/t\", Negotiate"], Some(bearer("https://a/t", None, None))),
+            (
+                &["Bearer realm=\"https://a/t\", Digest realm=\"d\", nonce=\"n\", Basic realm=b"],
+                Some(bearer("https://a/t", None, None)),
+            ),
+            (&["Digest realm=\"x, Basic\", nonce=\"Bearer realm=y\""], None),
+            (
+                &["Bearer realm=\"https://a/t\",error=\"invalid_token\",error_description=\"a, b\""],
+                Some(bearer("https://a/t", None, None)),
+            ),
+            (&["Bearer service=\"no realm\", Basic realm=\"x\""], Some(Challenge::Basic)),
+            (&["=, =\"\" ,,, =x"], None),
             (&[""], None),
             (&[], None),
         ];
         for (values, expected) in cases {
             let mut headers = HeaderMap::new();
             for value in *values {
-                headers.append(WWW_AUTHENTICATE, value.parse().unwrap());
+                headers.append(WWW_AUTHENTICATE, http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
             }
             assert_eq!(&Challenge::from_headers(&headers), expected, "{values:?}");
         }

@@ -4,7 +4,8 @@
 //! is remembered, so that the next request has it at once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::time::Duration;
 
 use http::Method;
 use net::{Body, Kind, Net, NetError, Request, Response};
@@ -13,6 +14,7 @@ use url::Url;
 use crate::challenge::{Challenge, Scopes};
 use crate::credentials::{Credentials, Login};
 use crate::failure::{Failure, FailureKind};
+use crate::host::{is_loopback, is_private};
 use crate::secret::Secret;
 use crate::token::{self, Token, TokenKey};
 
@@ -90,6 +92,19 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// The same question, which has no body, at another address.
+    fn elsewhere(&self, address: &str) -> Call<'a> {
+        Call {
+            method: self.method.clone(),
+            target: Target::Url(address.to_owned()),
+            // Who is asked there says what the token has to be for.
+            scopes: Scopes::default(),
+            headers: self.headers.clone(),
+            body: Body::Empty,
+            ..*self
+        }
+    }
+
     pub(crate) fn once(mut self) -> Call<'a> {
         self.retry = false;
         self
@@ -115,6 +130,7 @@ pub(crate) struct Answer {
 pub(crate) struct Client {
     pub(crate) net: Net,
     pub(crate) credentials: Credentials,
+    plain_http_to_private_hosts: bool,
     /// `http` or `https`, by host, where both are allowed; locked while it is found out.
     schemes: Mutex<HashMap<String, Arc<Mutex<Option<&'static str>>>>>,
     challenges: Mutex<HashMap<String, Challenge>>,
@@ -124,17 +140,35 @@ pub(crate) struct Client {
 
 type Tokens = HashMap<TokenKey, Token>;
 
+/// A handshake that takes longer has not failed, but plain HTTP is tried meanwhile.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The value of an `Authorization` header.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Authorization(Secret);
 
 impl Client {
-    pub(crate) fn new(net: Net, credentials: Credentials) -> Client {
-        Client { net, credentials, schemes: Mutex::default(), challenges: Mutex::default(), tokens: Mutex::default() }
+    pub(crate) fn new(net: Net, credentials: Credentials, plain_http_to_private_hosts: bool) -> Client {
+        let (schemes, challenges, tokens) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Client { net, credentials, plain_http_to_private_hosts, schemes, challenges, tokens }
     }
 
     /// Sends `call`, answers one 401, and gives back an answer of any other status.
+    ///
+    /// Where the registry redirects to another one, that one's 401 is answered too, with the login for that one.
     pub(crate) fn send(&self, place: &Place, call: &Call<'_>) -> Result<Answer, Failure> {
+        let answer = self.send_to(place, call)?;
+        let asks = answer.response.status == 401 && call.answers_401 && matches!(call.body, Body::Empty);
+        if !asks || answered_at(place.host(), &answer.response) {
+            return Ok(answer);
+        }
+        let address = answer.response.final_url.clone();
+        let Some(host) = Url::parse(&address).ok().and_then(|url| host_and_port(&url)) else { return Ok(answer) };
+        drop(answer);
+        self.send_to(&Place::new(&host, &place.repository), &call.elsewhere(&address))
+    }
+
+    fn send_to(&self, place: &Place, call: &Call<'_>) -> Result<Answer, Failure> {
         let url = self.url(place, &call.target)?;
         let request = format!("{} {}", call.method, shown(&url));
         if !is_at(place.host(), &url) {
@@ -143,7 +177,7 @@ impl Client {
         }
         let first = self.known_authorization(place, &url, &call.scopes)?;
         let response = self.attempt(&url, call, first.as_ref())?;
-        if response.status != 401 || !call.answers_401 {
+        if response.status != 401 || !call.answers_401 || !answered_at(place.host(), &response) {
             return Ok(Answer { response, request });
         }
         let Some(second) = self.authorize(place, &url, &call.scopes, &response, first.as_ref())? else {
@@ -152,7 +186,7 @@ impl Client {
         drop(response);
         let response = self.attempt(&url, call, Some(&second))?;
         match response.status {
-            401 => Err(self.refused(place, Answer { response, request })),
+            401 if answered_at(place.host(), &response) => Err(self.refused(place, Answer { response, request })),
             _ => Ok(Answer { response, request }),
         }
     }
@@ -223,9 +257,16 @@ impl Client {
         }
     }
 
+    /// Whether plain HTTP will do for `host` where it has no HTTPS.
+    pub(crate) fn allows_plain_http(&self, host: &str) -> bool {
+        self.net.settings().allows_plain_http(host)
+            || is_loopback(host)
+            || (self.plain_http_to_private_hosts && is_private(host))
+    }
+
     /// HTTPS; where plain HTTP is allowed too, what the host turns out to speak.
     fn scheme(&self, host: &str) -> Result<&'static str, Failure> {
-        if !self.net.settings().allows_plain_http(host) {
+        if !self.allows_plain_http(host) {
             return Ok("https");
         }
         let known = locked(&self.schemes).entry(host.to_owned()).or_default().clone();
@@ -236,20 +277,50 @@ impl Client {
         }
     }
 
+    /// A host that speaks TLS is an error and not plain HTTP when its certificate is bad or the handshake fails: somebody who
+    /// breaks TLS must not be sent credentials for it.
     fn probe(&self, host: &str) -> Result<&'static str, NetError> {
-        let secure = match self.net.send(&Request::get(format!("https://{host}/v2/")).once()) {
-            Ok(_) => return Ok("https"),
-            Err(error) => error,
+        let secure = self.ask_over_tls(host);
+        let early = match secure.recv_timeout(HANDSHAKE_PATIENCE) {
+            Err(mpsc::RecvTimeoutError::Timeout) => None,
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(NetError::Cancelled),
+            Ok(Ok(())) => return Ok("https"),
+            Ok(Err(error)) if matches!(error.kind(), None | Some(Kind::Certificate)) => return Err(error),
+            Ok(Err(error)) => Some(error),
         };
-        // A certificate, if not a good one, is TLS: in plain text the server would only say so.
-        if matches!(secure.kind(), None | Some(Kind::Certificate)) {
-            return Err(secure);
+        let is_plain_text = early.as_ref().is_some_and(|error| error.kind() == Some(Kind::PlainHttp));
+        let plain = self.net.send(&Request::get(format!("http://{host}/v2/")));
+        match &plain {
+            // A port that leads from the one to the other.
+            Ok(answer) if answer.final_url.starts_with("https:") && answered_at(host, answer) => return Ok("https"),
+            // 400 is what servers of TLS say to plain text.
+            Ok(answer) if is_plain_text || answer.status != 400 => return Ok("http"),
+            Ok(_) | Err(_) => {}
         }
-        match self.net.send(&Request::get(format!("http://{host}/v2/"))) {
-            Ok(_) => Ok("http"),
-            Err(_) if secure.kind() == Some(Kind::Tls) => Err(secure),
-            Err(plain) => Err(plain),
+        let late = || secure.recv().unwrap_or(Err(NetError::Cancelled));
+        match (early.map_or_else(late, Err), plain) {
+            (Ok(()), _) => Ok("https"),
+            (Err(secure), Err(plain)) if secure.kind() != Some(Kind::Tls) => Err(plain),
+            (Err(secure), _) => Err(secure),
         }
+    }
+
+    /// Asks `host` over TLS in a thread of its own: a server that waits for the end of a request in plain text never answers
+    /// a handshake.
+    fn ask_over_tls(&self, host: &str) -> mpsc::Receiver<Result<(), NetError>> {
+        let (sender, receiver) = mpsc::channel();
+        let ask = {
+            let (net, url, sender) = (self.net.clone(), format!("https://{host}/v2/"), sender.clone());
+            move || {
+                // Who has asked may have gone.
+                let _ = sender.send(net.send(&Request::get(url).once()).map(drop));
+            }
+        };
+        if std::thread::Builder::new().name("probe".to_owned()).spawn(ask.clone()).is_err() {
+            // No thread to be had.
+            ask();
+        }
+        receiver
     }
 
     /// The authorisation for a registry that has asked for one before.
@@ -318,7 +389,7 @@ impl Client {
         if let Some(token) = tokens.get(&key).filter(|token| token.is_fresh() && !refused(token)) {
             return Ok(token.value.clone());
         }
-        let fetch = token::Fetch { net: &self.net, key: &key, asked, registry: url };
+        let fetch = token::Fetch { client: self, key: &key, asked, registry: url };
         let token = fetch.run().map_err(|failure| match failure.kind {
             FailureKind::Unauthorized | FailureKind::Denied => failure.hint(self.credentials_hint(place)),
             _ => failure,
@@ -335,6 +406,17 @@ fn is_at(host: &str, url: &Url) -> bool {
     own.host() == url.host() && own.port_or_known_default() == url.port_or_known_default()
 }
 
+/// Whether `response` came from `host`, and not from where that redirected to.
+fn answered_at(host: &str, response: &Response) -> bool {
+    Url::parse(&response.final_url).is_ok_and(|url| is_at(host, &url))
+}
+
+/// `host` or `host:port`
+pub(crate) fn host_and_port(url: &Url) -> Option<String> {
+    let host = url.host_str()?;
+    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+}
+
 /// Without query: an upload's holds a state that is worth a password.
 fn shown(url: &Url) -> String {
     let mut url = url.clone();
@@ -347,4 +429,28 @@ fn shown(url: &Url) -> String {
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What these locks guard is whole after every statement, so a panic elsewhere does not spoil it.
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_be_spoken_to_over_plain_http() {
+        let client = |private| {
+            let net = Net::new(net::Settings::new("test")).unwrap();
+            Client::new(net, Credentials::anonymous(), private)
+        };
+        for (host, always, as_kaniko) in [
+            ("localhost:5000", true, true),
+            ("127.0.0.1", true, true),
+            ("192.168.1.1:5000", false, true),
+            ("registry.local", false, true),
+            ("registry.example", false, false),
+            ("8.8.8.8:5000", false, false),
+        ] {
+            let got = (client(false).allows_plain_http(host), client(true).allows_plain_http(host));
+            assert_eq!(got, (always, as_kaniko), "{host}");
+        }
+    }
 }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde::Deserialize;
+use serde_json::Value;
 
+use crate::go_json::{self, Object};
 use crate::helper::Runner;
 use crate::secret::Secret;
 
@@ -22,15 +23,20 @@ const HUB_KEY: &str = "https://index.docker.io/v1/";
 /// How long a helper's answer is used without asking again. ECR's live for hours, GCR's for one.
 const HELPER_ANSWER_LIFE: Duration = Duration::from_secs(600);
 
+/// As lenient as Go's decoders are together: with and without padding, and whatever the last bits are.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
 );
 
 /// Looks up logins. Cheap to clone; clones share what helpers answered.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     sources: Vec<Source>,
+    /// What could not be read and may have held the login that is missing: clauses for messages.
+    unreadable: Vec<String>,
     runner: Runner,
     answers: Arc<Mutex<HashMap<(String, String), Answered>>>,
 }
@@ -55,8 +61,6 @@ struct Source {
 #[derive(Clone, Debug)]
 struct Entry {
     key: Key,
-    /// As written, for messages.
-    name: String,
     login: Result<Login, String>,
 }
 
@@ -102,7 +106,7 @@ impl Credentials {
     /// No login for anything.
     pub fn anonymous() -> Credentials {
         let runner = Runner { directories: Vec::new(), timeout: Duration::from_secs(30) };
-        Credentials { sources: Vec::new(), runner, answers: Arc::default() }
+        Credentials { sources: Vec::new(), unreadable: Vec::new(), runner, answers: Arc::default() }
     }
 
     /// Adds a Docker `config.json` or containers `auth.json`, given as text. `label` says in messages where it came from, and is
@@ -112,34 +116,23 @@ impl Credentials {
     /// [`CredentialsError::Parse`] when it is not JSON of that shape. An entry that cannot be decoded is reported when it is
     /// needed. An empty text is an empty file.
     pub fn add_config(&mut self, text: &str, label: &str) -> Result<(), CredentialsError> {
-        if text.trim().is_empty() {
-            return Ok(());
-        }
-        // serde's message quotes what it met, which may be a password; line and column do not.
-        let file: ConfigFile = serde_json::from_str(text).map_err(|e| CredentialsError::Parse {
+        let source = Source::parse(text, label).map_err(|problem| CredentialsError::Parse {
             label: label.to_owned(),
-            reason: format!("not the JSON of a Docker configuration (line {}, column {})", e.line(), e.column()),
+            reason: format!("not the JSON of a Docker configuration ({problem})"),
         })?;
-        let helpers = file.cred_helpers.into_iter().map(|(key, name)| (Key::parse(&key), name)).collect();
-        let logins = file.auths.into_iter().filter_map(|(name, auth)| {
-            let login = auth.unwrap_or_default().login()?;
-            Some(Entry { key: Key::parse(&name), name, login })
-        });
-        let store = file.creds_store.filter(|name| !name.is_empty());
-        self.sources.push(Source {
-            label: label.to_owned(),
-            helpers,
-            store,
-            logins: logins.collect(),
-            ..Source::default()
-        });
+        self.sources.push(source);
         Ok(())
+    }
+
+    /// Tells of `problem` (a clause) wherever a login is missing: it was in the way of finding one.
+    pub fn add_unreadable(&mut self, problem: &str) {
+        self.unreadable.push(problem.to_owned());
     }
 
     /// Adds one login: for a registry (`registry.example`, `host:5000`, `docker.io`) or everything below a prefix
     /// (`registry.example/team`).
     pub fn add_login(&mut self, prefix: &str, login: Login, label: &str) {
-        let entry = Entry { key: Key::parse(prefix), name: prefix.to_owned(), login: Ok(login) };
+        let entry = Entry { key: Key::parse(prefix), login: Ok(login) };
         self.sources.push(Source { label: label.to_owned(), logins: vec![entry], ..Source::default() });
     }
 
@@ -180,8 +173,8 @@ impl Credentials {
 
     /// The login for `repository` of `registry` (as in [`oci::Reference`]: `docker.io` is Docker Hub).
     ///
-    /// Within one source: a helper named for the registry, then the `credsStore` helper, then the longest entry of `auths`
-    /// that is a prefix of `registry/repository`.
+    /// Within one source: a helper named for the registry, or else the `credsStore` helper (docker/cli
+    /// `getConfiguredCredentialStore`), then the longest entry of `auths` that is a prefix of `registry/repository`.
     pub fn look_up(&self, registry: &str, repository: &str) -> LookUp {
         let mut problems = Vec::new();
         for source in &self.sources {
@@ -189,6 +182,7 @@ impl Credentials {
                 return LookUp { found: Some(found), problems };
             }
         }
+        problems.extend_from_slice(&self.unreadable);
         LookUp { found: None, problems }
     }
 
@@ -205,8 +199,9 @@ impl Credentials {
     }
 
     fn look_in(&self, source: &Source, registry: &str, repository: &str, problems: &mut Vec<String>) -> Option<Found> {
-        let named = longest(source.helpers.iter().map(|(key, name)| (key, name)), registry, repository);
-        for helper in named.into_iter().chain(&source.store) {
+        let named = best(source.helpers.iter().map(|(key, name)| (key, name)), registry, repository);
+        // A registry whose helper has no name is one of whose logins no helper knows.
+        if let Some(helper) = named.or(source.store.as_ref()).filter(|helper| !helper.is_empty()) {
             match self.ask(helper, &server(registry)) {
                 Ok(None) => {}
                 Ok(Some(login)) => {
@@ -219,13 +214,12 @@ impl Credentials {
             let entry = source.label.replace('…', name);
             return Some(Found { login: login.clone(), entry });
         }
-        let entry = longest(source.logins.iter().map(|entry| (&entry.key, entry)), registry, repository)?;
+        let entry = best(source.logins.iter().map(|entry| (&entry.key, entry)), registry, repository)?;
+        let name = &entry.key.text;
         match &entry.login {
-            Ok(login) => {
-                Some(Found { login: login.clone(), entry: format!("{}, entry `{}`", source.label, entry.name) })
-            }
+            Ok(login) => Some(Found { login: login.clone(), entry: format!("{}, entry `{name}`", source.label) }),
             Err(problem) => {
-                problems.push(format!("entry `{}` of {} is unusable: {problem}", entry.name, source.label));
+                problems.push(format!("entry `{name}` of {} is unusable: {problem}", source.label));
                 None
             }
         }
@@ -260,18 +254,31 @@ fn variable_names(registry: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// The value whose key is the longest prefix of `registry/repository`.
-fn longest<'a, T>(all: impl Iterator<Item = (&'a Key, T)>, registry: &str, repository: &str) -> Option<T> {
-    let matching = all.filter(|(key, _)| key.matches(registry, repository));
-    matching.max_by_key(|(key, _)| key.path.len()).map(|(_, value)| value)
+/// The value whose key is the longest prefix of `registry/repository`, and of those the one that is spelt most like it.
+fn best<'a, T>(all: impl Iterator<Item = (&'a Key, T)>, registry: &str, repository: &str) -> Option<T> {
+    let matching = all.filter_map(|(key, value)| Some((key.rank(registry, repository)?, value)));
+    matching.max_by_key(|(rank, _)| *rank).map(|(_, value)| value)
 }
 
 /// What an entry is for: a host, or the repositories of a host below a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Key {
+    /// As written.
+    text: String,
     host: String,
     /// Without slashes at its ends; empty for the whole host.
     path: String,
+}
+
+/// How much like the registry's name a key is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Spelling {
+    /// Another name of the same host: another case, a port that need not be said, an alias of Docker Hub.
+    Alias,
+    /// The host, with a scheme or a version of the protocol around it.
+    Host,
+    /// What docker writes for it.
+    Exact,
 }
 
 impl Key {
@@ -280,19 +287,28 @@ impl Key {
     /// After a scheme only the host counts (docker/cli `ConvertToHostname`); without one the path does, as in containers'
     /// `auth.json` (containers-auth.json(5)).
     fn parse(text: &str) -> Key {
-        let text = text.trim();
-        let after_scheme = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-        let rest = after_scheme.unwrap_or(text);
+        let trimmed = text.trim();
+        let after_scheme = trimmed.split_once("://").map(|(_, rest)| rest);
+        let rest = after_scheme.unwrap_or(trimmed);
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         let path = path.trim_matches('/');
         let path = if after_scheme.is_some() || matches!(path, "v1" | "v2") { "" } else { path };
-        Key { host: plain_host(host), path: path.to_owned() }
+        Key { text: text.to_owned(), host: host.to_owned(), path: path.to_owned() }
     }
 
-    fn matches(&self, registry: &str, repository: &str) -> bool {
-        self.host == plain_host(registry)
-            && (self.path.is_empty()
-                || repository.strip_prefix(&self.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    /// How well it fits: the longer its path, then the closer its spelling. None where it is for something else.
+    fn rank(&self, registry: &str, repository: &str) -> Option<(usize, Spelling)> {
+        let below = |rest: &str| rest.is_empty() || rest.starts_with('/');
+        let fits = self.path.is_empty() || repository.strip_prefix(&self.path).is_some_and(below);
+        if !fits || plain_host(&self.host) != plain_host(registry) {
+            return None;
+        }
+        let spelling = match () {
+            () if self.text == server(registry) => Spelling::Exact,
+            () if self.host == registry => Spelling::Host,
+            () => Spelling::Alias,
+        };
+        Some((self.path.len(), spelling))
     }
 }
 
@@ -307,50 +323,55 @@ fn plain_host(host: &str) -> String {
     }
 }
 
-#[derive(Deserialize)]
-struct ConfigFile {
-    #[serde(default)]
-    auths: BTreeMap<String, Option<AuthEntry>>,
-    #[serde(rename = "credHelpers", default)]
-    cred_helpers: BTreeMap<String, String>,
-    #[serde(rename = "credsStore", default)]
-    creds_store: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-struct AuthEntry {
-    #[serde(default)]
-    auth: Option<String>,
-    #[serde(default)]
-    username: Option<String>,
-    #[serde(default)]
-    password: Option<String>,
-    #[serde(default)]
-    identitytoken: Option<String>,
-    #[serde(default)]
-    registrytoken: Option<String>,
-}
-
-impl AuthEntry {
-    /// None for an entry without secret, as Docker leaves them where a helper has it.
-    fn login(self) -> Option<Result<Login, String>> {
-        let filled = |text: Option<String>| text.filter(|t| !t.is_empty());
-        if let Some(token) = filled(self.identitytoken) {
-            return Some(Ok(Login::Identity { token: Secret::new(token) }));
+impl Source {
+    fn parse(text: &str, label: &str) -> Result<Source, String> {
+        let file = go_json::object(text.as_bytes())?;
+        let mut source = Source { label: label.to_owned(), ..Source::default() };
+        for (key, entry) in go_json::members(&file, "auths")? {
+            let login = match entry {
+                Value::Null => None,
+                Value::Object(entry) => login_of(entry)?,
+                _ => return Err("an entry of `auths` is not an object".to_owned()),
+            };
+            source.logins.extend(login.map(|login| Entry { key: Key::parse(key), login }));
         }
-        if let Some(token) = filled(self.registrytoken) {
-            return Some(Ok(Login::Registry { token: Secret::new(token) }));
+        for (key, helper) in go_json::members(&file, "credHelpers")? {
+            let name = match helper {
+                Value::Null => "",
+                helper => helper.as_str().ok_or("an entry of `credHelpers` is not text")?,
+            };
+            source.helpers.push((Key::parse(key), name.to_owned()));
         }
-        if let Some(auth) = filled(self.auth) {
-            return Some(decode(&auth).ok_or_else(|| "`auth` is not the base64 form of `user:password`".to_owned()));
-        }
-        let (username, password) = (filled(self.username)?, filled(self.password)?);
-        Some(Ok(Login::Basic { username, password: Secret::new(password) }))
+        source.store = go_json::text(&file, "credsStore")?;
+        Ok(source)
     }
 }
 
+/// The login in an entry of `auths`; none where there is no secret, as Docker leaves them where a helper has it.
+///
+/// A registry's token goes before one for the token server, as in go-containerregistry and BuildKit.
+fn login_of(entry: &Object) -> Result<Option<Result<Login, String>>, String> {
+    let text = |name| go_json::text(entry, name);
+    let (auth, username, password) = (text("auth")?, text("username")?, text("password")?);
+    let (identity, registry) = (text("identitytoken")?, text("registrytoken")?);
+    if let Some(token) = registry {
+        return Ok(Some(Ok(Login::Registry { token: Secret::new(token) })));
+    }
+    if let Some(token) = identity {
+        return Ok(Some(Ok(Login::Identity { token: Secret::new(token) })));
+    }
+    if let Some(auth) = auth {
+        let decoded = decode(&auth).ok_or_else(|| "`auth` is not the base64 form of `user:password`".to_owned());
+        return Ok(Some(decoded));
+    }
+    let plain = username.zip(password);
+    Ok(plain.map(|(username, password)| Ok(Login::Basic { username, password: Secret::new(password) })))
+}
+
 fn decode(auth: &str) -> Option<Login> {
-    let text = String::from_utf8(BASE64.decode(auth.trim()).ok()?).ok()?;
+    // `base64` of coreutils breaks its lines.
+    let unbroken: Vec<u8> = auth.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let text = String::from_utf8(BASE64.decode(unbroken).ok()?).ok()?;
     let (username, password) = text.split_once(':')?;
     // Docker pads what it encodes (docker/cli `decodeAuth`).
     let password = password.trim_matches('\0');
@@ -429,7 +450,15 @@ mod tests {
             (r#"{"auth":"dTpw","identitytoken":""}"#, "u:p"),
             (r#"{"registrytoken":"t"}"#, "registry t"),
             (r#"{"auth":"dTpw","email":"x@y","unknown":[1]}"#, "u:p"),
+            (r#"{"registrytoken":"t","identitytoken":"i","auth":"dTpw"}"#, "registry t"),
             (r#"{"username":"u"}"#, "-"),
+            (r#"{"AUTH":"dTpw"}"#, "u:p"),
+            (r#"{"Auth":"eDp5","auth":"dTpw"}"#, "u:p"),
+            (r#"{"UserName":"u","PASSWORD":"p"}"#, "u:p"),
+            (r#"{"IdentityToken":"t"}"#, "identity t"),
+            (r#"{"auth":null,"username":"u","password":"p"}"#, "u:p"),
+            (r#"{"auth":"dTpw","identitytoken":null,"registrytoken":null}"#, "u:p"),
+            (r#"{"auth":null,"username":null,"password":null}"#, "-"),
             ("{}", "-"),
             ("null", "-"),
             (r#"{"auth":"???"}"#, "-"),
@@ -439,6 +468,100 @@ mod tests {
             let credentials = config(&format!(r#"{{"auths":{{"r.example":{entry}}}}}"#));
             assert_eq!(word(&credentials.look_up("r.example", "app")), expected, "{entry}");
         }
+    }
+
+    #[test]
+    fn base64_in_every_form_that_go_reads() {
+        let cases = [
+            ("dTpw", "u:p"),
+            ("dTpw\\n", "u:p"),
+            ("dT\\npw", "u:p"),
+            ("dTp\\r\\nw\\r\\n", "u:p"),
+            (" dTpw ", "u:p"),
+            ("dXNlcjpwYXNz", "user:pass"),
+            ("dXNlcjpwYQ==", "user:pa"),
+            ("dXNlcjpwYQ", "user:pa"),
+            ("dXNlcjpwYQ=\\n=", "user:pa"),
+            // Bits behind the last byte that are not zero.
+            ("dXNlcjpwYR==", "user:pa"),
+            ("dXNlcjo=", "user:"),
+            ("dTo6Og==", "u:::"),
+            // `u` and the letter `ö`, in UTF-8.
+            ("dTrDtg==", "u:ö"),
+            ("OnA=", "-"),
+            ("dTpw-_", "-"),
+            ("d", "-"),
+        ];
+        for (auth, expected) in cases {
+            let credentials = config(&format!(r#"{{"auths":{{"r.example":{{"auth":"{auth}"}}}}}}"#));
+            assert_eq!(word(&credentials.look_up("r.example", "app")), expected, "{auth}");
+        }
+    }
+
+    #[test]
+    fn files_in_every_form_that_go_reads() {
+        let cases = [
+            (r#"{"auths":null}"#, "-"),
+            (r#"{"auths":null,"credHelpers":null,"credsStore":null}"#, "-"),
+            (r#"{"auths":{},"credHelpers":{},"credsStore":""}"#, "-"),
+            (r#"{"auths":{"r.example":null}}"#, "-"),
+            (r#"{"Auths":{"r.example":{"auth":"dTpw"}}}"#, "u:p"),
+            (r#"{"AUTHS":{"s.example":{}},"auths":{"r.example":{"auth":"dTpw"}}}"#, "u:p"),
+            (r#"{"Auths":{"r.example":{"auth":"dTpw"}},"auths":{"s.example":{}}}"#, "u:p"),
+            (r#"{"auths":{"r.example":{"auth":"dTpw"}},"credHelpers":{"r.example":null}}"#, "u:p"),
+            (r#"{"auths":{"r.example":{"auth":"dTpw"}},"detachKeys":5,"HttpHeaders":[],"plugins":"x"}"#, "u:p"),
+            ("{\"auths\":{\"r.example\":{\"auth\":\"dTpw\"}}}\n# end\n", "u:p"),
+            ("\u{feff}{\"auths\":{\"r.example\":{\"auth\":\"dTpw\"}}}", "u:p"),
+            ("null", "-"),
+        ];
+        for (text, expected) in cases {
+            let look_up = config(text).look_up("r.example", "app");
+            assert_eq!(word(&look_up), expected, "{text}");
+            assert_eq!(look_up.problems, [""; 0], "{text}");
+        }
+    }
+
+    #[test]
+    fn the_exact_key_goes_before_another_spelling() {
+        // Keys with the login that each has, in any order; the registry; whose login is found.
+        let cases: &[(&[&str], &str, &str)] = &[
+            (&["registry.example", "https://registry.example"], "registry.example", "registry.example"),
+            (&["registry.example", "https://registry.example/v2/"], "registry.example", "registry.example"),
+            (&["registry.example", "registry.example/"], "registry.example", "registry.example"),
+            (&["registry.example", "registry.example:443"], "registry.example", "registry.example"),
+            (&["registry.example", "registry.example:443"], "registry.example:443", "registry.example:443"),
+            (&["registry.example", "Registry.Example"], "registry.example", "registry.example"),
+            (&["https://registry.example", "registry.example:443"], "registry.example", "https://registry.example"),
+            (&["http://registry.example", "https://registry.example"], "registry.example", "https://registry.example"),
+            (&["r.example:5000", "http://r.example:5000/v1/"], "r.example:5000", "r.example:5000"),
+            (&["docker.io", "https://index.docker.io/v1/"], "docker.io", "https://index.docker.io/v1/"),
+            (
+                &["https://index.docker.io/v2/", "https://index.docker.io/v1/"],
+                "docker.io",
+                "https://index.docker.io/v1/",
+            ),
+            (&["registry-1.docker.io", "https://index.docker.io/v1/"], "docker.io", "https://index.docker.io/v1/"),
+            (&["index.docker.io", "docker.io"], "docker.io", "docker.io"),
+            // A path says more than a spelling.
+            (&["registry.example", "registry.example/team"], "registry.example", "registry.example/team"),
+            (&["registry.example:443/team", "registry.example"], "registry.example", "registry.example:443/team"),
+        ];
+        for (keys, registry, expected) in cases {
+            let entries: Vec<String> =
+                keys.iter().map(|key| format!(r#""{key}":{{"username":"{key}","password":"p"}}"#)).collect();
+            for entries in [entries.join(","), entries.iter().rev().cloned().collect::<Vec<_>>().join(",")] {
+                let found = config(&format!(r#"{{"auths":{{{entries}}}}}"#)).look_up(registry, "team/app");
+                assert_eq!(word(&found), format!("{expected}:p"), "{entries} for {registry}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_told_of_where_a_login_is_missing() {
+        let mut credentials = auths("r.example");
+        credentials.add_unreadable("could not read `x`");
+        assert_eq!(credentials.look_up("s.example", "a").problems, ["could not read `x`"]);
+        assert_eq!(credentials.look_up("r.example", "a").problems, [""; 0]);
     }
 
     #[test]
@@ -509,7 +632,18 @@ mod tests {
 
     #[test]
     fn what_is_no_configuration_is_refused_without_quoting_it() {
-        for text in [r#"{"auths":"hunter2"}"#, "hunter2", r#"{"auths":{"a":{"auth":{"x":"hunter2"}}}}"#, "{"] {
+        for text in [
+            r#"{"auths":"hunter2"}"#,
+            "hunter2",
+            r#"{"auths":{"a":{"auth":{"x":"hunter2"}}}}"#,
+            r#"{"auths":{"a":"hunter2"}}"#,
+            r#"{"auths":[]}"#,
+            r#"{"credHelpers":{"a":{"hunter2":1}}}"#,
+            r#"{"credsStore":["hunter2"]}"#,
+            r#"["hunter2"]"#,
+            r#"{"auths":{"a":{"auth":"hunter2"}"#,
+            "{",
+        ] {
             let error = Credentials::anonymous().add_config(text, "`config.json`").unwrap_err().to_string();
             assert!(error.starts_with("could not read the credentials in `config.json`: "), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
@@ -547,8 +681,30 @@ mod tests {
         let named =
             r#"{"credHelpers":{"r.example":"test"},"auths":{"r.example":{"auth":"dTpw"},"s.example":{"auth":"dTpw"}}}"#;
         let both = r#"{"credsStore":"test","auths":{"r.example":{"auth":"dTpw"}}}"#;
+        let none = r#"{"credsStore":"test","credHelpers":{"r.example":""},"auths":{"r.example":{"auth":"dTpw"}}}"#;
+        let instead = r#"{"credsStore":"absent","credHelpers":{"https://r.example":"test"}}"#;
+        let two = r#"{"credHelpers":{"https://r.example":"absent","r.example":"test"}}"#;
         let cases = [
             (store, answer, "r.example", "u:r.example", None),
+            (none, answer, "r.example", "u:p", None),
+            (instead, answer, "r.example", "u:r.example", None),
+            (instead, unknown, "r.example", "-", None),
+            (two, answer, "r.example", "u:r.example", None),
+            (store, "echo 'WARNING: old' >&2\necho '{\"Username\":\"u\",\"Secret\":\"p\"}'", "r.example", "u:p", None),
+            (
+                store,
+                "head -c 300000 /dev/zero >&2\necho '{\"Username\":\"u\",\"Secret\":\"p\"}'",
+                "r.example",
+                "u:p",
+                None,
+            ),
+            (store, r#"echo '{"username":"u","SECRET":"p","ServerURL":null} trailing'"#, "r.example", "u:p", None),
+            (store, r#"echo '{"Username":"u","Secret":null}'"#, "r.example", "-", None),
+            (store, r#"echo '{"Username":"","Secret":"p"}'"#, "r.example", "-", None),
+            (store, r#"echo '{"Username":5,"Secret":"p"}'"#, "r.example", "-", Some("did not answer with JSON")),
+            (store, "echo 'credentials not found' >&2; exit 1", "r.example", "-", None),
+            (both, "echo 'no key' >&2; exit 1", "r.example", "u:p", Some("`docker-credential-test` failed: no key")),
+            (both, "exit 1", "r.example", "u:p", Some("`docker-credential-test` failed: it gave no reason")),
             (store, answer, "docker.io", "u:https://index.docker.io/v1/", None),
             (store, token, "r.example", "identity t", None),
             (store, unknown, "r.example", "-", None),

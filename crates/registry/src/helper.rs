@@ -3,17 +3,17 @@
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
 use crate::credentials::Login;
+use crate::go_json;
 use crate::secret::Secret;
 
 /// The name with which a helper says that its `Secret` is an identity token.
 const TOKEN_USER: &str = "<token>";
 
-/// What helpers say when they know nothing about a server; it goes to stdout with status 1.
+/// What helpers say when they know nothing about a server; it goes to stdout with status 1, by some to stderr.
 const NOT_FOUND: &str = "credentials not found";
 
 /// More than this is no answer of a helper.
@@ -27,12 +27,12 @@ pub(crate) struct Runner {
     pub(crate) timeout: Duration,
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    #[serde(rename = "Username", default)]
-    username: String,
-    #[serde(rename = "Secret", default)]
-    secret: String,
+/// What a helper printed, and whether it was content with it.
+struct Said {
+    succeeded: bool,
+    stdout: Vec<u8>,
+    /// Warnings, or why it failed.
+    stderr: Vec<u8>,
 }
 
 impl Runner {
@@ -52,24 +52,26 @@ impl Runner {
             }
             _ => format!("credential helper `{program}` failed: {e}"),
         };
-        let (succeeded, output) = self.run(&program, server).map_err(failed)?;
-        if !succeeded {
-            let said = String::from_utf8_lossy(&output);
-            if said.to_ascii_lowercase().contains(NOT_FOUND) {
+        let said = self.run(&program, server).map_err(failed)?;
+        if !said.succeeded {
+            // Nothing else is an answer, so nothing of this is a secret.
+            let told = String::from_utf8_lossy(&[said.stdout, b" ".to_vec(), said.stderr].concat()).into_owned();
+            if told.to_ascii_lowercase().contains(NOT_FOUND) {
                 return Ok(None);
             }
-            return Err(format!("credential helper `{program}` failed: {}", crate::failure::one_line(&said)));
+            let reason = match crate::failure::one_line(&told) {
+                silence if silence.is_empty() => "it gave no reason".to_owned(),
+                reason => reason,
+            };
+            return Err(format!("credential helper `{program}` failed: {reason}"));
         }
-        let answer: Answer = serde_json::from_slice(&output)
-            .map_err(|_| format!("credential helper `{program}` did not answer with JSON"))?;
-        Ok(login(answer))
+        login(&said.stdout).map_err(|problem| format!("credential helper `{program}` {problem}"))
     }
 
-    /// Whether it succeeded, and its stdout.
-    fn run(&self, program: &str, server: &str) -> io::Result<(bool, Vec<u8>)> {
+    fn run(&self, program: &str, server: &str) -> io::Result<Said> {
         let path = self.directories.iter().map(|d| d.join(program)).find(|p| p.is_file());
         let mut command = Command::new(path.unwrap_or_else(|| program.into()));
-        command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // It may take as long as its answer.
         let until = Instant::now() + self.timeout;
         let late = || Instant::now() >= until;
@@ -78,13 +80,10 @@ impl Runner {
             // A helper that exits without reading has its reasons; its status tells them.
             let _ = writeln!(stdin, "{server}");
         }
-        let stdout = child.stdout.take();
-        let read = move || {
-            let mut output = Vec::new();
-            stdout.map_or(Ok(0), |pipe| pipe.take(MAX_ANSWER_BYTES).read_to_end(&mut output)).map(|_| output)
-        };
-        let reader = match spawn::thread("helper", &late, read) {
-            Ok(reader) => reader,
+        let pipes = child.stdout.take().zip(child.stderr.take());
+        let readers = pipes.map(|(stdout, stderr)| Ok((in_background(stdout, &late)?, in_background(stderr, &late)?)));
+        let (stdout, stderr) = match readers.transpose() {
+            Ok(readers) => readers.unzip(),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
@@ -92,9 +91,25 @@ impl Runner {
             }
         };
         let succeeded = wait(&mut child, self.timeout)?;
-        let output = reader.join().unwrap_or_else(|_| Err(io::Error::other("reading its answer failed")))?;
-        Ok((succeeded, output))
+        let read = |reader: Option<JoinHandle<io::Result<Vec<u8>>>>| match reader.map(JoinHandle::join) {
+            Some(Ok(read)) => read,
+            _ => Err(io::Error::other("reading its answer failed")),
+        };
+        Ok(Said { succeeded, stdout: read(stdout)?, stderr: read(stderr)? })
     }
+}
+
+/// Reads what comes, so that nobody waits for a full pipe; what is too long is read and forgotten.
+fn in_background(
+    mut pipe: impl Read + Send + 'static,
+    late: &dyn Fn() -> bool,
+) -> io::Result<JoinHandle<io::Result<Vec<u8>>>> {
+    spawn::thread("helper", late, move || {
+        let mut output = Vec::new();
+        (&mut pipe).take(MAX_ANSWER_BYTES).read_to_end(&mut output)?;
+        io::copy(&mut pipe, &mut io::sink())?;
+        Ok(output)
+    })
 }
 
 /// Waits for `child`, and kills it when `timeout` has passed.
@@ -113,12 +128,13 @@ fn wait(child: &mut Child, timeout: Duration) -> io::Result<bool> {
     }
 }
 
-fn login(answer: Answer) -> Option<Login> {
-    let secret = Secret::new(answer.secret);
-    match answer.username.as_str() {
-        _ if secret.is_empty() => None,
-        TOKEN_USER => Some(Login::Identity { token: secret }),
-        "" => None,
-        _ => Some(Login::Basic { username: answer.username, password: secret }),
-    }
+/// The login in a helper's answer.
+fn login(answer: &[u8]) -> Result<Option<Login>, &'static str> {
+    let no_json = "did not answer with JSON";
+    let answer = go_json::object(answer).map_err(|_| no_json)?;
+    let text = |name| go_json::text(&answer, name).map_err(|_| no_json);
+    Ok(text("Username")?.zip(text("Secret")?).map(|(username, secret)| match username.as_str() {
+        TOKEN_USER => Login::Identity { token: Secret::new(secret) },
+        _ => Login::Basic { username, password: Secret::new(secret) },
+    }))
 }

@@ -10,7 +10,9 @@ mod client;
 mod credentials;
 mod exporter;
 mod failure;
+mod go_json;
 mod helper;
+mod host;
 mod mirror;
 mod pull;
 mod secret;
@@ -39,13 +41,21 @@ pub struct RegistrySettings {
     pub maps: Vec<(String, String)>,
     /// Fail when none of the places in `maps` has the image instead of asking the registry that the reference names.
     pub skip_fallback: bool,
+    /// Take plain HTTP from registries at private addresses (RFC 1918) and in `.local` that have no HTTPS, as kaniko does. From
+    /// those on this machine it is always taken.
+    pub plain_http_to_private_hosts: bool,
     /// How many blobs are uploaded at the same time.
     pub parallel_uploads: usize,
 }
 
 impl RegistrySettings {
     pub fn new() -> RegistrySettings {
-        RegistrySettings { maps: Vec::new(), skip_fallback: false, parallel_uploads: 4 }
+        RegistrySettings {
+            maps: Vec::new(),
+            skip_fallback: false,
+            plain_http_to_private_hosts: false,
+            parallel_uploads: 4,
+        }
     }
 }
 
@@ -76,7 +86,8 @@ impl Registry {
         settings: RegistrySettings,
     ) -> Registry {
         let uploads = exporter::Uploads::new(settings.parallel_uploads);
-        Registry { shared: Arc::new(Shared { client: Client::new(net, credentials), observer, settings, uploads }) }
+        let client = Client::new(net, credentials, settings.plain_http_to_private_hosts);
+        Registry { shared: Arc::new(Shared { client, observer, settings, uploads }) }
     }
 
     /// A way to push to `reference`. Exporters of one `Registry` share what they have uploaded.

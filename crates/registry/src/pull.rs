@@ -138,13 +138,31 @@ impl Pull<'_> {
             }
         }
         let digest = Digest::parse(wanted).unwrap_or_else(|_| Digest::of(&bytes));
-        Ok((digest, read_document(&self.name(), &bytes, media_type_of(&answer.response))?))
+        Ok((digest, read_document(&self.name(), &bytes, media_type_of(&answer.response).as_deref())?))
     }
 
     /// The entry of `index` that serves `platform` best, of those that may be images.
     fn choose(&self, index: Index, platform: &Platform) -> Result<Descriptor, StoreError> {
-        let manifests = index.manifests.into_iter().filter(is_image).collect();
+        let mut manifests: Vec<Descriptor> = index.manifests.into_iter().filter(may_be_image).collect();
+        if manifests.len() > 1 {
+            for entry in manifests.iter_mut().filter(|entry| entry.platform.is_none()) {
+                entry.platform = self.platform_in_config(entry)?;
+            }
+        }
         choose_platform(&Index { manifests, ..index }, platform, &self.reference.familiar()).cloned()
+    }
+
+    /// The platform that the image behind an index entry names itself; none where there is no image.
+    fn platform_in_config(&self, entry: &Descriptor) -> Result<Option<Platform>, StoreError> {
+        let image = self.document(entry.digest.as_str()).and_then(|(digest, document)| match document {
+            Document::Manifest(manifest) => self.assemble(&digest, &manifest).map(Some),
+            Document::Index(_) => Ok(None),
+        });
+        match image {
+            Ok(image) => Ok(image.map(|image| image.platform())),
+            Err(StoreError::Invalid { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn assemble(&self, digest: &Digest, manifest: &Manifest) -> Result<Image, StoreError> {
@@ -207,13 +225,16 @@ impl Pull<'_> {
     }
 }
 
-/// Whether an index entry may be an image or lead to one: attestations and other artifacts are not.
-fn is_image(entry: &Descriptor) -> bool {
-    let known_type = matches!(
-        entry.media_type.as_str(),
+/// Whether an index entry may be an image or lead to one.
+fn may_be_image(entry: &Descriptor) -> bool {
+    is_known(&entry.media_type) && !is_attestation(entry)
+}
+
+fn is_known(document_type: &str) -> bool {
+    matches!(
+        document_type,
         media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST | media_type::OCI_INDEX | media_type::DOCKER_INDEX
-    );
-    known_type && !is_attestation(entry) && entry.artifact_type.is_none()
+    )
 }
 
 fn digest_like(expected: &Digest, bytes: &[u8]) -> Digest {
@@ -222,9 +243,11 @@ fn digest_like(expected: &Digest, bytes: &[u8]) -> Digest {
     hasher.finish()
 }
 
-/// `Content-Type` without its parameters.
-fn media_type_of(response: &net::Response) -> Option<&str> {
-    response.header("content-type")?.split(';').next().map(str::trim)
+/// What `Content-Type` says of a document, without its parameters; none where that is nothing a document could be: registries
+/// on top of file servers say `binary/octet-stream` or `text/html`, and the document itself knows better.
+fn media_type_of(response: &net::Response) -> Option<String> {
+    let said = response.header("content-type")?.split(';').next()?.trim().to_ascii_lowercase();
+    Some(said).filter(|said| is_known(said))
 }
 
 fn unreadable(error: &io::Error, request: &str) -> Failure {

@@ -13,10 +13,6 @@ impl Secret {
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 impl std::fmt::Debug for Secret {

@@ -59,7 +59,7 @@ pub(crate) fn check_permission(client: &Client, place: &Place) -> Result<(), Fai
     let scopes = Scopes::push(&place.repository);
     let answer = client.send(place, &start_call(scopes.clone(), "blobs/uploads/"))?;
     match answer.response.status {
-        201 | 202 => {}
+        200..300 => {}
         _ => return Err(client.refused(place, answer)),
     }
     if let Ok(location) = location(&answer) {
@@ -150,7 +150,7 @@ impl Upload<'_> {
     fn start(&self) -> Result<Session, Failure> {
         let answer = self.shared.client.send(self.place, &start_call(self.scopes(), "blobs/uploads/"))?;
         match answer.response.status {
-            202 | 201 => session(&answer),
+            200..300 => session(&answer),
             _ => Err(self.shared.client.refused(self.place, answer)),
         }
     }
@@ -162,8 +162,22 @@ impl Upload<'_> {
         match self.patch_all(&mut session) {
             Ok(()) => self.commit(&session),
             Err(Failed::Failure(failure)) if matches!(failure.status, Some(413 | 416)) => self.transfer_in_chunks(),
+            Err(Failed::Failure(failure)) if has_no_patch(&failure) => self.transfer_at_once(),
             Err(Failed::Failure(failure)) if failure.is_transient() => self.resume(session, failure),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Sends the blob with the request that ends the upload: distribution-spec 1.1, «POST then PUT», which is all that some
+    /// registries have and all that containerd does.
+    fn transfer_at_once(&self) -> Result<(), Failed> {
+        let session = self.start()?;
+        let broken = Broken::default();
+        let open = || self.part(0, self.blob.size, &broken);
+        let sent = self.put(&session, Body::Stream { length: Some(self.blob.size), open: &open });
+        match locked(&broken.0).take() {
+            Some(error) => Err(Failed::Source(error)),
+            None => sent,
         }
     }
 
@@ -236,15 +250,13 @@ impl Upload<'_> {
     fn received(&self, session: &mut Session) -> Option<u64> {
         let call = Call::new(Method::GET, Target::Url(session.location.clone()), self.scopes());
         let answer = self.shared.client.send(self.place, &call).ok()?;
-        if answer.response.status != 204 {
+        if !answer.response.is_success() {
             return None;
         }
         if let Ok(next) = location(&answer) {
             session.location = next;
         }
-        // `0-99` is a hundred bytes; `0-0` is what distribution says of none.
-        let (_, last) = answer.response.header("range")?.trim().trim_start_matches("bytes=").rsplit_once('-')?;
-        last.parse::<u64>().ok().filter(|&last| last > 0).map(|last| last + 1)
+        received_bytes(answer.response.header("range")?)
     }
 
     fn transfer_in_chunks(&self) -> Result<(), Failed> {
@@ -273,11 +285,15 @@ impl Upload<'_> {
     }
 
     fn commit(&self, session: &Session) -> Result<(), Failed> {
+        self.put(session, Body::Bytes(Bytes::new()))
+    }
+
+    /// Ends the upload, with `body` as the last of the blob.
+    fn put(&self, session: &Session, body: Body<'_>) -> Result<(), Failed> {
         let separator = if session.location.contains('?') { '&' } else { '?' };
         let target = Target::Url(format!("{}{separator}digest={}", session.location, self.blob.digest));
-        let call = Call::new(Method::PUT, target, self.scopes())
-            .header("content-type", "application/octet-stream")
-            .body(Body::Bytes(Bytes::new()));
+        let call =
+            Call::new(Method::PUT, target, self.scopes()).header("content-type", "application/octet-stream").body(body);
         let answer = self.shared.client.send(self.place, &call)?;
         match answer.response.is_success() {
             true => Ok(()),
@@ -307,6 +323,22 @@ fn may_repeat(failure: &Failure) -> bool {
         || matches!(failure.status, Some(404 | 416))
 }
 
+/// Whether the registry takes no PATCH at all, rather than not this one.
+fn has_no_patch(failure: &Failure) -> bool {
+    match failure.status {
+        Some(405 | 501) => true,
+        Some(404) => failure.code.as_deref().is_none_or(|code| code == "UNSUPPORTED"),
+        _ => failure.code.as_deref() == Some("UNSUPPORTED"),
+    }
+}
+
+/// How many bytes a `Range` speaks of: `0-99` is a hundred; `0-0` is what distribution says of none, others say `0--1`.
+fn received_bytes(range: &str) -> Option<u64> {
+    let (first, last) = range.trim().trim_start_matches("bytes").trim_start_matches(['=', ' ']).split_once('-')?;
+    let last: u64 = last.trim().parse().ok()?;
+    (first.trim() == "0" && last > 0).then(|| last.saturating_add(1))
+}
+
 /// Why sending a blob stopped: the registry or the way there, or what was to be sent.
 enum Failed {
     Failure(Failure),
@@ -329,7 +361,9 @@ fn location(answer: &Answer) -> Result<String, Failure> {
     let bad = |reason| Failure::new(FailureKind::Unexpected, reason, &answer.request);
     let given = header(&answer.response).ok_or_else(|| bad("the registry did not say where to upload to"))?;
     let base = url::Url::parse(&answer.response.final_url).map_err(|_| bad("the request's address is not valid"))?;
-    let target = base.join(given).map_err(|_| bad("the registry gave an invalid address to upload to"))?;
+    let mut target = base.join(given).map_err(|_| bad("the registry gave an invalid address to upload to"))?;
+    // The digest is added to the query, which has to be the end then.
+    target.set_fragment(None);
     Ok(target.to_string())
 }
 
@@ -396,4 +430,32 @@ impl<R> Outgoing<R> {
 pub(crate) fn mount_source(layer: &Layer, place: &Place) -> Option<String> {
     let origin = layer.origin.as_ref()?;
     (origin.registry == place.registry && origin.repository != place.repository).then(|| origin.repository.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::received_bytes;
+
+    #[test]
+    fn ranges_of_uploads() {
+        let cases = [
+            ("0-99", Some(100)),
+            ("bytes=0-99", Some(100)),
+            ("bytes 0-99", Some(100)),
+            (" 0 - 99 ", Some(100)),
+            ("0-0", None),
+            ("0--1", None),
+            ("bytes=0--1", None),
+            ("-1", None),
+            ("5-99", None),
+            ("99", None),
+            ("0-", None),
+            ("", None),
+            ("0-x", None),
+            ("0-18446744073709551615", Some(u64::MAX)),
+        ];
+        for (range, expected) in cases {
+            assert_eq!(received_bytes(range), expected, "{range}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use oci::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, Reference, media_type};
 
-use crate::image::{no_platform, platform_of};
+use crate::image::{best, check_is_image, no_platform, platform_of};
 use crate::{
     BlobSource, Document, Image, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, StoreError, is_attestation, read_blob,
     read_document,
@@ -113,10 +113,8 @@ impl<B: SizedBlobs + 'static> Catalog<B> {
         }
         let mut manifests = Vec::new();
         self.manifests_below(entries, 0, &mut manifests)?;
-        let rank = |entry: &Descriptor| entry.platform.as_ref().and_then(|platform| platform.rank_for(wanted));
-        let best = manifests.iter().filter_map(|entry| Some((rank(entry)?, entry))).min_by_key(|(rank, _)| *rank);
-        match best {
-            Some((_, entry)) => Ok(entry.clone()),
+        match best(manifests.iter(), wanted) {
+            Some(entry) => Ok(entry.clone()),
             None => Err(no_platform(wanted, name, manifests.iter().filter_map(|entry| entry.platform.as_ref()))),
         }
     }
@@ -138,6 +136,8 @@ impl<B: SizedBlobs + 'static> Catalog<B> {
             }
             match self.document(&entry)? {
                 Document::Index(index) => self.manifests_below(index.manifests, depth + 1, found)?,
+                // An artifact: its config says nothing of a platform, and may be anything.
+                Document::Manifest(manifest) if check_is_image(&manifest).is_err() => {}
                 Document::Manifest(manifest) => {
                     entry.platform = Some(platform_of(&self.config(&manifest)?));
                     found.push(entry);

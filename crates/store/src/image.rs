@@ -77,7 +77,8 @@ struct Probe {
     manifests: Option<serde::de::IgnoredAny>,
 }
 
-/// The entry of an index that serves `wanted` best; of equals the first. Attestations are passed over.
+/// The entry of an index that serves `wanted` best; of equals the first. Attestations are passed over, and artifacts where there is
+/// an image as good.
 ///
 /// `reference` names the index in the error. A single entry without a platform serves every platform.
 ///
@@ -85,15 +86,27 @@ struct Probe {
 /// [`StoreError::Platform`] with the platforms that there are.
 pub fn choose_platform<'a>(index: &'a Index, wanted: &Platform, reference: &str) -> Result<&'a Descriptor, StoreError> {
     let images: Vec<&Descriptor> = index.manifests.iter().filter(|entry| !is_attestation(entry)).collect();
-    let best = images
-        .iter()
-        .filter_map(|entry| Some((entry.platform.as_ref()?.rank_for(wanted)?, *entry)))
-        .min_by_key(|(rank, _)| *rank);
-    match (best, images.as_slice()) {
-        (Some((_, entry)), _) => Ok(entry),
-        (None, [only]) if only.platform.is_none() => Ok(only),
+    if let Some(entry) = best(images.iter().copied(), wanted) {
+        return Ok(entry);
+    }
+    let no_artifacts: Vec<&Descriptor> = images.iter().copied().filter(|entry| !is_artifact(entry)).collect();
+    match (no_artifacts.as_slice(), images.as_slice()) {
+        ([only], _) | (_, [only]) if only.platform.is_none() => Ok(only),
         _ => Err(no_platform(wanted, reference, images.iter().filter_map(|entry| entry.platform.as_ref()))),
     }
+}
+
+/// The entry whose platform serves `wanted` best; of equals one that is not called an artifact, then the first.
+pub(crate) fn best<'a>(entries: impl Iterator<Item = &'a Descriptor>, wanted: &Platform) -> Option<&'a Descriptor> {
+    let ranked = entries.filter_map(|entry| Some((entry.platform.as_ref()?.rank_for(wanted)?, entry)));
+    ranked.min_by_key(|(rank, entry)| (*rank, is_artifact(entry))).map(|(_, entry)| entry)
+}
+
+/// Is this index entry called something else than an image? It may be one all the same: a manifest can have an `artifactType`
+/// and the config of an image (image-spec 1.1, `manifest.md`), and some tools write the config's type there.
+fn is_artifact(entry: &Descriptor) -> bool {
+    let kind = entry.artifact_type.as_deref().unwrap_or_default();
+    !matches!(kind, "" | media_type::OCI_CONFIG | media_type::DOCKER_CONFIG)
 }
 
 /// Is this index entry a BuildKit attestation (provenance, SBOM) and no image?
@@ -207,7 +220,7 @@ pub(crate) fn platform_of(config: &ImageConfig) -> Platform {
     }
 }
 
-fn check_is_image(manifest: &Manifest) -> Result<(), String> {
+pub(crate) fn check_is_image(manifest: &Manifest) -> Result<(), String> {
     if manifest.schema_version != 2 {
         return Err(format!("manifest schema version {} is not supported", manifest.schema_version));
     }

@@ -106,7 +106,128 @@ fn logins() {
     let ran = build(&place().file(".docker/config.json", &config));
     ran.failed(5, &["401", "config.json"]);
     assert!(!ran.stderr.contains("not-the-word"), "{}", ran.stderr);
-    build(&place().file(".docker/config.json", "{broken")).failed(5, &["config.json"]);
+    build(&place().file(".docker/config.json", "{broken")).failed(5, &["401", "config.json"]);
+}
+
+/// A file that nobody named is warned about when it cannot be read; one that somebody named has to be readable.
+#[test]
+fn logins_that_cannot_be_read() {
+    type Make<'a> = &'a dyn Fn(&Place, &str);
+    let broken: [(&str, Make<'_>); 4] = [
+        ("no JSON", &|place, path| std::fs::write(place.path(path), "{broken hunter2").unwrap()),
+        ("another shape", &|place, path| std::fs::write(place.path(path), r#"{"auths":"hunter2"}"#).unwrap()),
+        ("no text", &|place, path| std::fs::write(place.path(path), [0xff, 0xfe]).unwrap()),
+        ("a directory", &|place, path| std::fs::create_dir(place.path(path)).unwrap()),
+    ];
+    for (what, make) in broken {
+        for (path, name) in [(".docker/config.json", "config.json"), (".config/containers/auth.json", "auth.json")] {
+            let place = place();
+            std::fs::create_dir_all(place.path(path).parent().unwrap()).unwrap();
+            make(&place, path);
+            let ran = place.build(&["--no-push"]);
+            ran.digest();
+            assert!(ran.stderr.contains("warning: could not read"), "{what}: {}", ran.stderr);
+            assert!(ran.stderr.contains(name) && !ran.stderr.contains("hunter2"), "{what}: {}", ran.stderr);
+
+            let named = match name {
+                "config.json" => place.variable("DOCKER_CONFIG", ".docker"),
+                _ => place.variable("REGISTRY_AUTH_FILE", path),
+            };
+            let ran = named.build(&["--no-push"]);
+            ran.failed(5, &["could not read", name]);
+            assert!(!ran.stderr.contains("hunter2"), "{what}: {}", ran.stderr);
+        }
+    }
+    // Nothing where there might be something, also where that is named, and what is there but empty.
+    place()
+        .variable("DOCKER_CONFIG", "nowhere")
+        .variable("REGISTRY_AUTH_FILE", "nowhere")
+        .build(&["--no-push"])
+        .digest();
+    place().file(".docker/config.json", "").build(&["--no-push"]).digest();
+    place().file(".docker/config.json", "{\"auths\":null,\"Plugins\":5}").build(&["--no-push"]).digest();
+    // A home that is closed to us, as a pod's random user meets it: here, one that is no directory.
+    let ran = place().file(".docker", "").build(&["--no-push"]);
+    ran.digest();
+    assert!(ran.stderr.contains("warning: could not read"), "{}", ran.stderr);
+    // It is told again where a login is missing.
+    let Ok(registry) = testkit::DockerRegistry::start_with_login() else { return };
+    let tag = format!("{}/app:1", registry.host());
+    let ran = place().file(".docker/config.json", "{").build(&["--push", "-t", &tag]);
+    ran.failed(5, &["401", "hint:", "could not read the credentials in"]);
+}
+
+#[test]
+fn registries_on_this_machine_need_no_flag() {
+    let Some(registry) = registry() else { return };
+    let local = registry.host().replace("127.0.0.1", "localhost");
+    for host in [registry.host(), local] {
+        let tag = format!("{host}/app:1");
+        place().build(&["-t", &tag, "--push"]).digest();
+        let back = Place::new(&format!("FROM {tag}\n"));
+        assert_eq!(back.build(&["--output=files"]).code(), 0);
+        assert_eq!(back.read("files/d/f"), "content");
+    }
+    // With a certificate that nobody vouches for it is not spoken to in plain text instead.
+    let Ok(registry) = testkit::DockerRegistry::start_with_tls() else { return };
+    let tag = format!("{}/app:1", registry.host());
+    place().build(&["-t", &tag, "--push"]).failed(5, &["is not trusted", "--registry-certificate"]);
+}
+
+/// Pipelines write `--flag=$VARIABLE` and leave the variable empty.
+#[test]
+fn empty_values_are_none() {
+    let variables = ["KANIKO_REGISTRY_MIRROR", "KANIKO_REGISTRY_MAP", "KANIKO_NO_PUSH", "KANIKO_DIR", "DOCKER_CONFIG"];
+    let place =
+        variables.iter().fold(place().variable("SOURCE_DATE_EPOCH", "0"), |place, name| place.variable(name, ""));
+    let plain = place.build(&["--no-push"]).digest();
+    let flags = [
+        "--target=",
+        "--platform=",
+        "--file=",
+        "--dockerfile=",
+        "--build-arg=",
+        "--label=",
+        "--secret=",
+        "--ssh=",
+        "--tag=",
+        "--destination=",
+        "--cache-dir=",
+        "--cache-repo=",
+        "--cache=",
+        "--output=",
+        "--tar-path=",
+        "--digest-file=",
+        "--registry-mirror=",
+        "--registry-map=",
+        "--annotation=",
+        "--add-host=",
+        "--context-sub-path=",
+        "--build-context=",
+        "--compression=",
+        "--compression-level=",
+        "--image-format=",
+        "--push-retry=",
+        "--verbosity=",
+        "--log-format=",
+        "--git=",
+        "--progress=",
+        "--isolation=",
+        "--jobs=",
+        "--kaniko-dir=",
+        "--call=",
+        "--on-failure=",
+        "--ignore-path=",
+        "--context=",
+        "--snapshot-mode=",
+        "--reproducible=",
+        "--skip-tls-verify-registry=",
+        "--insecure-registry=",
+        "--registry-certificate=",
+    ];
+    assert_eq!(place.build(&[&["--no-push"], &flags[..]].concat()).digest(), plain);
+    assert_eq!(place.build(&["--no-push", "--target", "", "-t", "", "-f", "", "--target=,"]).digest(), plain);
+    place.build(&["--push", "--tag="]).failed(2, &["the image would go nowhere"]);
 }
 
 /// Images of Docker Hub from a registry of one's own, by every flag and variable for it.

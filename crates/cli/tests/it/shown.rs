@@ -53,7 +53,7 @@ fn outputs_that_cannot_be() {
     let table: [(&[&str], &str); 6] = [
         (&["--no-push", "--output=type=registry"], "no `name`"),
         (&["--output=type=oci,dest="], "no `dest`"),
-        (&["--output="], "no `dest`"),
+        (&["--output="], "the image would go nowhere"),
         (&["--no-push", "--compression-level=10"], "gzip has levels 0 to 9"),
         (&["--no-push", "--compression=zstd", "--compression-level=23"], "zstd has levels 0 to 22"),
         (&["--no-push", "--azure-container-registry-config=f"], "not supported yet"),

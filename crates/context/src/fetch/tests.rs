@@ -126,12 +126,3 @@ fn names() {
         assert_eq!(file_name(url), name, "{url}");
     }
 }
-
-#[test]
-fn dates() {
-    let forms = ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"];
-    for text in forms {
-        assert_eq!(parse_date(text), Some(784_111_777), "{text}");
-    }
-    assert_eq!(parse_date("yesterday"), None);
-}

@@ -47,6 +47,11 @@ pub fn registry_from(settings: Settings, credentials: Credentials, how: Registry
     Registry::new(Net::new(settings).unwrap(), credentials, Arc::new(Heard::default()), how)
 }
 
+#[expect(clippy::print_stderr, reason = "a skipped check is said aloud")]
+pub fn skipped(reason: &str) {
+    eprintln!("SKIPPED: {reason}");
+}
+
 pub fn reference(host: &str, rest: &str) -> Reference {
     Reference::parse(&format!("{host}/{rest}")).unwrap()
 }

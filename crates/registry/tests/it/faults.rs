@@ -664,7 +664,8 @@ fn what_is_in_the_way_has_words_and_hints() {
     let mut impatient = settings(&[]);
     impatient.retries = 1;
     let ours = registry_from(impatient, Credentials::anonymous(), RegistrySettings::new());
-    let host = server.host();
+    // The same machine by an address that does not say so.
+    let host = server.host().replace("127.0.0.1", "0.0.0.0");
     let cases = [
         (
             format!("{host}/app:1"),

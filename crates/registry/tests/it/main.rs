@@ -3,3 +3,4 @@
 mod common;
 mod docker_registry;
 mod faults;
+mod odd;
