@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::time::Instant;
 
 use oci::{Flavor, History};
 use rootfs::commit::{CommitOptions, clone_tree_with, write_tree};
@@ -34,18 +35,19 @@ pub fn assemble(plan: &Plan, request: &Request, stages: &Stages) -> Result<Image
 /// Writes the image to every destination, and the files where they were asked for.
 pub fn export(image: &Image, plan: &Plan, request: &Request, stages: &Stages) -> Result<Built, BuildError> {
     if let Some(output) = &request.rootfs_output {
-        write_files(&*stages.target_tree()?, output, request, plan.source_date_epoch)?;
+        exporting(request, &output.describe(), || {
+            write_files(&*stages.target_tree()?, output, request, plan.source_date_epoch)
+        })?;
     }
     let mut digests = Vec::new();
     for exporter in &request.exporters {
         let to = exporter.describe();
-        request.observer.event(&Event::Exporting { to: &to });
-        let digest = exporter.export(image).map_err(|source| BuildError::Store {
+        let export = || exporter.export(image);
+        digests.push(exporting(request, &to, export).map_err(|source| BuildError::Store {
             action: format!("could not export to {to}"),
             place: None,
             source,
-        })?;
-        digests.push(digest);
+        })?);
     }
     let encoded = image.encode();
     Ok(Built {
@@ -53,6 +55,15 @@ pub fn export(image: &Image, plan: &Plan, request: &Request, stages: &Stages) ->
         digests,
         image_id: encoded.config_descriptor.digest,
     })
+}
+
+/// Says when `export` begins, and when it has done its work.
+fn exporting<T, E>(request: &Request, to: &str, export: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    let begun = Instant::now();
+    request.observer.event(&Event::Exporting { to });
+    let exported = export()?;
+    request.observer.event(&Event::Exported { to, elapsed: begun.elapsed() });
+    Ok(exported)
 }
 
 /// Writes the files of a rootfs; with `epoch` all have that time.

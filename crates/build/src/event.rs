@@ -12,16 +12,35 @@ pub struct StepId {
     pub step: usize,
 }
 
+/// How a step, or the whole build, ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StepOutcome {
+    Done,
+    /// It is to blame.
+    Failed,
+    /// Stopped because another step failed, or because the build was interrupted.
+    Cancelled,
+}
+
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
+    /// The base images are asked for.
+    Planning,
     /// How many steps will run.
     Planned {
         steps: usize,
+        elapsed: Duration,
     },
     /// A stage's base is being unpacked.
     StageStarted {
         stage: usize,
         name: &'a str,
+    },
+    /// It is.
+    StagePrepared {
+        stage: usize,
+        name: &'a str,
+        elapsed: Duration,
     },
     StepStarted {
         id: StepId,
@@ -35,18 +54,33 @@ pub enum Event<'a> {
         stream: Stream,
         bytes: &'a [u8],
     },
+    /// What the step had to do is done, and what it changed is being written.
+    StepCommitting {
+        id: StepId,
+    },
     StepDone {
         id: StepId,
         elapsed: Duration,
-        failed: bool,
+        outcome: StepOutcome,
+    },
+    /// A layer is being compressed; of this size without compression.
+    LayerStarted {
+        number: u64,
+        size_bytes: u64,
     },
     /// A layer is in the store.
     Layer {
+        number: u64,
         digest: &'a str,
         size_bytes: u64,
+        elapsed: Duration,
     },
     Exporting {
         to: &'a str,
+    },
+    Exported {
+        to: &'a str,
+        elapsed: Duration,
     },
     Warning {
         message: String,

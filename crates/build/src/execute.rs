@@ -8,6 +8,7 @@ mod files;
 mod tail;
 
 pub use copy::{copy_error, copy_options};
+pub use tail::Tail;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -28,15 +29,18 @@ use store::Layer;
 use crate::layers::{Handle, Pool};
 use crate::plan::{Action, Base, Plan, Run, Source, Stage, StageId, Step};
 use crate::request::NamedContext;
-use crate::{BuildError, Event, Failed, Place, Request, StepId, mount, user};
+use crate::{BuildError, Event, Failed, Place, Request, StepId, StepOutcome, mount, user};
 use files::{Files, Work};
-use tail::Tail;
 
 /// What processes see as their host's name (BuildKit's default).
 const HOSTNAME: &str = "buildkitsandbox";
 
 /// More files than any image has; names of directories cost memory while a layer is unpacked.
 const LAYER_ENTRIES: u64 = 10_000_000;
+
+/// As much of a step's output as is told when it fails.
+const LAST_LINES: usize = 30;
+const LAST_BYTES: usize = 8 << 10;
 
 /// How many layers of a base are fetched while the ones before them are unpacked.
 const PREFETCHERS: usize = 3;
@@ -294,19 +298,30 @@ impl<'a> Execution<'a> {
                 return Ok(files.clone());
             }
         }
-        self.request.observer.event(&Event::StageStarted { stage: id.0, name: &stage.name });
         self.with_permit(|| {
-            let directory = self.request.work.join("stages").join(id.0.to_string());
-            if let Base::Stage(parent) = stage.base
-                && let Some(files) = self.stand_on(parent, &directory, stage.layered)?
-            {
-                return Ok(Arc::new(files));
+            if matches!(stage.base, Base::Scratch) {
+                return self.prepared(id, stage);
             }
-            let overlay = self.request.sandbox.overlay();
-            let files = Files::create(&directory, overlay, stage.layered, &self.stop).map_err(not_made)?;
-            self.fill(&files.tree(), stage)?;
-            Ok(Arc::new(files))
+            let begun = Instant::now();
+            self.request.observer.event(&Event::StageStarted { stage: id.0, name: &stage.name });
+            let files = self.prepared(id, stage)?;
+            let elapsed = begun.elapsed();
+            self.request.observer.event(&Event::StagePrepared { stage: id.0, name: &stage.name, elapsed });
+            Ok(files)
         })
+    }
+
+    fn prepared(&self, id: StageId, stage: &Stage) -> Result<Arc<Files>, BuildError> {
+        let directory = self.request.work.join("stages").join(id.0.to_string());
+        if let Base::Stage(parent) = stage.base
+            && let Some(files) = self.stand_on(parent, &directory, stage.layered)?
+        {
+            return Ok(Arc::new(files));
+        }
+        let overlay = self.request.sandbox.overlay();
+        let files = Files::create(&directory, overlay, stage.layered, &self.stop).map_err(not_made)?;
+        self.fill(&files.tree(), stage)?;
+        Ok(Arc::new(files))
     }
 
     /// The files of a stage on those of its finished parent, where they can be shared.
@@ -408,9 +423,25 @@ impl<'a> Execution<'a> {
         self.request.observer.event(&Event::StepStarted { id, stage: name, index: id.step, total, title });
         let layer = self.change(id, stage, step, files);
         let layer = if step.is_trigger { layer.map_err(|error| error.of_trigger(title)) } else { layer };
-        let failed = layer.is_err();
-        self.request.observer.event(&Event::StepDone { id, elapsed: begun.elapsed(), failed });
+        let outcome = self.outcome(&layer);
+        self.request.observer.event(&Event::StepDone { id, elapsed: begun.elapsed(), outcome });
         layer
+    }
+
+    /// Whether a step that did not come to its end is to blame, or was stopped. What was stopped may say anything: a copy that
+    /// it could not read, a terminal's Ctrl-C that the program got as well.
+    fn outcome<T>(&self, result: &Result<T, BuildError>) -> StepOutcome {
+        match result {
+            Ok(_) => StepOutcome::Done,
+            Err(_) if self.request.is_cancelled() => StepOutcome::Cancelled,
+            Err(BuildError::Stopped | BuildError::Cancelled) => StepOutcome::Cancelled,
+            // That one ended by itself, and may have stopped the others already.
+            Err(BuildError::Run { .. } | BuildError::Sandbox { source: SandboxError::Start { .. }, .. }) => {
+                StepOutcome::Failed
+            }
+            Err(_) if self.stopped() => StepOutcome::Cancelled,
+            Err(_) => StepOutcome::Failed,
+        }
     }
 
     fn change(&self, id: StepId, stage: &Stage, step: &Step, files: &Files) -> Result<Option<Handle>, BuildError> {
@@ -420,6 +451,9 @@ impl<'a> Execution<'a> {
             self.record(step, files, tree)?;
         }
         let made = self.act(id, stage, step, work.tree())?;
+        if stage.layered {
+            self.request.observer.event(&Event::StepCommitting { id });
+        }
         match work {
             Work::Plain(tree) => self.commit_plain(stage, step, files, &tree, made),
             Work::Over(over) => {
@@ -574,9 +608,10 @@ impl<'a> Execution<'a> {
             },
             hostname: HOSTNAME.to_owned(),
             extra_hosts: self.request.extra_hosts.clone(),
+            shm_bytes: self.request.shm_bytes,
             terminal: None,
         };
-        let mut tail = Tail::default();
+        let mut tail = Tail::new(LAST_LINES, LAST_BYTES);
         let mut output = |stream, bytes: &[u8]| {
             tail.push(bytes);
             self.request.observer.event(&Event::Output { id, stream, bytes });

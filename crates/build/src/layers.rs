@@ -6,6 +6,7 @@ use std::io::{BufReader, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use oci::{Descriptor, Digest};
@@ -84,7 +85,7 @@ impl Pending {
 }
 
 enum Job {
-    Write { spool: PathBuf, promise: Promise },
+    Write { number: u64, spool: PathBuf, promise: Promise },
     Offer(Box<Layer>),
 }
 
@@ -95,6 +96,7 @@ pub struct Pool {
     shared: Arc<Shared>,
     spools: PathBuf,
     next_spool: AtomicU64,
+    next_layer: AtomicU64,
     bases: Mutex<HashMap<Digest, Layer>>,
 }
 
@@ -143,6 +145,7 @@ impl Pool {
             shared,
             spools,
             next_spool: AtomicU64::new(0),
+            next_layer: AtomicU64::new(0),
             bases: Mutex::new(HashMap::new()),
         })
     }
@@ -155,7 +158,8 @@ impl Pool {
     /// Turns a spooled layer tar into a blob; the spool is removed.
     pub fn submit(&self, spool: PathBuf) -> Handle {
         let pending = Arc::new(Pending::default());
-        self.send(Job::Write { spool, promise: Promise(pending.clone()) });
+        let number = self.next_layer.fetch_add(1, Ordering::Relaxed);
+        self.send(Job::Write { number, spool, promise: Promise(pending.clone()) });
         Handle::Pending(pending)
     }
 
@@ -201,8 +205,8 @@ impl Shared {
         match job {
             Job::Offer(_) if self.stopped() => {}
             Job::Offer(layer) => self.offer(&layer),
-            Job::Write { spool, promise } => {
-                let written = self.write(&spool);
+            Job::Write { number, spool, promise } => {
+                let written = self.write(number, &spool);
                 let _ = std::fs::remove_file(&spool);
                 if let Ok(layer) = &written {
                     self.offer(layer);
@@ -212,13 +216,18 @@ impl Shared {
         }
     }
 
-    fn write(&self, spool: &PathBuf) -> Result<Layer, StoreError> {
+    fn write(&self, number: u64, spool: &PathBuf) -> Result<Layer, StoreError> {
+        let begun = Instant::now();
         let io = |source| StoreError::Io { action: "could not read spooled layer", path: spool.clone(), source };
-        let mut tar = BufReader::with_capacity(1 << 20, File::open(spool).map_err(io)?);
+        let file = File::open(spool).map_err(io)?;
+        let size_bytes = file.metadata().map_err(io)?.len();
+        self.observer.event(&Event::LayerStarted { number, size_bytes });
+        let mut tar = BufReader::with_capacity(1 << 20, file);
         let mut layer = self.layout.write_layer(&mut tar, self.compression, &|| self.stopped())?;
         layer.content = Arc::new(Interruptible { content: layer.content, cancelled: self.cancelled.clone() });
         let digest = layer.descriptor.digest.to_string();
-        self.observer.event(&Event::Layer { digest: &digest, size_bytes: layer.descriptor.size });
+        let (size_bytes, elapsed) = (layer.descriptor.size, begun.elapsed());
+        self.observer.event(&Event::Layer { number, digest: &digest, size_bytes, elapsed });
         Ok(layer)
     }
 

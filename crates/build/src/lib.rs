@@ -11,6 +11,7 @@ mod event;
 mod execute;
 mod failure;
 mod layers;
+mod lines;
 mod mount;
 pub mod plan;
 mod request;
@@ -18,10 +19,14 @@ mod scratch;
 pub mod user;
 
 pub use error::{BuildError, Place};
-pub use event::{Event, Observer, StepId};
+pub use event::{Event, Observer, StepId, StepOutcome};
+pub use execute::Tail;
 pub use failure::{Failed, OnFailure};
+pub use lines::Lines;
 pub use plan::{Linted, Outline, Plan, Unread, lint, outline, plan};
 pub use request::{CacheRoot, Labels, NamedContext, Request, RootfsOutput, Secret};
+
+use std::time::Instant;
 
 use oci::Digest;
 
@@ -69,6 +74,8 @@ pub fn doubts(request: &Request) -> Vec<String> {
 }
 
 fn carry_out(request: &Request) -> Result<Built, BuildError> {
+    let begun = Instant::now();
+    request.observer.event(&Event::Planning);
     let plan = plan(request)?;
     for message in doubts(request) {
         request.observer.event(&Event::Warning { message });
@@ -77,7 +84,7 @@ fn carry_out(request: &Request) -> Result<Built, BuildError> {
         let (source, file) = (&request.dockerfile.source, &request.dockerfile_name);
         request.observer.event(&Event::Finding { finding, source, file });
     }
-    request.observer.event(&Event::Planned { steps: plan.steps() });
+    request.observer.event(&Event::Planned { steps: plan.steps(), elapsed: begun.elapsed() });
     let layers = layers::Pool::start(request)?;
     let stages = execute::execute(&plan, request, &layers)?;
     let image = assemble::assemble(&plan, request, &stages)?;

@@ -63,6 +63,10 @@ pub struct Request {
     /// Left out of layers (kaniko `--ignore-path`), relative to the rootfs.
     pub ignore_paths: Vec<PathBuf>,
     pub extra_hosts: Vec<(String, String)>,
+    /// What RUN steps have that say nothing of it.
+    pub network: dockerfile::Network,
+    /// Size of /dev/shm in RUN steps; none for what the back-end gives.
+    pub shm_bytes: Option<u64>,
     /// Upper bound of what one layer may unpack to, in bytes.
     pub layer_limit_bytes: u64,
     /// A directory of this build alone; removed by whoever made it.
@@ -106,6 +110,17 @@ pub enum RootfsOutput {
     Tar(Mutex<Box<dyn Write + Send>>),
     /// There when it is whole.
     TarFile(PathBuf),
+}
+
+impl RootfsOutput {
+    /// For messages.
+    pub fn describe(&self) -> String {
+        match self {
+            RootfsOutput::Directory(path) => format!("directory {}", path.display()),
+            RootfsOutput::Tar(_) => "a tar on standard output".to_owned(),
+            RootfsOutput::TarFile(path) => format!("tar {}", path.display()),
+        }
+    }
 }
 
 impl Request {

@@ -18,6 +18,8 @@ pub fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
 }
 
+use crate::docker;
+
 /// Build container images from Dockerfiles without privilege
 #[derive(Debug, Parser)]
 #[command(name = "zuwai", version, max_term_width = 110, disable_help_subcommand = true)]
@@ -142,6 +144,7 @@ pub enum Progress {
     Auto,
     Plain,
     Tty,
+    #[value(alias = "none")]
     Quiet,
     /// One JSON object a line
     Rawjson,
@@ -214,6 +217,20 @@ pub struct Build {
     pub kaniko: KanikoSwitches,
     #[command(flatten)]
     pub unsupported: Unsupported,
+    #[command(flatten)]
+    pub docker: docker::Given,
+}
+
+impl Command {
+    /// What is said how, where that can be told.
+    pub fn display(&self) -> Option<&Display> {
+        match self {
+            Command::Build(build) => Some(&build.display),
+            Command::Lint(_) | Command::Outline(_) | Command::Targets(_) | Command::Doctor(_) | Command::Version => {
+                None
+            }
+        }
+    }
 }
 
 impl Build {
@@ -263,18 +280,19 @@ pub struct Input {
     /// itself. A step can list the keys and have things signed, and no more.
     #[arg(long, value_name = "SPEC")]
     pub ssh: Vec<String>,
-    /// Set a label of the image (can be repeated)
-    #[arg(long, value_name = "NAME=VALUE")]
+    /// Set a label of the image; without `=` it has no value (can be repeated)
+    #[arg(long, value_name = "NAME[=VALUE]")]
     pub label: Vec<String>,
     /// Add a host to /etc/hosts of RUN steps (can be repeated)
     #[arg(long, value_name = "HOST:ADDRESS")]
     pub add_host: Vec<String>,
     /// Answer a question instead of building, as docker spells it: `check` (see `zuwai lint`), `outline` or `targets`, with
     /// `,format=json` behind it if wanted
-    #[arg(long, value_name = "METHOD")]
+    #[arg(long, alias = "print", value_name = "METHOD")]
     pub call: Option<String>,
     /// The same as --call=check
-    #[arg(long, conflicts_with = "call")]
+    #[arg(long, conflicts_with = "call", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     pub check: bool,
     /// Print what would be built, then stop
     #[arg(long, alias = "dryrun", alias = "plan", num_args = 0..=1, require_equals = true, default_missing_value = "true",
@@ -295,7 +313,8 @@ pub struct Output {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
           hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     pub push: bool,
-    /// Write the image: `type=oci|docker|tar|local,dest=PATH`, `type=registry,name=REF`, or a directory for its files
+    /// Write the image: `type=oci|docker|tar|local,dest=PATH`, `type=image,name=REF,push=true`, `type=registry,name=REF`, a
+    /// directory for its files, or nothing of it: `type=cacheonly`
     #[arg(short = 'o', long, value_name = "SPEC")]
     pub output: Vec<String>,
     /// Write an OCI image layout directory
@@ -398,6 +417,12 @@ pub struct RunArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true",
           hide_default_value = true, hide_possible_values = true, value_name = "BOOL", hide = true)]
     pub pull: bool,
+    /// Network of RUN steps that say nothing of it: default, host (both the network of zuwai itself) or none
+    #[arg(long, value_name = "MODE")]
+    pub network: Option<String>,
+    /// Size of /dev/shm in RUN steps, such as 64m or 1g
+    #[arg(long, value_name = "SIZE")]
+    pub shm_size: Option<String>,
     /// What to do when a RUN fails: `shell` (on a terminal: a shell in its rootfs), `keep` (keep its files),
     /// `export=DIR`, `export=FILE.tar`, or `push=REFERENCE` (its rootfs as an image)
     #[arg(long, value_name = "WHAT")]
@@ -414,7 +439,8 @@ pub struct Display {
     #[arg(long, value_name = "HOW", default_value = "auto")]
     pub progress: Progress,
     /// Print only the digest and errors
-    #[arg(short = 'q', long)]
+    #[arg(short = 'q', long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     pub quiet: bool,
     /// Least severity to show
     #[arg(short = 'v', long, value_name = "LEVEL", default_value = "info", ignore_case = true)]
@@ -452,7 +478,7 @@ switches! {
         /// Nothing to clean before: every stage has a rootfs of its own
         #[arg(hide = true)]
         pre_cleanup: "false",
-        /// Nothing to clean after: every stage has a rootfs of its own
+        /// Remove the files of the build also where they go with the container
         #[arg(hide = true)]
         cleanup: "false",
         /// The context is never touched
@@ -494,22 +520,12 @@ pub struct Unsupported {
     pub cache_run_layers: Option<bool>,
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
     pub no_push_cache: Option<bool>,
-    #[arg(long, value_name = "SPEC", hide = true)]
-    pub cache_from: Vec<String>,
-    #[arg(long, value_name = "SPEC", hide = true)]
-    pub cache_to: Vec<String>,
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
     pub single_snapshot: Option<bool>,
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide = true)]
     pub materialize: Option<bool>,
     #[arg(short = 'b', long, value_name = "BUCKET", hide = true)]
     pub bucket: Option<String>,
-    #[arg(long, hide = true)]
-    pub load: bool,
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "SPEC", hide = true)]
-    pub provenance: Option<String>,
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "SPEC", hide = true)]
-    pub sbom: Option<String>,
     #[arg(long, value_name = "FILE", hide = true)]
     pub azure_container_registry_config: Option<String>,
     /// Any of kaniko's modes: changes are always found exactly, which is what `full` promises.
@@ -520,22 +536,15 @@ pub struct Unsupported {
 impl Unsupported {
     /// The first flag that was given and would have no effect.
     pub fn first(&self) -> Option<&'static str> {
-        // Without an attestation is how every image is built.
-        let wanted = |spec: &Option<String>| spec.as_ref().is_some_and(|spec| spec != "false");
         let given = [
             (self.cache == Some(true), "--cache (the layer cache)"),
             (self.cache_repo.is_some(), "--cache-repo (the layer cache)"),
             (self.cache_dir.is_some(), "--cache-dir (the base image cache)"),
             (self.cache_copy_layers == Some(true), "--cache-copy-layers (the layer cache)"),
-            (!self.cache_from.is_empty(), "--cache-from (the layer cache)"),
-            (!self.cache_to.is_empty(), "--cache-to (the layer cache)"),
             (self.single_snapshot == Some(true), "--single-snapshot"),
             (self.materialize == Some(true), "--materialize"),
             (self.bucket.is_some(), "--bucket (contexts in object stores)"),
             (self.azure_container_registry_config.is_some(), "--azure-container-registry-config (cloud credentials)"),
-            (wanted(&self.provenance), "--provenance"),
-            (wanted(&self.sbom), "--sbom"),
-            (self.load, "--load (there is no daemon to load into; use --tar-path)"),
         ];
         given.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
     }

@@ -4,45 +4,63 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use anyhow::Context as _;
-use build::{Built, Plan};
+use build::{BuildError, Built, Plan, StepOutcome};
 use oci::Reference;
 
 use crate::args::{Build, Doctor, LogFormat};
 use crate::labels::fields;
-use crate::report::Failure;
+use crate::report::{Failure, Voice, visible};
 use crate::verify::Verification;
-use crate::wire::{Wired, WorkDir};
-use crate::{Manner, inquiry, progress, settings, signals, wire};
+use crate::wire::Wired;
+use crate::work::WorkDir;
+use crate::{Manner, docker, inquiry, progress, settings, signals, wire};
 
-pub fn build(typed: Build, manner: Manner) -> Result<(), Failure> {
+/// Builds; `work` is the directory that it was done in, which is to be removed when all is said.
+pub fn build(typed: Build, manner: Manner, voice: Voice, work: &mut Option<WorkDir>) -> Result<(), Failure> {
     refuse_unsupported(&typed)?;
+    let mut notes = typed.docker.notes()?;
+    notes.extend(docker::output_notes(&typed)?);
     if typed.display.log_format == LogFormat::Text {
         anstream::ColorChoice::Never.write_global();
     }
     if let Some((question, asking)) = inquiry::of_build(&typed)? {
-        return inquiry::answer(typed, question, asking, manner);
+        return inquiry::answer(typed, question, asking, manner, voice, work);
     }
+    notes.iter().for_each(|note| voice.note(note));
     let cancelled = signals::catch();
     // Whatever an interruption made fail, the interruption is what happened.
     let interrupted = |failure| if cancelled.load(Ordering::Relaxed) { Failure::Interrupted } else { failure };
-    build_until(&typed, manner, cancelled.clone()).map_err(interrupted)
+    build_until(&typed, manner, voice, cancelled.clone(), work).map_err(interrupted)
 }
 
-fn build_until(typed: &Build, manner: Manner, cancelled: Arc<AtomicBool>) -> Result<(), Failure> {
-    let work = WorkDir::make(&settings::work_root(typed.run.work_dir.as_ref()))?;
+fn build_until(
+    typed: &Build,
+    manner: Manner,
+    voice: Voice,
+    cancelled: Arc<AtomicBool>,
+    work: &mut Option<WorkDir>,
+) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let work = work.insert(WorkDir::make(&settings::work_root(typed.run.work_dir.as_ref()), !typed.kaniko.cleanup)?);
     // Namespaces can only be entered while there is one thread: this comes before everything that may start another.
     let sandbox = wire::sandbox(typed, work.path())?;
-    work.remove_dead_runs();
+    work.remove_dead_runs(voice);
     let shown = progress::choose(&typed.display, typed.kaniko.log_timestamp);
-    let mut wired = wire::request(typed, manner, sandbox, &work, shown.clone(), cancelled)?;
+    let mut wired = wire::request(typed, manner, sandbox, work, shown.clone(), cancelled)?;
     let verified = typed.output.verify.as_deref().map(|spec| Verification::prepare(spec, &mut wired)).transpose()?;
     if typed.input.dry_run {
         return dry_run(typed, &wired);
     }
     let built = build::build(&wired.request);
-    shown.finish();
+    let outcome = match &built {
+        Ok(_) => StepOutcome::Done,
+        Err(BuildError::Cancelled) => StepOutcome::Cancelled,
+        Err(_) => StepOutcome::Failed,
+    };
+    shown.finish(outcome, begun.elapsed());
     let built = built.map_err(|error| wired.failure_shown(error, shown.has_shown_failure()))?;
     write_results(typed, &wired.names, &built)?;
     if let Some(verified) = verified {
@@ -81,9 +99,14 @@ fn dry_run(typed: &Build, wired: &Wired) -> Result<(), Failure> {
     let text = if typed.display.log_format == LogFormat::Json {
         format!("{}\n", build::plan::to_json(&plan, source))
     } else {
-        build::plan::to_text(&plan, source)
+        shown_lines(&build::plan::to_text(&plan, source))
     };
     print(&text)
+}
+
+/// Text for people, in which names and instructions may be anybody's.
+pub fn shown_lines(text: &str) -> String {
+    text.split('\n').map(visible).collect::<Vec<_>>().join("\n")
 }
 
 fn print_digest(built: &Built) -> Result<(), Failure> {
@@ -133,7 +156,7 @@ fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 pub fn doctor(typed: &Doctor) -> Result<(), Failure> {
-    let work = WorkDir::make(&settings::work_root(typed.work_dir.as_ref()))?;
+    let work = WorkDir::make(&settings::work_root(typed.work_dir.as_ref()), false)?;
     let report = sandbox::probe::probe(work.path());
     if typed.json {
         let json =

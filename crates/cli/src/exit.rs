@@ -25,25 +25,25 @@ pub fn usage(error: &clap::Error, manner: Manner) -> ExitCode {
 
 /// 1 our bug, 2 usage, 3 Dockerfile or context, 4 a RUN failed, 5 registry or image store, 6 host cannot isolate, 7
 /// `--verify` found differences, 130 interrupted. In kaniko's manner a RUN gives its own code and everything else 1.
-pub fn code(failure: &Failure, manner: Manner) -> ExitCode {
+pub fn code(failure: &Failure, manner: Manner) -> u8 {
     let error = match failure {
-        Failure::Usage { .. } => return ExitCode::from(if manner == Manner::Kaniko { 1 } else { 2 }),
-        Failure::Dockerfile { .. } => return ExitCode::from(if manner == Manner::Kaniko { 1 } else { 3 }),
-        Failure::Findings => return ExitCode::from(if manner == Manner::Kaniko { 1 } else { 3 }),
-        Failure::Interrupted => return ExitCode::from(130),
-        Failure::Other { .. } if manner == Manner::Kaniko => return ExitCode::FAILURE,
-        Failure::Other { error, .. } if is_the_hosts(error.as_ref()) => return ExitCode::from(6),
-        Failure::Other { code, .. } => return ExitCode::from(*code),
+        Failure::Usage { .. } => return if manner == Manner::Kaniko { 1 } else { 2 },
+        Failure::Dockerfile { .. } => return if manner == Manner::Kaniko { 1 } else { 3 },
+        Failure::Findings => return if manner == Manner::Kaniko { 1 } else { 3 },
+        Failure::Interrupted => return 130,
+        Failure::Other { .. } if manner == Manner::Kaniko => return 1,
+        Failure::Other { error, .. } if is_the_hosts(error.as_ref()) => return 6,
+        Failure::Other { code, .. } => return *code,
         Failure::Build { error, .. } => error.as_ref(),
     };
     if matches!(error, BuildError::Cancelled) {
-        return ExitCode::from(130);
+        return 130;
     }
     match (manner, error) {
-        (Manner::Kaniko, BuildError::Run { exit: Exit::Code(code), .. }) => ExitCode::from(byte(*code)),
-        (Manner::Kaniko, BuildError::Run { exit: Exit::Signal(signal), .. }) => ExitCode::from(byte(128 + *signal)),
-        (Manner::Kaniko, _) => ExitCode::FAILURE,
-        (Manner::Zuwai, error) => ExitCode::from(kind(error)),
+        (Manner::Kaniko, BuildError::Run { exit: Exit::Code(code), .. }) => byte(*code),
+        (Manner::Kaniko, BuildError::Run { exit: Exit::Signal(signal), .. }) => byte(128 + *signal),
+        (Manner::Kaniko, _) => 1,
+        (Manner::Zuwai, error) => kind(error),
     }
 }
 

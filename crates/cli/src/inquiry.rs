@@ -1,5 +1,6 @@
 //! Questions about a Dockerfile that need no build: `lint`, `outline`, `targets`, and docker's `build --call`.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -7,8 +8,9 @@ use oci::{Platform, Reference};
 use store::{Image, ImageSource, StoreError};
 
 use crate::args::{AnswerFormat, Asking, Build, Inquiry};
-use crate::report::Failure;
-use crate::wire::{Wired, WorkDir};
+use crate::report::{Failure, Voice};
+use crate::wire::Wired;
+use crate::work::WorkDir;
 use crate::{Manner, lint, outline, progress, settings, wire};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,9 +24,32 @@ pub enum Question {
 const RETRIES: u32 = 1;
 
 /// A sub-command's question.
-pub fn ask(asked: Inquiry, question: Question, manner: Manner) -> Result<(), Failure> {
+pub fn ask(
+    mut asked: Inquiry,
+    question: Question,
+    manner: Manner,
+    voice: Voice,
+    work: &mut Option<WorkDir>,
+) -> Result<(), Failure> {
     let asking = asked.asking;
-    answer(asked.into_build(), question, asking, manner)
+    take_file(&mut asked);
+    answer(asked.into_build(), question, asking, manner, voice, work)
+}
+
+/// A file in the place of the context is the Dockerfile, as for other linters, with its directory as the context.
+fn take_file(asked: &mut Inquiry) {
+    if asked.file.is_some() || asked.context.is_some() {
+        return;
+    }
+    let Some(path) = asked.positional_context.as_deref().map(Path::new) else { return };
+    let Ok(metadata) = path.metadata() else { return };
+    if metadata.is_dir() {
+        return;
+    }
+    // One of a pipe (`<(…)`) is no place for files.
+    let parent = path.parent().filter(|parent| metadata.is_file() && !parent.as_os_str().is_empty());
+    let context = parent.unwrap_or(Path::new(".")).to_string_lossy().into_owned();
+    asked.file = asked.positional_context.replace(context);
 }
 
 /// The question that `--check` or `--call` put to a build; `--call=build` is none.
@@ -57,12 +82,19 @@ pub fn of_build(typed: &Build) -> Result<Option<(Question, Asking)>, Failure> {
 }
 
 /// Answers on standard output. Nothing is isolated, pushed or written.
-pub fn answer(mut typed: Build, question: Question, asking: Asking, manner: Manner) -> Result<(), Failure> {
+pub fn answer(
+    mut typed: Build,
+    question: Question,
+    asking: Asking,
+    manner: Manner,
+    voice: Voice,
+    work: &mut Option<WorkDir>,
+) -> Result<(), Failure> {
     let registry = &mut typed.registry;
     registry.image_download_retry = registry.image_download_retry.or(registry.push_retry).or(Some(RETRIES));
-    let work = WorkDir::make(&settings::work_root(typed.run.work_dir.as_ref()))?;
+    let work = work.insert(WorkDir::make(&settings::work_root(typed.run.work_dir.as_ref()), false)?);
     let cancelled = Arc::new(AtomicBool::new(false));
-    let wired = wire::request(&typed, manner, wire::no_sandbox(), &work, progress::silent(), cancelled);
+    let wired = wire::request(&typed, manner, wire::no_sandbox(), work, progress::silent(), cancelled);
     let mut wired = match wired {
         Err(Failure::Dockerfile { error, name }) if question == Question::Check => {
             return lint::unreadable(&error, &name, asking).and(Err(Failure::Dockerfile { error, name }));
@@ -73,15 +105,15 @@ pub fn answer(mut typed: Build, question: Question, asking: Asking, manner: Mann
         wired.request.images = Arc::new(Offline);
     }
     match question {
-        Question::Check => check(&wired, asking),
+        Question::Check => check(&wired, asking, voice),
         Question::Outline => outline::outline(&wired, asking),
         Question::Targets => outline::targets(&wired, asking),
     }
 }
 
-fn check(wired: &Wired, asking: Asking) -> Result<(), Failure> {
+fn check(wired: &Wired, asking: Asking, voice: Voice) -> Result<(), Failure> {
     let linted = build::lint(&wired.request);
-    lint::print(&wired.request, &linted, asking)?;
+    lint::print(&wired.request, &linted, asking, voice)?;
     match linted.error {
         Some(error) => Err(wired.failure(error)),
         None if linted.findings.is_empty() => Ok(()),

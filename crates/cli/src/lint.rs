@@ -12,20 +12,21 @@ use dockerfile::{Diagnostic, Dockerfile, ParseError, Span};
 use serde_json::{Value, json};
 
 use crate::args::{AnswerFormat, Asking};
-use crate::report::{self, Failure};
+use crate::report::{self, Failure, Voice};
 
 /// What cannot be checked without a base image.
 const OF_THE_BASE: [&str; 2] = ["InvalidBaseImagePlatform", "UndefinedVar"];
 
 /// Prints what a lint found to standard output, and to standard error what it could not look at.
-pub fn print(request: &Request, linted: &Linted, asking: Asking) -> Result<(), Failure> {
+pub fn print(request: &Request, linted: &Linted, asking: Asking, voice: Voice) -> Result<(), Failure> {
     let file = &request.dockerfile;
     let name = &request.dockerfile_name;
     for message in build::doubts(request) {
-        say(&format!("warning: {message}"));
+        voice.warning(&message);
     }
     for unread in &linted.unread {
-        say(&not_checked(unread, &file.source, name));
+        let message = format!("base image `{}` could not be read: {}", unread.image, chain(&unread.why));
+        voice.say("note", &message, || not_checked(unread, &file.source, name));
     }
     match asking.format {
         AnswerFormat::Text => {
@@ -157,9 +158,4 @@ pub fn answer(text: &str) -> Result<(), Failure> {
 pub fn answer_json(json: &Value) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(json).context("could not write the answer").map_err(Failure::other(1))?;
     answer(&(text + "\n"))
-}
-
-fn say(text: &str) {
-    // A closed standard error leaves nobody to tell.
-    let _ = writeln!(anstream::stderr(), "{text}");
 }

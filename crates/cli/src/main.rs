@@ -2,6 +2,7 @@
 
 mod args;
 mod command;
+mod docker;
 mod exit;
 mod inquiry;
 mod labels;
@@ -15,11 +16,16 @@ mod signals;
 mod terminal;
 mod verify;
 mod wire;
+mod work;
 
 use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use crate::args::Command;
+use crate::inquiry::Question;
+use crate::report::{Failure, Voice};
+use crate::work::WorkDir;
 
 /// musl's own allocator is several times slower under threads.
 #[cfg(target_env = "musl")]
@@ -29,33 +35,43 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // A child that was started to set up a sandbox never comes back from here; it has to stay without threads.
     sandbox::probe::dispatch_child();
-    // The hook has said where; a stage's thread or the main one, it is always a fault of ours.
-    std::panic::catch_unwind(run).unwrap_or_else(|_| {
-        report::print_fault();
-        ExitCode::FAILURE
-    })
-}
-
-fn run() -> ExitCode {
     let (words, manner) = words(std::env::args_os().collect());
     let cli = match args::parse(words) {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error, manner),
     };
-    let result = match cli.command {
-        Command::Build(build) => command::build(*build, manner),
-        Command::Lint(asked) => inquiry::ask(*asked, inquiry::Question::Check, manner),
-        Command::Outline(asked) => inquiry::ask(*asked, inquiry::Question::Outline, manner),
-        Command::Targets(asked) => inquiry::ask(*asked, inquiry::Question::Targets, manner),
+    let voice = cli.command.display().map(Voice::of).unwrap_or_default();
+    voice.tell_panics();
+    let mut work = None;
+    // A stage's thread or the main one: a panic is always a fault of ours, and its hook has said where.
+    let result = catch_unwind(AssertUnwindSafe(|| run(cli.command, manner, voice, &mut work)));
+    let status = match result {
+        Ok(Ok(())) => 0,
+        Ok(Err(failure)) => {
+            let status = exit::code(&failure, manner);
+            voice.failure(&failure, status);
+            status
+        }
+        Err(_) => {
+            voice.fault();
+            1
+        }
+    };
+    // Only now that all is said: it may take a while.
+    if let Some(work) = work {
+        work.remove(voice);
+    }
+    ExitCode::from(status)
+}
+
+fn run(command: Command, manner: Manner, voice: Voice, work: &mut Option<WorkDir>) -> Result<(), Failure> {
+    match command {
+        Command::Build(build) => command::build(*build, manner, voice, work),
+        Command::Lint(asked) => inquiry::ask(*asked, Question::Check, manner, voice, work),
+        Command::Outline(asked) => inquiry::ask(*asked, Question::Outline, manner, voice, work),
+        Command::Targets(asked) => inquiry::ask(*asked, Question::Targets, manner, voice, work),
         Command::Doctor(doctor) => command::doctor(&doctor),
         Command::Version => command::version(),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            report::print(&failure);
-            exit::code(&failure, manner)
-        }
     }
 }
 

@@ -67,9 +67,9 @@ impl OnFailure for Shell {
         self.shown.pause();
         let text = format!(
             "{} in step {}{}\na shell where it ran; `exit` ends it and the build",
-            failed.message,
-            failed.step,
-            report::harmless(failed.output)
+            report::visible(failed.message),
+            report::visible(failed.step),
+            report::indented(failed.output)
         );
         let term = std::env::var("TERM").ok().filter(|_| !failed.has_variable("TERM"));
         let term = term.map(|term| format!("TERM={term}").into()).into_iter().collect();

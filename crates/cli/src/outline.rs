@@ -8,6 +8,7 @@ use dockerfile::{Diagnostic, Span};
 use serde_json::{Value, json};
 
 use crate::args::{AnswerFormat, Asking};
+use crate::command::shown_lines;
 use crate::lint::{answer, answer_json, location};
 use crate::report::Failure;
 use crate::wire::Wired;
@@ -17,7 +18,7 @@ pub fn outline(wired: &Wired, asking: Asking) -> Result<(), Failure> {
     let request = &wired.request;
     let outline = build::outline(request).map_err(|error| wired.failure(error))?;
     match asking.format {
-        AnswerFormat::Text => answer(&outline_text(&outline)),
+        AnswerFormat::Text => answer(&shown_lines(&outline_text(&outline))),
         AnswerFormat::Json => answer_json(&outline_json(&outline, request)),
     }
 }
@@ -105,7 +106,7 @@ pub fn targets(wired: &Wired, asking: Asking) -> Result<(), Failure> {
             let name = if index == last { name + " (default)" } else { name };
             [name, from.image.text.clone(), description(from)]
         };
-        return answer(table(["TARGET", "BASE", "DESCRIPTION"], stages().map(row)).trim_start());
+        return answer(&shown_lines(table(["TARGET", "BASE", "DESCRIPTION"], stages().map(row)).trim_start()));
     }
     let target = |(index, from): (usize, &dockerfile::From)| {
         let mut json = json!({ "base": from.image.text, "location": location(file.lines_of(&at(&from.span))) });

@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool;
 
 use build::Secret;
 use context::{GitScheme, git};
-use dockerfile::Dockerfile;
 use dockerfile::lint::Checks;
+use dockerfile::{Dockerfile, Network};
 use net::{Proxies, Settings, SystemCertificates};
 use oci::media_type::Compression;
 use oci::{Flavor, Platform, Reference};
@@ -40,6 +40,45 @@ pub fn pairs(flag: &str, words: &[String]) -> Result<Vec<(String, String)>, Fail
     words.iter().map(|w| pair(flag, w).map(|(n, v)| (n.to_owned(), v.to_owned()))).collect()
 }
 
+/// As docker has it, a name alone is a label without a value.
+pub fn labels(words: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let label = |word: &String| match word.split_once('=') {
+        None if !word.is_empty() => Ok((word.clone(), String::new())),
+        _ => pair("--label", word).map(|(name, value)| (name.to_owned(), value.to_owned())),
+    };
+    words.iter().map(label).collect()
+}
+
+/// The network of RUN steps that say nothing of it. `host` is what `default` is: steps share the network of zuwai itself.
+pub fn run_network(word: Option<&str>) -> Result<Network, Failure> {
+    match word {
+        None | Some("" | "default") => Ok(Network::Default),
+        Some("host") => Ok(Network::Host),
+        Some("none") => Ok(Network::None),
+        Some(other) => Err(Failure::Usage {
+            message: format!("`--network={other}`: there is no daemon that has networks"),
+            hint: Some("there are default and host, the network of zuwai itself, and none".to_owned()),
+        }),
+    }
+}
+
+/// `64m`, `1.5GB`, `1048576`, as docker counts (`units.RAMInBytes`); 0 is the size that there is anyway.
+pub fn shm_bytes(word: Option<&str>) -> Result<Option<u64>, Failure> {
+    let Some(word) = word.filter(|word| !word.is_empty()) else { return Ok(None) };
+    let lower = word.trim().to_ascii_lowercase();
+    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = lower[number.len()..].trim_end_matches('b').trim_end_matches('i');
+    let shift = ["", "k", "m", "g", "t", "p"].iter().position(|known| *known == unit);
+    let parsed = number.trim().parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
+    match (parsed, shift) {
+        (Some(number), Some(shift)) => {
+            let bytes = number * f64::from(1_u32 << 10).powi(i32::try_from(shift).unwrap_or_default());
+            Ok(Some(bytes as u64).filter(|bytes| *bytes > 0))
+        }
+        _ => Err(Failure::usage(format!("`--shm-size={word}`: expected a size such as 64m or 1g"))),
+    }
+}
+
 /// The name of a target. In kaniko's manner it may be a stage's number; BuildKit, and docker with it, takes names only.
 pub fn target(word: &str, file: &Dockerfile, manner: Manner) -> String {
     let stage = |number: usize| Some((number, &file.stages.get(number)?.from));
@@ -66,7 +105,13 @@ pub fn extra_hosts(words: &[String]) -> Result<Vec<(String, String)>, Failure> {
         let address = address.trim_start_matches('[').trim_end_matches(']');
         address.parse::<std::net::IpAddr>().ok().map(|a| (host.to_owned(), a.to_string()))
     };
-    let failed = |word: &String| Failure::usage(format!("`--add-host {word}`: expected HOST:ADDRESS"));
+    let failed = |word: &String| match word.strip_suffix("host-gateway") {
+        Some(_) => Failure::Usage {
+            message: format!("`--add-host {word}`: there is no daemon that has a gateway"),
+            hint: Some("steps are in the network of zuwai itself: give the address as it is known there".to_owned()),
+        },
+        None => Failure::usage(format!("`--add-host {word}`: expected HOST:ADDRESS")),
+    };
     words.iter().map(|w| split(w).ok_or_else(|| failed(w))).collect()
 }
 
@@ -319,7 +364,10 @@ pub fn destinations(build: &Build) -> Result<Vec<Reference>, Failure> {
     if build.output.push {
         texts.extend_from_slice(&build.output.tag);
     }
-    for spec in build.output.output.iter().filter(|spec| is_push(&output_fields(spec))) {
+    for spec in &build.output.output {
+        if !is_push(spec, build.output.push)? {
+            continue;
+        }
         let named = match output_fields(spec).get("name") {
             Some(names) => names.split(',').map(str::to_owned).collect(),
             None => [&build.output.destination[..], &build.output.tag].concat(),
@@ -357,10 +405,23 @@ pub fn rewrites_timestamps(output: &Output) -> Result<bool, Failure> {
     Ok(asked == Some(true))
 }
 
-/// Whether an `--output` means a registry.
-pub fn is_push(output: &BTreeMap<String, String>) -> bool {
-    let is = |key: &str, value: &str| output.get(key).is_some_and(|it| it == value);
-    is("type", "registry") || is("type", "image") && is("push", "true")
+/// Whether an `--output` means a registry. `type=registry` is docker's word for `type=image,push=true`, and `--push` says that of
+/// every `type=image` that does not say otherwise.
+pub fn is_push(spec: &str, push: bool) -> Result<bool, Failure> {
+    let fields = output_fields(spec);
+    let unsaid = match fields.get("type").map(String::as_str) {
+        Some("registry") => true,
+        Some("image") => push,
+        _ => return Ok(false),
+    };
+    match fields.get("push").map(String::as_str) {
+        None => Ok(unsaid),
+        Some("") => Ok(true),
+        Some(text) => {
+            let neither = || Failure::usage(format!("`--output {spec}`: push is neither true nor false"));
+            truth(text).ok_or_else(neither)
+        }
+    }
 }
 
 pub fn no_push(build: &Build) -> Result<bool, Failure> {
@@ -398,7 +459,7 @@ fn env_flag(name: &str) -> Result<bool, Failure> {
 }
 
 /// What Go's `ParseBool` takes, in any mixture of cases.
-fn truth(text: &str) -> Option<bool> {
+pub fn truth(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "t" | "true" => Some(true),
         "0" | "f" | "false" => Some(false),
@@ -503,7 +564,7 @@ pub fn work_root(told: Option<&PathBuf>) -> PathBuf {
 }
 
 /// Files and a root file system as container runtimes leave them.
-fn in_container() -> bool {
+pub fn in_container() -> bool {
     const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
     ["/.dockerenv", "/run/.containerenv", "/kaniko"].iter().any(|f| Path::new(f).exists())
         || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
@@ -553,6 +614,45 @@ mod tests {
         assert_eq!(user(&[("GIT_TOKEN", "t"), ("GIT_PASSWORD", "p")]), owned("t", ""));
         assert_eq!(user(&[("GIT_USERNAME", "u"), ("GIT_PASSWORD", "p")]), owned("u", "p"));
         assert_eq!(user(&[]), None);
+    }
+
+    #[test]
+    fn sizes_as_docker_writes_them() {
+        for (word, want) in [
+            ("67108864", Some(64 << 20)),
+            ("64m", Some(64 << 20)),
+            ("64MB", Some(64 << 20)),
+            ("1.5g", Some(3 << 29)),
+            ("1GiB", Some(1 << 30)),
+            ("2 k", Some(2 << 10)),
+            ("100b", Some(100)),
+            ("0", None),
+            ("", None),
+        ] {
+            assert_eq!(shm_bytes(Some(word)).expect(word), want, "{word}");
+        }
+        for bad in ["x", "-1", "1x", "m", "1e", "inf", "nan", "1mm"] {
+            assert!(shm_bytes(Some(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn outputs_that_are_pushed() {
+        for (spec, push, want) in [
+            ("type=registry", false, true),
+            ("type=registry,push=false", true, false),
+            ("type=image", false, false),
+            ("type=image", true, true),
+            ("type=image,push=false", true, false),
+            ("type=image,push=true", false, true),
+            ("type=image,push=1", false, true),
+            ("type=image,push", false, true),
+            ("type=oci,push=true", true, false),
+            ("directory", true, false),
+        ] {
+            assert_eq!(is_push(spec, push).expect(spec), want, "{spec} {push}");
+        }
+        assert!(is_push("type=image,push=perhaps", false).is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ static CANCELLED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 ///
 /// One that was ignored from the start stays ignored: that is what `nohup` and a shell's `&` ask for.
 pub fn catch() -> Arc<AtomicBool> {
-    let flag = CANCELLED.get_or_init(Arc::default).clone();
+    let flag = flag();
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: `note` only stores to an atomic and calls `_exit`, both async-signal-safe; the struct is zeroed, which
         // is a valid sigaction with an empty mask.
@@ -27,6 +27,11 @@ pub fn catch() -> Arc<AtomicBool> {
         }
     }
     flag
+}
+
+/// What [`catch`] returns: never true where it was not called.
+pub fn flag() -> Arc<AtomicBool> {
+    CANCELLED.get_or_init(Arc::default).clone()
 }
 
 /// Standard input, which ends with an error once a signal came. A read that waits is ended by the signal itself: the handler

@@ -9,7 +9,7 @@ use build::compare::{Comparison, Difference, compare};
 use oci::{Digest, OciError, Platform, Reference};
 use store::{Archive, Exporter, Image, ImageSource as _, Layer, LayoutSource, StoreError};
 
-use crate::report::Failure;
+use crate::report::{Failure, visible};
 use crate::wire::Wired;
 
 /// The exit code of a comparison that found differences (`docs/exit-codes.md`).
@@ -55,7 +55,7 @@ impl Verification<'_> {
         let built = built.context("nothing was built to compare").map_err(Failure::other(1))?;
         let mut unprinted = None;
         let mut tell = |difference: &Difference| {
-            print(&format!("{difference}\n")).map_err(|failure| {
+            print(&format!("{}\n", visible(&difference.to_string()))).map_err(|failure| {
                 unprinted = Some(failure);
                 std::io::ErrorKind::Other.into()
             })

@@ -12,7 +12,6 @@ use context::{ContextError, GitScheme, Place, Sources, git};
 use net::Net;
 use oci::Reference;
 use registry::{Credentials, Registry, RegistrySettings};
-use rootfs::OwnFiles;
 use sandbox::probe::Wanted;
 use sandbox::{Ended, Mount, Process, Sandbox, SandboxError, Server, Service, Stream};
 use spawn::NoneLeft;
@@ -25,6 +24,7 @@ use crate::labels::pair;
 use crate::on_failure::{Choice, Notes};
 use crate::progress::Shown;
 use crate::report::Failure;
+use crate::work::WorkDir;
 use crate::{Manner, on_failure, settings, signals};
 
 /// A request and what is needed to talk about it.
@@ -53,116 +53,17 @@ impl Wired {
     }
 }
 
-/// Where trees and layers lie, and a directory of this run alone that goes when this value does.
-pub struct WorkDir {
-    root: PathBuf,
-    run: tempfile::TempDir,
-    /// What no context shows, wherever the work directory is.
-    own: Arc<OwnFiles>,
-    _lock: rustix::fd::OwnedFd,
-}
-
-impl WorkDir {
-    /// Makes the directory of this run below `root`.
-    pub fn make(root: &Path) -> Result<WorkDir, Failure> {
-        Self::try_make(root).with_context(|| format!("could not use work directory `{}`", root.display())).map_err(
-            |error| Failure::Other { error, code: 6, hint: Some("choose another one with --work-dir".to_owned()) },
-        )
-    }
-
-    fn try_make(root: &Path) -> anyhow::Result<WorkDir> {
-        std::fs::create_dir_all(root.join("runs"))?;
-        // It is there before anybody looks for what is the builder's own.
-        std::fs::create_dir_all(root.join(CACHE_MOUNTS))?;
-        let root = root.canonicalize()?;
-        let runs = root.join("runs");
-        // Held while a run comes into being, so that nobody takes it for a dead one.
-        let beginning = std::fs::File::create(root.join("runs.lock"))?;
-        rustix::fs::flock(&beginning, rustix::fs::FlockOperation::LockExclusive)?;
-        let run = tempfile::Builder::new().prefix("run-").tempdir_in(&runs)?;
-        let lock = std::fs::File::create(run.path().join("lock"))?.into();
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
-        let own = Arc::new(own_files(&root, run.path())?);
-        Ok(WorkDir { root, run, own, _lock: lock })
-    }
-
-    pub fn path(&self) -> &Path {
-        self.run.path()
-    }
-
-    /// Removes what killed runs left. Without root that takes the user namespace of the isolation back-end: the files belong
-    /// to the users of an image.
-    pub fn remove_dead_runs(&self) {
-        // What cannot be removed (another user's, say) stays; it harms nobody.
-        let _ = self.try_remove_dead_runs();
-    }
-
-    fn try_remove_dead_runs(&self) -> std::io::Result<()> {
-        let beginning = std::fs::File::open(self.root.join("runs.lock"))?;
-        rustix::fs::flock(&beginning, rustix::fs::FlockOperation::LockExclusive)?;
-        for entry in std::fs::read_dir(self.root.join("runs"))? {
-            let _ = remove_if_dead(&entry?.path());
-        }
-        Ok(())
-    }
-}
-
-/// What a work directory has in it.
-const ENTRIES: [&str; 4] = ["runs", "runs.lock", CACHE_MOUNTS, FAILED];
-const CACHE_MOUNTS: &str = "cache-mounts";
-const FAILED: &str = "failed";
-
-/// The one place that says which files are the builder's own: what is in the work directory `root`, of every run; the
-/// directory itself where nothing else is in it, and then the `.cache` of a user as well in which nothing else is.
-///
-/// Of a directory that the user keeps other things in, as with `--work-dir .`, these are there to be copied.
-fn own_files(root: &Path, run: &Path) -> std::io::Result<OwnFiles> {
-    let mut own: Vec<PathBuf> = ENTRIES.iter().map(|name| root.join(name)).collect();
-    // By itself, for a context that is the directory of all runs.
-    own.push(run.to_owned());
-    let has_only = |directory: &Path, names: &[&str]| -> std::io::Result<bool> {
-        for entry in std::fs::read_dir(directory)? {
-            let name = entry?.file_name();
-            if !names.iter().any(|known| name == *known) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    };
-    if has_only(root, &ENTRIES)? {
-        own.push(root.to_owned());
-        let above = root.parent().zip(root.file_name().and_then(|name| name.to_str()));
-        if let Some((cache, name)) = above.filter(|(cache, _)| cache.ends_with(".cache"))
-            // Who may not list it may not copy it either.
-            && has_only(cache, &[name]).unwrap_or(false)
-        {
-            own.push(cache.to_owned());
-        }
-    }
-    Ok(OwnFiles::at(own))
-}
-
-/// A run whose lock can be had has nobody any more. The lock goes last: without one a directory is none of ours.
-fn remove_if_dead(run: &Path) -> std::io::Result<()> {
-    let lock = std::fs::File::open(run.join("lock"))?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
-    for entry in std::fs::read_dir(run)? {
-        let entry = entry?;
-        if entry.file_name() == "lock" {
-            continue;
-        }
-        if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
-        } else {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    std::fs::remove_dir_all(run)
-}
-
 /// The isolation back-end. Where `auto` finds none the build may still need none: then a RUN says why it cannot run.
 pub fn sandbox(typed: &Build, work: &Path) -> Result<Arc<dyn Sandbox>, Failure> {
-    let name = typed.run.isolation.as_str();
+    let name = match typed.run.isolation.as_str() {
+        // docker's word.
+        "default" => "auto",
+        name @ ("process" | "hyperv") => {
+            let message = format!("`--isolation={name}` is for containers of Windows, which zuwai does not build");
+            return Err(Failure::usage(message));
+        }
+        name => name,
+    };
     if name != "auto" && !sandbox::probe::names().any(|known| known == name) {
         let names: Vec<&str> = sandbox::probe::names().collect();
         let message = format!("no isolation back-end is called `{name}`; there are auto, {}", names.join(", "));
@@ -278,7 +179,7 @@ pub fn request(
         more_targets: others,
         platform,
         build_args,
-        labels: settings::pairs("--label", &typed.input.label)?,
+        labels: settings::labels(&typed.input.label)?,
         annotations: settings::pairs("--annotation", &typed.output.annotation)?.into_iter().collect(),
         secrets,
         agents: agents(typed)?,
@@ -293,9 +194,11 @@ pub fn request(
         clamp_modified: typed.kaniko.reproducible || settings::rewrites_timestamps(&typed.output)?,
         ignore_paths: typed.output.ignore_path.iter().map(|p| p.strip_prefix("/").unwrap_or(p).to_owned()).collect(),
         extra_hosts: settings::extra_hosts(&typed.input.add_host)?,
+        network: settings::run_network(typed.run.network.as_deref())?,
+        shm_bytes: settings::shm_bytes(typed.run.shm_size.as_deref())?,
         layer_limit_bytes: typed.run.layer_limit.saturating_mul(1 << 30),
         work: work.path().to_owned(),
-        cache_mounts: CacheRoot { path: work.root.join(CACHE_MOUNTS), namespace: cache_namespace },
+        cache_mounts: CacheRoot { path: work.root().join(work::CACHE_MOUNTS), namespace: cache_namespace },
         jobs: typed.run.jobs.unwrap_or_else(processors).max(1),
         cancelled,
         observer: shown,
@@ -315,7 +218,7 @@ fn on_failure(
     let notes = notes.clone();
     Ok(Some(match Choice::parse(word)? {
         Choice::Shell => Arc::new(on_failure::Shell { shown: shown.clone() }),
-        Choice::Keep => Arc::new(on_failure::Keep { directory: work.root.join(FAILED), notes }),
+        Choice::Keep => Arc::new(on_failure::Keep { directory: work.root().join(work::FAILED), notes }),
         Choice::Export(path) => Arc::new(on_failure::Export { path, notes }),
         Choice::Push(reference) => {
             let exporter = registry.exporter(reference.clone());
@@ -455,6 +358,8 @@ fn check_permission(typed: &Build, registry: &Registry, destinations: &[Referenc
 struct Outputs {
     exporters: Vec<Arc<dyn Exporter>>,
     rootfs: Option<RootfsOutput>,
+    /// Somebody said that nothing is to be written.
+    is_discarded: bool,
 }
 
 fn outputs(
@@ -481,9 +386,9 @@ fn outputs(
         )));
     }
     for spec in &typed.output.output {
-        output(spec, names, &mut outputs)?;
+        output(spec, names, typed.output.push, &mut outputs)?;
     }
-    let nowhere = outputs.exporters.is_empty() && outputs.rootfs.is_none();
+    let nowhere = outputs.exporters.is_empty() && outputs.rootfs.is_none() && !outputs.is_discarded;
     if nowhere && typed.output.verify.is_none() && !settings::no_push(typed)? && typed.builds() {
         let hint = match manner {
             Manner::Kaniko => "give --destination, or --no-push",
@@ -509,7 +414,7 @@ fn archive_names(names: &[Reference]) -> Vec<Reference> {
 }
 
 /// One `--output`: `type=…,dest=…`, or a directory for the files.
-fn output(spec: &str, names: &[Reference], outputs: &mut Outputs) -> Result<(), Failure> {
+fn output(spec: &str, names: &[Reference], push: bool, outputs: &mut Outputs) -> Result<(), Failure> {
     let parsed = settings::output_fields(spec);
     for key in parsed.keys() {
         if !["type", "dest", "name", "push", "tar", "rewrite-timestamp"].contains(&key.as_str()) {
@@ -541,14 +446,22 @@ fn output(spec: &str, names: &[Reference], outputs: &mut Outputs) -> Result<(), 
             outputs.exporters.push(Arc::new(LayoutExporter::new(Path::new(&dest()?), entries).with_oci_types()));
         }
         Some("oci") => outputs.exporters.push(archive(ArchiveFormat::Oci, named)?),
+        Some("docker") if dest().is_err() => {
+            let message = format!("`--output {spec}`: no `dest`, and there is no daemon to load the image into");
+            let hint = "`--output type=docker,dest=- | docker load` does that".to_owned();
+            return Err(Failure::Usage { message, hint: Some(hint) });
+        }
         Some("docker") => outputs.exporters.push(archive(ArchiveFormat::Docker, archive_names(&named))?),
-        // It is one of the destinations.
-        Some(_) if settings::is_push(&parsed) => {}
+        // It is one of the destinations, or nothing is kept of it.
+        Some("image" | "registry") => outputs.is_discarded |= !settings::is_push(spec, push)?,
+        Some("cacheonly") => outputs.is_discarded = true,
         Some("local") => files(RootfsOutput::Directory(dest()?.into()), outputs)?,
         Some("tar") => files(tar_of_files(&dest()?), outputs)?,
         other => {
-            let message =
-                format!("`--output {spec}`: type `{}` is not oci, docker, registry, local or tar", other.unwrap_or(""));
+            let message = format!(
+                "`--output {spec}`: type `{}` is not oci, docker, image, registry, local, tar or cacheonly",
+                other.unwrap_or("")
+            );
             return Err(Failure::usage(message));
         }
     }
@@ -635,10 +548,16 @@ fn open_context(
             None => opened,
         };
         let dockerfile = context::read_dockerfile(input.file.as_deref(), &opened, &mut sources)?;
-        let context = opened.with_ignore_file(&dockerfile)?.hiding(&work.own)?;
+        let context = opened.with_ignore_file(&dockerfile)?.hiding(work.own())?;
         Ok(Opened { context, dockerfile: dockerfile.bytes, name: dockerfile.name })
     };
-    try_open().map_err(context_failure)
+    try_open().map_err(context_failure).map_err(|failure| match failure {
+        Failure::Other { error, code, hint: None } if Path::new(spec).is_file() => {
+            let hint = Some(format!("a context is a directory; `--file {spec}` names a Dockerfile"));
+            Failure::Other { error, code, hint }
+        }
+        failure => failure,
+    })
 }
 
 /// The same network, with any certificate of `host` accepted.
@@ -713,7 +632,7 @@ fn named_contexts(
                 place => context::open(&place, &mut sources)
                     .map(|o| context::Context { tree: o.tree, ignore: Default::default() }),
             };
-            NamedContext::Directory(opened.and_then(|context| context.hiding(&work.own)).map_err(fetched)?)
+            NamedContext::Directory(opened.and_then(|context| context.hiding(work.own())).map_err(fetched)?)
         };
         contexts.insert(name.to_ascii_lowercase(), context);
     }

@@ -11,7 +11,7 @@ use store::{BlobSource, Direction, StoreError, Transfer, TransferState};
 use crate::Shared;
 use crate::challenge::Scopes;
 use crate::client::{Answer, Call, Place};
-use crate::failure::{Failure, FailureKind};
+use crate::failure::{Failure, FailureKind, beside};
 
 /// Progress is told about once per so many bytes.
 pub(crate) const PROGRESS_BYTES: u64 = 512 * 1024;
@@ -26,19 +26,18 @@ impl BlobSource for RemoteBlobs {
     /// Asks the first place that has the blob. The reader goes on where it was after a cut, and fails at its end when the
     /// bytes were not those of `blob`: what was read until then must not be trusted before.
     fn open(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, StoreError> {
-        let mut first_failure = None;
+        let mut failures = Vec::new();
         for place in &self.places {
             match self.shared.download(place, blob) {
                 Ok(download) => return Ok(Box::new(download)),
                 Err(failure) if failure.kind == FailureKind::Cancelled => return Err(StoreError::Cancelled),
-                Err(failure) => {
-                    first_failure
-                        .get_or_insert_with(|| failure.during("pull blob", format!("{place}@{}", blob.digest)));
-                }
+                Err(failure) => failures.push(failure.during("pull blob", format!("{place}@{}", blob.digest))),
             }
         }
+        let mut failures = failures.into_iter();
         let nowhere = StoreError::Missing { digest: blob.digest.clone(), place: "no registry".to_owned() };
-        Err(first_failure.unwrap_or(nowhere))
+        let first = failures.next().unwrap_or(nowhere);
+        Err(beside(first, failures.map(|failure| failure.to_string()).collect()))
     }
 }
 

@@ -162,6 +162,22 @@ impl Failure {
     }
 }
 
+/// `error` with what other places said, each on a line of its own: any of them may be the one that was expected to work.
+pub(crate) fn beside(error: StoreError, others: Vec<String>) -> StoreError {
+    if others.is_empty() {
+        return error;
+    }
+    let with_others = |message: String| others.iter().fold(message, |text, said| text + "\n" + said);
+    match error {
+        StoreError::Remote { message, hint, source } => {
+            StoreError::Remote { message: with_others(message), hint, source }
+        }
+        other => {
+            StoreError::Remote { message: with_others(other.to_string()), hint: None, source: Some(Box::new(other)) }
+        }
+    }
+}
+
 impl From<NetError> for Failure {
     fn from(error: NetError) -> Failure {
         Failure::from_net(&error)

@@ -13,7 +13,7 @@ use store::{
 use crate::blob::{RemoteBlobs, from_io};
 use crate::challenge::Scopes;
 use crate::client::{Call, Place};
-use crate::failure::{Failure, FailureKind};
+use crate::failure::{Failure, FailureKind, beside, failure};
 use crate::{Registry, Shared, mirror};
 
 /// An index in an index in an index is allowed and unheard of.
@@ -62,21 +62,25 @@ impl Registry {
     }
 }
 
-/// The last place's error, which names the registry that was meant, with what the mirrors said in its hint.
+/// The last place's error, which names the registry that was meant, with what each mirror said before.
 fn merged(mut misses: Vec<(String, StoreError)>) -> StoreError {
-    let Some((_, mut last)) = misses.pop() else {
+    let Some((_, last)) = misses.pop() else {
         return StoreError::Invalid {
             what: "registry maps".to_owned(),
             reason: "they leave no place to pull from".to_owned(),
         };
     };
-    if let StoreError::Remote { hint, .. } = &mut last {
-        let before: Vec<String> =
-            misses.iter().map(|(registry, error)| format!("mirror `{registry}`: {error}")).collect();
-        let all: Vec<String> = hint.take().into_iter().chain(before).collect();
-        *hint = Some(all.join("; ")).filter(|text| !text.is_empty());
+    let said = misses.iter().map(|(registry, error)| format!("mirror `{registry}`: {}", with_hint(error)));
+    beside(last, said.collect())
+}
+
+/// An error with what helps, but for what only repeats that something is not there.
+fn with_hint(error: &StoreError) -> String {
+    let is_missing = failure(error).is_some_and(|failure| failure.status == Some(404));
+    match error {
+        StoreError::Remote { message, hint: Some(hint), .. } if !is_missing => format!("{message} ({hint})"),
+        error => error.to_string(),
     }
-    last
 }
 
 /// One attempt to get one image from one place.

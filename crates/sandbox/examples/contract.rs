@@ -75,6 +75,7 @@ fn run(backend: &str, work: &Path, rootfs: &Path, program: &[&str]) -> ExitCode 
         network: Network::Host,
         hostname: "buildkitsandbox".into(),
         extra_hosts: Vec::new(),
+        shm_bytes: None,
         terminal: None,
     };
     let mut output = |_, bytes: &[u8]| print!("{}", String::from_utf8_lossy(bytes));

@@ -135,6 +135,9 @@ impl Sandbox for InPlace {
         if process.network == Network::None {
             return Err(SandboxError::Unsupported { backend: "inplace", what: "a RUN without network".into() });
         }
+        if process.shm_bytes.is_some() {
+            return Err(SandboxError::Unsupported { backend: "inplace", what: "a size of /dev/shm".into() });
+        }
         // A panic of another run has swapped back on its way (Swap is a guard).
         let _alone = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Before the swap: a dynamically linked helper would look for its libraries in the stage.

@@ -52,6 +52,8 @@ pub struct Process {
     pub hostname: String,
     /// `NAME address` lines for /etc/hosts beyond localhost.
     pub extra_hosts: Vec<(String, String)>,
+    /// How large /dev/shm is; none for the back-end's own size.
+    pub shm_bytes: Option<u64>,
     /// A terminal of the host (`/dev/pts/N`) that is standard input, output and error, and controls the process; otherwise
     /// there is no input and the output goes to the builder.
     #[serde(with = "wire::optional")]

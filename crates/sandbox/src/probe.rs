@@ -363,6 +363,7 @@ fn arranges(work: &Path) -> Result<(), Failure> {
         network: Network::Host,
         hostname: "probe".into(),
         extra_hosts: Vec::new(),
+        shm_bytes: None,
         terminal: None,
     };
     namespace::arrange(&inside, &nothing)

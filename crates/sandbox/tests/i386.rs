@@ -90,6 +90,7 @@ fn process() -> Process {
         network: Network::Host,
         hostname: "buildhost".into(),
         extra_hosts: Vec::new(),
+        shm_bytes: None,
         terminal: None,
     }
 }

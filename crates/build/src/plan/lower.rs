@@ -328,7 +328,11 @@ impl<'a> Lowering<'a> {
         }
         mount::set_agent(&mut env, &mounts);
         let (cwd, user, config) = (state.cwd(), state.user(), Box::new(state.config.config.clone()));
-        let action = Action::Run(Run { args, env, cwd, user, config, mounts, network: run.network, script });
+        let network = match run.network {
+            dockerfile::Network::Default => self.request.network,
+            said => said,
+        };
+        let action = Action::Run(Run { args, env, cwd, user, config, mounts, network, script });
         state.step(at, title(&at.placed.instruction), action);
         Ok(())
     }

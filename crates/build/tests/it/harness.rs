@@ -75,6 +75,8 @@ impl Bench {
             clamp_modified: false,
             ignore_paths: Vec::new(),
             extra_hosts: Vec::new(),
+            network: dockerfile::Network::Default,
+            shm_bytes: None,
             layer_limit_bytes: 1 << 30,
             work: directory.path().join("work"),
             cache_mounts: CacheRoot { path: directory.path().join("caches"), namespace: String::new() },

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sandbox::Exit;
 use zuwai_build::BuildError;
 
-use crate::harness::{Bench, Call, lock};
+use crate::harness::{Base, Bench, Call, lock};
 
 const TWO: &str = "FROM scratch AS a\nRUN meet\nFROM scratch AS b\nRUN meet\n\
                    FROM scratch\nCOPY --from=a / /a\nCOPY --from=b / /b\n";
@@ -76,6 +76,69 @@ fn a_failure_stops_the_other_stages() {
     assert_eq!(*lock(&stopped), Some(true));
     assert_eq!(lock(&bench.sandbox.ran).len(), 2, "`never` did not run");
     assert!(!bench.exported());
+    for outcome in ["Failed", "Cancelled"] {
+        let ended = bench.events.having(&format!("outcome: {outcome}"));
+        assert_eq!(ended.len(), 1, "one is to blame, the other was stopped: {:?}", lock(&bench.events.lines));
+    }
+}
+
+/// Whatever a step says that an interruption stopped, it is not to blame: a terminal gives Ctrl-C to its program as well.
+#[test]
+fn an_interruption_fails_no_step() {
+    for exit in [0, 130] {
+        let bench = Bench::new(TWO);
+        let (one, other) = (bench.request.cancelled.clone(), bench.request.cancelled.clone());
+        let bench = bench.on("meet", move |call| {
+            one.store(true, Ordering::Relaxed);
+            while !(call.cancelled)() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Exit::Code(exit)
+        });
+        assert!(matches!(bench.try_build().err(), Some(BuildError::Cancelled)));
+        assert!(other.load(Ordering::Relaxed));
+        assert!(!bench.events.having("outcome: Cancelled").is_empty());
+        assert!(bench.events.having("outcome: Failed").is_empty(), "{:?}", lock(&bench.events.lines));
+    }
+}
+
+/// Everything that may take long says when it begins and when it is done.
+#[test]
+fn no_part_of_a_build_is_silent() {
+    let bench = Bench::new("FROM base\nCOPY f /f\n").image("base", Base::new().layer(&[("a", "b")])).file("f", "x");
+    bench.build();
+    let lines = lock(&bench.events.lines).clone();
+    let at = |name: &str| {
+        let found = lines.iter().position(|line| line.starts_with(name));
+        found.unwrap_or_else(|| panic!("no {name}: {lines:?}"))
+    };
+    let in_order =
+        ["Planning", "Planned", "StageStarted", "StagePrepared", "StepStarted", "StepCommitting", "StepDone"];
+    let then = ["LayerStarted", "Layer {", "Exporting", "Exported"];
+    assert!(in_order.map(at).is_sorted() && then.map(at).is_sorted(), "{lines:?}");
+    for timed in ["Planned", "StagePrepared", "StepDone", "Layer {", "Exported"] {
+        assert!(lines[at(timed)].contains("elapsed: "), "{}", lines[at(timed)]);
+    }
+}
+
+/// `--network` of the build is for those RUNs that say nothing of it.
+#[test]
+fn the_network_of_steps_that_say_nothing() {
+    use dockerfile::Network as Asked;
+    use sandbox::Network;
+    for (asked, flag, want) in [
+        (Asked::Default, "", Network::Host),
+        (Asked::Host, "", Network::Host),
+        (Asked::None, "", Network::None),
+        (Asked::None, "--network=default ", Network::None),
+        (Asked::None, "--network=host ", Network::Host),
+        (Asked::Default, "--network=none ", Network::None),
+    ] {
+        let mut bench = Bench::new(&format!("FROM scratch\nRUN {flag}nothing\n"));
+        bench.request.network = asked;
+        bench.build();
+        assert_eq!(bench.sandbox.only().0.network, want, "{asked:?}, {flag}");
+    }
 }
 
 /// Our bug, and it must show as one instead of hanging the build: with one job the panic also holds the only permit.

@@ -521,7 +521,7 @@ fn how_a_run_ends() {
         assert!(!bench.exported());
         assert_eq!(lock(&bench.sandbox.ran).len(), 1, "nothing runs after it");
         assert_eq!(bench.events.having("output before"), ["output before\n"]);
-        assert_eq!(bench.events.having("failed: true").len(), 1);
+        assert_eq!(bench.events.having("outcome: Failed").len(), 1);
     }
 }
 

@@ -1,8 +1,9 @@
 //! One JSON object a line on standard error.
 
 use std::io::Write as _;
+use std::time::Duration;
 
-use build::{Event, Observer};
+use build::{Event, Observer, StepOutcome};
 use sandbox::Stream;
 use serde_json::{Value, json};
 use store::{Direction, Transfer, TransferObserver, TransferState};
@@ -20,7 +21,8 @@ impl Json {
     }
 }
 
-fn emit(mut value: Value) {
+/// Writes a line.
+pub fn emit(mut value: Value) {
     value["time"] = jiff::Timestamp::now().to_string().into();
     // A closed standard error leaves nobody to tell.
     let _ = writeln!(std::io::stderr().lock(), "{value}");
@@ -33,8 +35,14 @@ impl Observer for Json {
             return;
         }
         emit(match event {
-            Event::Planned { steps } => json!({"event": "planned", "steps": steps}),
+            Event::Planning => json!({"event": "planning"}),
+            Event::Planned { steps, elapsed } => {
+                json!({"event": "planned", "steps": steps, "seconds": elapsed.as_secs_f64()})
+            }
             Event::StageStarted { stage, name } => json!({"event": "stage", "stage": stage, "name": name}),
+            Event::StagePrepared { stage, name, elapsed } => json!({
+                "event": "stage prepared", "stage": stage, "name": name, "seconds": elapsed.as_secs_f64(),
+            }),
             Event::StepStarted { id, stage, index, total, title } => json!({
                 "event": "step", "stage": id.stage, "step": id.step, "name": stage,
                 "index": index + 1, "total": total, "title": title,
@@ -44,14 +52,24 @@ impl Observer for Json {
                 "stream": match stream { Stream::Stdout => "stdout", Stream::Stderr => "stderr" },
                 "text": String::from_utf8_lossy(bytes),
             }),
-            Event::StepDone { id, elapsed, failed } => json!({
-                "event": "step done", "stage": id.stage, "step": id.step,
-                "seconds": elapsed.as_secs_f64(), "failed": failed,
-            }),
-            Event::Layer { digest, size_bytes } => {
-                json!({"event": "layer", "digest": digest, "size_bytes": size_bytes})
+            Event::StepCommitting { id } => {
+                json!({"event": "step committing", "stage": id.stage, "step": id.step})
             }
+            Event::StepDone { id, elapsed, outcome } => json!({
+                "event": "step done", "stage": id.stage, "step": id.step, "seconds": elapsed.as_secs_f64(),
+                "failed": *outcome == StepOutcome::Failed, "outcome": word(*outcome),
+            }),
+            Event::LayerStarted { number, size_bytes } => {
+                json!({"event": "layer started", "number": number, "size_bytes": size_bytes})
+            }
+            Event::Layer { number, digest, size_bytes, elapsed } => json!({
+                "event": "layer", "number": number, "digest": digest, "size_bytes": size_bytes,
+                "seconds": elapsed.as_secs_f64(),
+            }),
             Event::Exporting { to } => json!({"event": "exporting", "to": to}),
+            Event::Exported { to, elapsed } => {
+                json!({"event": "exported", "to": to, "seconds": elapsed.as_secs_f64()})
+            }
             Event::Warning { message } => json!({"event": "warning", "message": message}),
             Event::Finding { finding, source, file } => {
                 let line = dockerfile::error::line_of(source, finding.span.start);
@@ -86,4 +104,18 @@ impl TransferObserver for Json {
     }
 }
 
-impl Shown for Json {}
+impl Shown for Json {
+    fn finish(&self, outcome: StepOutcome, elapsed: Duration) {
+        if self.verbosity < Verbosity::Warn {
+            emit(json!({"event": "ended", "outcome": word(outcome), "seconds": elapsed.as_secs_f64()}));
+        }
+    }
+}
+
+fn word(outcome: StepOutcome) -> &'static str {
+    match outcome {
+        StepOutcome::Done => "done",
+        StepOutcome::Failed => "failed",
+        StepOutcome::Cancelled => "canceled",
+    }
+}

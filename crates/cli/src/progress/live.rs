@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use build::{Event, Observer, StepId};
+use build::{Event, Observer, StepId, StepOutcome, Tail};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use store::{Direction, Transfer, TransferObserver, TransferState};
 
-use super::{Shown, short, size};
-use crate::report;
+use super::{Shown, ended, short, size};
+use crate::report::{self, visible};
 
 pub struct Live {
     screen: MultiProgress,
@@ -19,17 +19,30 @@ pub struct Live {
 #[derive(Default)]
 struct State {
     steps: HashMap<StepId, Step>,
+    others: HashMap<Other, ProgressBar>,
     transfers: HashMap<(String, String), ProgressBar>,
+}
+
+/// What is done and is no step.
+#[derive(PartialEq, Eq, Hash)]
+enum Other {
+    Plan,
+    Base(usize),
+    Layer(u64),
+    Export(String),
 }
 
 struct Step {
     bar: ProgressBar,
     title: String,
+    /// A line of its own below the title, once there is something to say.
+    below: Option<ProgressBar>,
     /// The end of its output, for when it fails.
-    tail: Vec<u8>,
+    tail: Tail,
 }
 
-/// How much of a step's output is kept.
+/// How much of a failed step's output is shown: here nothing of it stands above.
+const TAIL_LINES: usize = 200;
 const TAIL_BYTES: usize = 16 << 10;
 
 impl Live {
@@ -51,18 +64,58 @@ impl Live {
         }
         bar
     }
+
+    fn begin(&self, state: &mut State, other: Other, text: String) {
+        state.others.insert(other, self.spinner(text));
+    }
+
+    fn done(&self, mut step: Step, elapsed: Duration, outcome: StepOutcome) {
+        if let Some(below) = &step.below {
+            below.finish_and_clear();
+        }
+        step.bar.finish_and_clear();
+        let time = seconds(elapsed);
+        match outcome {
+            StepOutcome::Done => self.say(&one_line('✓', &step.title, &time)),
+            StepOutcome::Cancelled => self.say(&one_line('-', &step.title, &format!("CANCELED after {time}"))),
+            StepOutcome::Failed => {
+                self.say(&one_line('✗', &step.title, &format!("FAILED after {time}")));
+                self.say(&step.tail.lines());
+            }
+        }
+    }
+
+    /// Shows a text below the title of a step: beside it there may be no room.
+    fn below(&self, step: &mut Step, text: String) {
+        let below = step.below.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("   │ {wide_msg}").expect("a constant template");
+            self.screen.insert_after(&step.bar, ProgressBar::new_spinner().with_style(style))
+        });
+        below.set_message(text);
+    }
 }
 
-impl Step {
-    fn output(&mut self, bytes: &[u8]) {
-        self.tail.extend_from_slice(bytes);
-        if self.tail.len() > 2 * TAIL_BYTES {
-            self.tail.drain(..self.tail.len() - TAIL_BYTES);
+/// A line that fits the screen, however long the title is.
+fn one_line(mark: char, title: &str, end: &str) -> String {
+    let columns = rustix::termios::tcgetwinsize(std::io::stderr()).map_or(0, |size| usize::from(size.ws_col));
+    let room = columns.saturating_sub(end.chars().count() + 4);
+    match title.char_indices().nth(room) {
+        Some((cut, _)) if columns > 0 => {
+            let begin: String = title[..cut].chars().take(room.saturating_sub(1)).collect();
+            format!(" {mark} {begin}… {end}")
         }
-        let text = String::from_utf8_lossy(&self.tail);
-        if let Some(last) = text.lines().rev().find(|l| !l.trim().is_empty()) {
-            let printable: String = last.chars().filter(|c| !c.is_control()).take(200).collect();
-            self.bar.set_message(format!("{}  │ {printable}", self.title));
+        _ => format!(" {mark} {title} {end}"),
+    }
+}
+
+fn seconds(elapsed: Duration) -> String {
+    format!("{:.1}s", elapsed.as_secs_f64())
+}
+
+impl State {
+    fn end(&mut self, other: &Other) {
+        if let Some(bar) = self.others.remove(other) {
+            bar.finish_and_clear();
         }
     }
 }
@@ -71,28 +124,51 @@ impl Observer for Live {
     fn event(&self, event: &Event<'_>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            Event::Planned { .. } | Event::Layer { .. } | Event::StageStarted { .. } => {}
+            Event::Planning => self.begin(&mut state, Other::Plan, "reading the base images".to_owned()),
+            Event::Planned { .. } => state.end(&Other::Plan),
+            Event::StageStarted { stage, name } => {
+                self.begin(&mut state, Other::Base(*stage), format!("[{name}] unpacking its base"));
+            }
+            Event::StagePrepared { stage, name, elapsed } => {
+                state.end(&Other::Base(*stage));
+                self.say(&format!(" ✓ [{name}] unpacked its base {}", seconds(*elapsed)));
+            }
             Event::StepStarted { id, stage, index, total, title } => {
-                let title = format!("[{stage} {}/{total}] {title}", index + 1);
+                let title = format!("[{stage} {}/{total}] {}", index + 1, visible(title));
                 let bar = self.spinner(title.clone());
-                state.steps.insert(*id, Step { bar, title, tail: Vec::new() });
+                state.steps.insert(*id, Step { bar, title, below: None, tail: Tail::new(TAIL_LINES, TAIL_BYTES) });
             }
             Event::Output { id, bytes, .. } => {
                 if let Some(step) = state.steps.get_mut(id) {
-                    step.output(bytes);
+                    step.tail.push(bytes);
+                    if let Some(line) = step.tail.last_line() {
+                        self.below(step, line.replace('\t', "    "));
+                    }
                 }
             }
-            Event::StepDone { id, elapsed, failed } => {
-                let Some(step) = state.steps.remove(id) else { return };
-                step.bar.finish_and_clear();
-                let mark = if *failed { "✗" } else { "✓" };
-                self.say(&format!(" {mark} {} {:.1}s", step.title, elapsed.as_secs_f64()));
-                if *failed {
-                    self.say(String::from_utf8_lossy(&step.tail).trim_end());
+            Event::StepCommitting { id } => {
+                if let Some(step) = state.steps.get_mut(id) {
+                    self.below(step, "writing what it changed".to_owned());
                 }
             }
-            Event::Exporting { to } => self.say(&format!(" → {to}")),
-            Event::Warning { message } => self.say(&format!("warning: {message}")),
+            Event::StepDone { id, elapsed, outcome } => {
+                if let Some(step) = state.steps.remove(id) {
+                    self.done(step, *elapsed, *outcome);
+                }
+            }
+            Event::LayerStarted { number, size_bytes } => {
+                let text = format!("compressing a layer of {}", size(*size_bytes));
+                self.begin(&mut state, Other::Layer(*number), text);
+            }
+            Event::Layer { number, .. } => state.end(&Other::Layer(*number)),
+            Event::Exporting { to } => {
+                self.begin(&mut state, Other::Export((*to).to_owned()), format!("exporting to {}", visible(to)));
+            }
+            Event::Exported { to, elapsed } => {
+                state.end(&Other::Export((*to).to_owned()));
+                self.say(&format!(" → {} {}", visible(to), seconds(*elapsed)));
+            }
+            Event::Warning { message } => self.say(&format!("warning: {}", visible(message))),
             Event::Finding { finding, source, file } => self.say(&report::finding(finding, source, file)),
         }
     }
@@ -105,7 +181,7 @@ impl TransferObserver for Live {
             Direction::Pull => "pull",
             Direction::Push => "push",
         };
-        let title = format!("{verb} {} {}", short(&transfer.what), transfer.place);
+        let title = format!("{verb} {} {}", visible(short(&transfer.what)), visible(&transfer.place));
         let key = (transfer.what.clone(), format!("{verb} {}", transfer.place));
         match &transfer.state {
             TransferState::Started | TransferState::Progress | TransferState::Retry(_) => {
@@ -133,7 +209,14 @@ impl Shown for Live {
         self.screen.set_draw_target(ProgressDrawTarget::hidden());
     }
 
-    fn finish(&self) {
+    fn finish(&self, outcome: StepOutcome, elapsed: Duration) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { steps, others, transfers } = std::mem::take(&mut *state);
+        let steps = steps.into_values().flat_map(|step| [Some(step.bar), step.below]).flatten();
+        let bars = steps.chain(others.into_values()).chain(transfers.into_values());
+        bars.for_each(|bar| bar.finish_and_clear());
+        let mark = if outcome == StepOutcome::Done { '✓' } else { ' ' };
+        self.say(&format!(" {mark} {} {}", ended(outcome), seconds(elapsed)));
         // The screen is only decoration.
         let _ = self.screen.clear();
     }

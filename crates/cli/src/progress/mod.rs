@@ -4,17 +4,20 @@ mod json;
 mod live;
 mod plain;
 
-pub use plain::shown as shown_line;
+pub use json::emit as emit_json;
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
+use std::time::Duration;
+
+use build::StepOutcome;
 
 use crate::args::{Display, LogFormat, Progress, Verbosity};
 
 /// Shows a build and its transfers.
 pub trait Shown: build::Observer + store::TransferObserver {
-    /// Puts the screen in order before other output.
-    fn finish(&self) {}
+    /// Puts the screen in order before other output, and says how the build ended.
+    fn finish(&self, _: StepOutcome, _: Duration) {}
 
     /// Leaves the screen to somebody else from here on.
     fn pause(&self) {}
@@ -32,10 +35,10 @@ pub fn silent() -> Arc<dyn Shown> {
 
 /// The way that was asked for, or that fits standard error.
 pub fn choose(display: &Display, timestamps: bool) -> Arc<dyn Shown> {
-    if display.quiet || display.progress == Progress::Quiet || display.verbosity >= Verbosity::Error {
+    if is_quiet(display) {
         return silent();
     }
-    if display.log_format == LogFormat::Json || display.progress == Progress::Rawjson {
+    if is_json(display) {
         return Arc::new(json::Json::new(display.verbosity));
     }
     // The live screen shows nothing where there is none, and all or nothing where there is one.
@@ -51,6 +54,16 @@ pub fn choose(display: &Display, timestamps: bool) -> Arc<dyn Shown> {
     Arc::new(plain::Plain::new(display.verbosity, timestamps))
 }
 
+/// Only errors are said.
+pub fn is_quiet(display: &Display) -> bool {
+    display.quiet || display.progress == Progress::Quiet || display.verbosity >= Verbosity::Error
+}
+
+/// Whatever is said on standard error is a JSON object on a line.
+pub fn is_json(display: &Display) -> bool {
+    display.log_format == LogFormat::Json || display.progress == Progress::Rawjson
+}
+
 struct Silent;
 
 impl build::Observer for Silent {
@@ -62,6 +75,15 @@ impl store::TransferObserver for Silent {
 }
 
 impl Shown for Silent {}
+
+/// What goes before the time that a build took.
+fn ended(outcome: StepOutcome) -> &'static str {
+    match outcome {
+        StepOutcome::Done => "built in",
+        StepOutcome::Failed => "failed after",
+        StepOutcome::Cancelled => "canceled after",
+    }
+}
 
 /// `1.5 MB`, as docker counts.
 fn size(bytes: u64) -> String {

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use build::{Event, Observer, StepId};
+use build::{Event, Lines, Observer, StepId, StepOutcome};
 use store::{Transfer, TransferObserver, TransferState};
 
-use super::{Shown, short, size};
+use super::{Shown, ended, short, size};
 use crate::args::Verbosity;
-use crate::report;
+use crate::report::{self, visible};
 
 pub struct Plain {
     verbosity: Verbosity,
@@ -20,15 +20,24 @@ pub struct Plain {
 
 #[derive(Default)]
 struct State {
-    /// Number of each step, in the order they began.
-    numbers: HashMap<StepId, usize>,
-    /// Output without its newline yet, and when the step began.
-    partial: HashMap<StepId, Vec<u8>>,
-    begun: HashMap<StepId, Instant>,
+    /// How many steps have begun.
+    begun: usize,
+    running: HashMap<StepId, Running>,
 }
 
-/// Longest piece of a line that is held back while its end has not come.
-const LONGEST_PARTIAL: usize = 64 << 10;
+/// A step.
+struct Running {
+    /// In the order they began.
+    number: usize,
+    begun: Instant,
+    lines: Lines,
+}
+
+/// A layer of this size takes long enough for a line that says what is being done.
+const LARGE_LAYER_BYTES: u64 = 64 << 20;
+
+/// Reading the base images is worth a line when it takes so long.
+const LONG_PLAN: Duration = Duration::from_secs(1);
 
 impl Plain {
     pub fn new(verbosity: Verbosity, timestamps: bool) -> Plain {
@@ -45,60 +54,69 @@ impl Plain {
         };
     }
 
-    fn output(&self, state: &mut State, id: StepId, bytes: &[u8]) {
-        let number = state.numbers.get(&id).copied().unwrap_or_default();
-        let at = state.begun.get(&id).map_or(0.0, |b| b.elapsed().as_secs_f64());
-        let mut held = state.partial.remove(&id).unwrap_or_default();
-        held.extend_from_slice(bytes);
-        let mut rest = held.as_slice();
-        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-            self.line(&format!("#{number} {at:.3} {}", shown(&rest[..end])));
-            rest = &rest[end + 1..];
+    fn output(&self, step: &mut Running, bytes: &[u8]) {
+        let (number, at) = (step.number, step.begun.elapsed().as_secs_f64());
+        step.lines.push(bytes, |line| self.line(&format!("#{number} {at:.3} {line}")));
+    }
+
+    fn done(&self, mut step: Running, elapsed: Duration, outcome: StepOutcome) {
+        if let Some(line) = step.lines.finish() {
+            self.line(&format!("#{} {:.3} {line}", step.number, elapsed.as_secs_f64()));
         }
-        if rest.len() > LONGEST_PARTIAL {
-            self.line(&format!("#{number} {at:.3} {}", shown(rest)));
-            rest = &[];
-        }
-        let rest = rest.to_vec();
-        state.partial.insert(id, rest);
+        let word = match outcome {
+            StepOutcome::Done => "DONE",
+            StepOutcome::Failed => "FAILED after",
+            StepOutcome::Cancelled => "CANCELED after",
+        };
+        self.line(&format!("#{} {word} {}", step.number, seconds(elapsed)));
     }
 }
 
-/// A line of output as text; a carriage return starts it anew, as on a terminal.
-pub fn shown(line: &[u8]) -> String {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let visible = line.rsplit(|b| *b == b'\r').next().unwrap_or(line);
-    String::from_utf8_lossy(visible).into_owned()
+fn seconds(elapsed: Duration) -> String {
+    format!("{:.1}s", elapsed.as_secs_f64())
 }
 
 impl Observer for Plain {
     fn event(&self, event: &Event<'_>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            Event::Warning { message } => self.line(&format!("warning: {message}")),
+            Event::Warning { message } => self.line(&format!("warning: {}", visible(message))),
             Event::Finding { finding, source, file } => self.line(&report::finding(finding, source, file)),
             _ if self.verbosity >= Verbosity::Warn => {}
-            Event::Planned { .. } => {}
+            Event::Planning | Event::StepCommitting { .. } => {}
+            Event::Planned { elapsed, .. } if *elapsed < LONG_PLAN => {}
+            Event::Planned { elapsed, .. } => self.line(&format!("   read the base images in {}", seconds(*elapsed))),
             Event::StageStarted { name, .. } => self.line(&format!("   [{name}] unpacking its base")),
+            Event::StagePrepared { name, elapsed, .. } => {
+                self.line(&format!("   [{name}] unpacked its base in {}", seconds(*elapsed)));
+            }
             Event::StepStarted { id, stage, index, total, title } => {
-                let number = state.numbers.len() + 1;
-                state.numbers.insert(*id, number);
-                state.begun.insert(*id, Instant::now());
-                self.line(&format!("#{number} [{stage} {}/{total}] {title}", index + 1));
+                state.begun += 1;
+                let number = state.begun;
+                state.running.insert(*id, Running { number, begun: Instant::now(), lines: Lines::colored() });
+                self.line(&format!("#{number} [{stage} {}/{total}] {}", index + 1, visible(title)));
             }
-            Event::Output { id, bytes, .. } => self.output(&mut state, *id, bytes),
-            Event::StepDone { id, elapsed, failed } => {
-                if state.partial.get(id).is_some_and(|held| !held.is_empty()) {
-                    self.output(&mut state, *id, b"\n");
+            Event::Output { id, bytes, .. } => {
+                if let Some(step) = state.running.get_mut(id) {
+                    self.output(step, bytes);
                 }
-                let number = state.numbers.get(id).copied().unwrap_or_default();
-                let word = if *failed { "FAILED after" } else { "DONE" };
-                self.line(&format!("#{number} {word} {:.1}s", elapsed.as_secs_f64()));
             }
-            Event::Layer { digest, size_bytes } => {
-                self.line(&format!("   layer {} {}", short(digest), size(*size_bytes)))
+            Event::StepDone { id, elapsed, outcome } => {
+                if let Some(step) = state.running.remove(id) {
+                    self.done(step, *elapsed, *outcome);
+                }
             }
-            Event::Exporting { to } => self.line(&format!("   exporting to {to}")),
+            Event::LayerStarted { size_bytes, .. } if *size_bytes < LARGE_LAYER_BYTES => {}
+            Event::LayerStarted { size_bytes, .. } => {
+                self.line(&format!("   compressing a layer of {}", size(*size_bytes)));
+            }
+            Event::Layer { digest, size_bytes, elapsed, .. } => {
+                self.line(&format!("   layer {} {} in {}", short(digest), size(*size_bytes), seconds(*elapsed)));
+            }
+            Event::Exporting { to } => self.line(&format!("   exporting to {}", visible(to))),
+            Event::Exported { to, elapsed } => {
+                self.line(&format!("   exported to {} in {}", visible(to), seconds(*elapsed)));
+            }
         }
     }
 }
@@ -112,27 +130,21 @@ impl TransferObserver for Plain {
             store::Direction::Pull => "pull",
             store::Direction::Push => "push",
         };
-        let what = format!("   {verb} {} {}", short(&transfer.what), transfer.place);
+        let what = format!("   {verb} {} {}", visible(short(&transfer.what)), visible(&transfer.place));
         match &transfer.state {
             TransferState::Started | TransferState::Progress => {}
             TransferState::Done => self.line(&format!("{what} done, {}", size(transfer.done_bytes))),
             TransferState::Exists => self.line(&format!("{what} is there already")),
             TransferState::Mounted => self.line(&format!("{what} mounted from another repository")),
-            TransferState::Retry(why) => self.line(&format!("{what} again: {why}")),
+            TransferState::Retry(why) => self.line(&format!("{what} again: {}", visible(why))),
         }
     }
 }
 
-impl Shown for Plain {}
-
-#[cfg(test)]
-mod tests {
-    use super::shown;
-
-    #[test]
-    fn lines_of_programs_that_redraw() {
-        for (line, want) in [(&b"a\rbc"[..], "bc"), (b"plain\r", "plain"), (b"\xff", "\u{fffd}"), (b"", "")] {
-            assert_eq!(shown(line), want);
+impl Shown for Plain {
+    fn finish(&self, outcome: StepOutcome, elapsed: Duration) {
+        if self.verbosity < Verbosity::Warn {
+            self.line(&format!("   {} {}", ended(outcome), seconds(elapsed)));
         }
     }
 }

@@ -208,3 +208,29 @@ fn findings_during_a_build() {
         (&"warning".into(), &"UndefinedVar".into(), &5.into())
     );
 }
+
+/// As other linters take it; also from standard input, and for the other questions.
+#[test]
+fn a_file_in_the_place_of_the_context() {
+    let place = Place::new("FROM scratch AS Files\nCOPY ignored /\n")
+        .file("context/.dockerignore", "ignored\n")
+        .file("context/ignored", "")
+        .file("Other.Dockerfile", "FROM scratch AS Other\n");
+    let ran = place.run(&["lint", "context/Dockerfile"]);
+    assert_eq!(ran.code(), 3, "{}", ran.stderr);
+    for rule in ["StageNameCasing", "CopyIgnoredFile", "Dockerfile:1"] {
+        assert!(ran.stdout().contains(rule), "{rule}: {}", ran.stdout());
+    }
+    let ran = place.run(&["lint", "Other.Dockerfile"]);
+    assert!(ran.stdout().contains("1 finding"), "{} {}", ran.stdout(), ran.stderr);
+    assert!(place.run(&["targets", "Other.Dockerfile"]).stdout().contains("other"));
+    assert_eq!(place.run(&["outline", "Other.Dockerfile"]).code(), 0);
+    let ran = place.start(crate::harness::ZUWAI, &["lint", "-"]).finish(b"FROM scratch AS Files\n");
+    assert!(ran.stdout().contains("1 finding"), "{} {}", ran.stdout(), ran.stderr);
+    // With a name besides, it has to be a context.
+    let ran = place.run(&["lint", "--file=Other.Dockerfile", "context/Dockerfile"]);
+    assert!(ran.code() == 3 && ran.stderr.contains("not a directory"), "{}", ran.stderr);
+    place
+        .run(&["build", "--no-push", "Other.Dockerfile"])
+        .failed(3, &["not a directory", "hint: ", "--file Other.Dockerfile"]);
+}

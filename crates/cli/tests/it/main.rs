@@ -1,5 +1,6 @@
 //! The program as people start it: what it prints where, how it ends, and what it leaves behind.
 
+mod docker;
 mod faults;
 mod fetched;
 mod git;

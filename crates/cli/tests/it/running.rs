@@ -40,7 +40,7 @@ fn the_last_lines_of_a_failing_run() {
     let place = with_busybox(
         "RUN i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo line-$i; done; \\\n  printf '\\033[31mred\\033[0m\\rover\\n'; exit 3\n",
     );
-    for how in ["--quiet", "--progress=plain", "--verbosity=error", "--log-format=json"] {
+    for how in ["--quiet", "--progress=plain", "--verbosity=error"] {
         let ran = place.build(&["--no-push", how]);
         ran.failed(4, &["RUN exited with status 3", "in step [stage-0 3/3] RUN i=0;"]);
         let (_, end) = ran.stderr.split_once("the last lines of its output:\n").unwrap();

@@ -469,6 +469,27 @@ fn without_fallback_the_mirror_has_the_last_word() {
     assert!(error.to_string().contains(&empty.host()), "{error}");
 }
 
+/// Whoever set a mirror up looks for its answer first.
+#[test]
+fn every_place_that_was_tried_is_in_the_message() {
+    let (missing, refusing, hub) = (FakeRegistry::start(), FakeRegistry::start(), FakeRegistry::start());
+    refusing.require_basic("somebody", "else");
+    let maps = vec![(hub.host(), missing.host()), (hub.host(), refusing.host())];
+    let how = RegistrySettings { maps, ..RegistrySettings::new() };
+    let settings = settings(&[&hub.host(), &missing.host(), &refusing.host()]);
+    let wanted = reference(&hub.host(), "base:1");
+    let error = pull(&registry_from(settings, Credentials::anonymous(), how), &wanted).err().unwrap();
+    let StoreError::Remote { message, hint, .. } = &error else { panic!("{error:?}") };
+    let lines: Vec<&str> = message.lines().collect();
+    assert!(lines[0].starts_with(&format!("could not pull `{}/base:1`: 404", hub.host())), "{message}");
+    assert!(lines[1].starts_with(&format!("mirror `{}`: could not pull", missing.host())), "{message}");
+    assert!(lines[1].contains("404"), "{message}");
+    assert!(lines[2].starts_with(&format!("mirror `{}`: could not pull", refusing.host())), "{message}");
+    assert!(lines[2].contains("401") && lines[2].contains("no credentials"), "{message}");
+    assert!(!hint.as_deref().unwrap_or_default().contains("mirror"), "{hint:?}");
+    assert_eq!(failure(&error).map(|failure| failure.kind), Some(FailureKind::RepositoryNotFound));
+}
+
 // ---- uploads
 
 fn push(server: &FakeRegistry, image: &Image) -> Result<Digest, StoreError> {

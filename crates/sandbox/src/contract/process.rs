@@ -28,6 +28,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("mapped files have the names of the rootfs", maps),
     ("host name and hosts", host_name),
     ("network none", network_none),
+    ("a size of shared memory", shared_memory),
     ("daemons are killed", daemons),
     ("daemons of another user are killed", daemons_of_users),
     ("orphans are reaped", orphans),
@@ -206,6 +207,17 @@ fn network_none(suite: &Suite<'_>) -> Result<(), String> {
     match suite.place()?.try_with(&process, &[], &|| false) {
         Ok(ran) => same("interfaces", ran.stdout.as_str(), "lo\n"),
         Err(SandboxError::Unsupported { .. }) if !suite.abilities().network_none => Ok(()),
+        Err(error) => Err(full(error)),
+    }
+}
+
+/// Larger than what a step has without being asked for.
+fn shared_memory(suite: &Suite<'_>) -> Result<(), String> {
+    let mut process = shell("dd if=/dev/zero of=/dev/shm/x bs=1048576 count=80 2> /dev/null && echo fits");
+    process.shm_bytes = Some(100 << 20);
+    match suite.place()?.try_with(&process, &[], &|| false) {
+        Ok(ran) => same("shared memory", ran.stdout.as_str(), "fits\n"),
+        Err(SandboxError::Unsupported { .. }) => Ok(()),
         Err(error) => Err(full(error)),
     }
 }

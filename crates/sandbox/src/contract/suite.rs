@@ -65,6 +65,7 @@ pub fn process(args: &[&str]) -> Process {
         network: Network::Host,
         hostname: "buildhost".into(),
         extra_hosts: Vec::new(),
+        shm_bytes: None,
         terminal: None,
     }
 }

@@ -67,7 +67,7 @@ pub fn arrange(inside: &Inside, process: &Process) -> Result<(), Report> {
     own_mounts(&inside.root)?;
     let root = Root::open(&inside.root)?;
     let scratch = Scratch::mount(&root)?;
-    device_files(&root)?;
+    device_files(&root, process.shm_bytes)?;
     system_files(&root)?;
     scratch.put(&root, "/etc/resolv.conf", &inside.resolv_conf)?;
     scratch.put(&root, "/etc/hosts", &files::hosts(process, &files::own_name()))?;
@@ -264,7 +264,7 @@ impl Scratch {
     }
 }
 
-fn device_files(root: &Root) -> Result<(), Report> {
+fn device_files(root: &Root, shm_bytes: Option<u64>) -> Result<(), Report> {
     // Nodes work in the tmpfs that they are made in and where they are bound, but not in /dev itself: real root may make
     // nodes in a step, and one of the machine's disk must be as dead there as anywhere else.
     root.mount("tmpfs", "/proc", MountFlags::NOSUID | MountFlags::NOEXEC, "mode=0700")?;
@@ -282,7 +282,8 @@ fn device_files(root: &Root) -> Result<(), Report> {
             .map_err(|error| Report::setup(format!("could not make the link `/dev/{name}`"), error))?;
     }
     terminals(root)?;
-    root.mount("tmpfs", "/dev/shm", QUIET, &format!("mode=1777,{SIZE_64M}"))?;
+    let size = shm_bytes.map_or_else(|| SIZE_64M.to_owned(), |bytes| format!("size={bytes}"));
+    root.mount("tmpfs", "/dev/shm", QUIET, &format!("mode=1777,{size}"))?;
     root.mount("mqueue", "/dev/mqueue", QUIET, "")
 }
 
