@@ -316,7 +316,7 @@ impl Client {
                 let _ = sender.send(net.send(&Request::get(url).once()).map(drop));
             }
         };
-        if std::thread::Builder::new().name("probe".to_owned()).spawn(ask.clone()).is_err() {
+        if spawn::thread_now("probe", ask.clone()).is_err() {
             // No thread to be had.
             ask();
         }
