@@ -78,11 +78,12 @@ fn a_proxy_that_refuses_is_named() {
     let gateway = || answering("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n");
     let closing = || answering("");
     let nonsense = || answering("SSH-2.0-OpenSSH_9.2\r\n\r\n");
-    let plain = server(|mut stream| {
+    // Answers whatever it is told.
+    let hasty = server(|mut stream| {
         let _ = stream.read(&mut [0; 1024]);
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     });
-    let plain = plain.replace("http://", "https://");
+    let plain = hasty.replace("http://", "https://");
     let silent = server(|_| std::thread::sleep(Duration::from_secs(20)));
     let socks = |url: String| url.replace("http://", "socks5h://");
     let https = "https://registry.invalid:5000/v2/";
@@ -100,7 +101,7 @@ fn a_proxy_that_refuses_is_named() {
         ("TLS to a plain proxy", plain, https, Kind::PlainHttp, "speaks plain HTTP"),
         ("unknown name", "http://proxy.invalid:3128/".to_owned(), https, Kind::Dns, "HTTPS_PROXY"),
         ("unknown name, plain", "http://proxy.invalid:3128/".to_owned(), http, Kind::Dns, "HTTP_PROXY"),
-        ("SOCKS that is none", socks(forbidden()), https, Kind::ProxyRefused, "NO_PROXY"),
+        ("SOCKS that is none", socks(hasty), https, Kind::ProxyRefused, "NO_PROXY"),
         ("SOCKS, nobody there", socks(nobody()), http, Kind::ProxyRefused, "NO_PROXY"),
     ];
     let files = tempfile::tempdir().unwrap();
