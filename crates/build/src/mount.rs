@@ -193,7 +193,7 @@ fn private_copy(
     let root = copy.path().join("tree");
     let to = Tree::create(&root, Some(&copy.path().join(METADATA))).map_err(failed)?.stopping(&request.stop());
     let sources = [source.to_owned()];
-    let options = CopyOptions { keep_links, ..crate::execute::copy_options(None, taken.keep_owner) };
+    let options = CopyOptions { keep_links, literal: true, ..crate::execute::copy_options(None, taken.keep_owner) };
     rootfs::copy::copy(&taken.tree, taken.filter(), &sources, &to, "/source", &options)
         .map_err(|e| crate::execute::copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
     Ok((copy, root.join("source"), to))

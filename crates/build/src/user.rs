@@ -199,13 +199,18 @@ fn file_number(field: Option<&str>) -> u32 {
     number as u32
 }
 
-/// The file's text, empty where there is none. At most 16 MiB: the image is not to be trusted.
+/// The file's text, empty where there is none; a directory in its place is an error, as it is for runc. At most 16 MiB: the image
+/// is not to be trusted.
 fn read(tree: &Tree, file: &'static str) -> Result<String, UserError> {
     let path = Path::new(file);
     let failed = |source| UserError::Rootfs { file, source };
     let resolved = tree.resolve(path, true).map_err(failed)?;
     match tree.stat(&resolved).map_err(failed)? {
         Some(found) if found.kind == rootfs::FileKind::File => {}
+        Some(found) if found.kind == rootfs::FileKind::Directory => {
+            let source = std::io::ErrorKind::IsADirectory.into();
+            return Err(failed(RootfsError::Io { action: "could not read", path: path.to_owned(), source }));
+        }
         _ => return Ok(String::new()),
     }
     let mut bytes = Vec::new();

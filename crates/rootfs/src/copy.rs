@@ -99,6 +99,8 @@ pub struct CopyOptions {
     /// 0:0, and file capabilities come along, which BuildKit loses when it receives a context.
     pub keep_owner: bool,
     pub mode: Option<Mode>,
+    /// Whether sources are names as they are, and wildcards in them mean nothing (mounts).
+    pub literal: bool,
     /// `--parents`
     pub parents: bool,
     /// `--exclude`, relative to the source.
@@ -270,6 +272,7 @@ pub fn make_dirs_at(to: &Tree, path: &Path, owner: Option<(u32, u32)>, modified:
         owner,
         keep_owner: false,
         mode: None,
+        literal: true,
         parents: false,
         exclude: Default::default(),
         archives: Archives::Copy,

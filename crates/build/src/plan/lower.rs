@@ -13,7 +13,7 @@ use super::drafts::{Draft, DraftBase, From, Placed};
 use super::findings::Findings;
 use super::metadata::{expose, healthcheck, is_signal, near_signal, quoted_list, workdir};
 use super::outline::Taken;
-use super::{Action, Base, Plan, Run, Source, Stage, StageId, Step, args};
+use super::{Action, Base, MountKind, Plan, Run, Source, Stage, StageId, Step, args};
 use crate::env::{self, Env};
 use crate::{BuildError, Request};
 
@@ -318,6 +318,8 @@ impl<'a> Lowering<'a> {
             let lowered = self.mount(state, at, mount, source.as_ref(), &mounts)?;
             mounts.push(lowered);
         }
+        // So that at one target they hide what else is there (BuildKit `client/llb/exec.go`, Marshal).
+        mounts.sort_by_key(|mount| matches!(mount.kind, MountKind::Secret { .. } | MountKind::Ssh { .. }));
         mounts.iter().for_each(|mount| state.taken.mount(&mount.kind, whole));
         let (args, script) = state.command(run);
         state.history(format!("RUN {}", state.run_text(&args)), false);

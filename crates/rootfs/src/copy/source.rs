@@ -30,6 +30,11 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
+    /// A name that has no wildcards, whatever it looks like.
+    pub(super) fn literal(text: &[u8]) -> Pattern {
+        Pattern { literal: super::clean(text), wild: Vec::new() }
+    }
+
     /// BuildKit `splitWildcards`: every component from the first with a wildcard on is a pattern.
     pub(super) fn parse(text: &[u8]) -> Pattern {
         let cleaned = super::clean(text);

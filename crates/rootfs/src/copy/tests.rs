@@ -132,6 +132,7 @@ fn options() -> CopyOptions {
         owner: None,
         keep_owner: false,
         mode: None,
+        literal: false,
         parents: false,
         exclude: Patterns::default(),
         archives: Archives::Copy,
@@ -760,6 +761,18 @@ fn names_of_one_file_can_get_files_of_their_own() {
     for (keep_links, expected) in [(true, "f 644 0:0 a x\nh 644 0:0 b = a"), (false, "f 644 0:0 a x\nf 644 0:0 b x")] {
         let to = room.tree(&format!("to-{keep_links}"), "");
         copy(&from, &Everything, &["/".to_owned()], &to, "/", &CopyOptions { keep_links, ..options() }).unwrap();
+        assert_eq!(lines(&show(&to)), lines(expected));
+    }
+}
+
+#[test]
+fn names_of_mounts_are_no_patterns() {
+    let room = Room::new();
+    let from = room.tree("from", "d 755 0:0 [z]\nf 644 0:0 [z]/a* 1\nf 644 0:0 [z]/ab 2\nf 644 0:0 z 3");
+    for (source, expected) in [("[z]", "d 755 0:0 s\nf 644 0:0 s/a* 1\nf 644 0:0 s/ab 2"), ("/[z]/a*", "f 644 0:0 s 1")]
+    {
+        let to = room.tree(&format!("to-{}", source.len()), "");
+        copy(&from, &Everything, &[source.to_owned()], &to, "/s", &CopyOptions { literal: true, ..options() }).unwrap();
         assert_eq!(lines(&show(&to)), lines(expected));
     }
 }

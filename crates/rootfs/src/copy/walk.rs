@@ -112,6 +112,9 @@ impl<'a> Copier<'a> {
 
     /// Copies one source as written.
     pub(super) fn copy(&mut self, text: &str, destination: &Destination) -> Result<(), CopyError> {
+        if self.target.options.literal {
+            return self.copy_matches(&Pattern::literal(text.as_bytes()), text, destination);
+        }
         if !self.target.options.parents {
             return self.copy_matches(&Pattern::parse(text.as_bytes()), text, destination);
         }
