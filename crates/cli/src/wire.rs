@@ -198,7 +198,7 @@ pub fn request(
         shm_bytes: settings::shm_bytes(typed.run.shm_size.as_deref())?,
         layer_limit_bytes: typed.run.layer_limit.saturating_mul(1 << 30),
         work: work.path().to_owned(),
-        cache_mounts: CacheRoot { path: work.root().join(work::CACHE_MOUNTS), namespace: cache_namespace },
+        cache_mounts: CacheRoot { path: work.root().join(crate::work::CACHE_MOUNTS), namespace: cache_namespace },
         jobs: typed.run.jobs.unwrap_or_else(processors).max(1),
         cancelled,
         observer: shown,
@@ -218,7 +218,7 @@ fn on_failure(
     let notes = notes.clone();
     Ok(Some(match Choice::parse(word)? {
         Choice::Shell => Arc::new(on_failure::Shell { shown: shown.clone() }),
-        Choice::Keep => Arc::new(on_failure::Keep { directory: work.root().join(work::FAILED), notes }),
+        Choice::Keep => Arc::new(on_failure::Keep { directory: work.root().join(crate::work::FAILED), notes }),
         Choice::Export(path) => Arc::new(on_failure::Export { path, notes }),
         Choice::Push(reference) => {
             let exporter = registry.exporter(reference.clone());

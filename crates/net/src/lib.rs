@@ -8,8 +8,8 @@
 mod body;
 mod client;
 mod curves;
-mod dns;
 mod date;
+mod dns;
 mod error;
 mod proxy;
 mod redirect;
@@ -20,8 +20,8 @@ mod tls;
 mod verify;
 mod x509;
 
-pub use dns::{LookupError, NameFiles};
 pub use date::parse_date;
+pub use dns::{LookupError, NameFiles};
 pub use error::{Kind, NetError, cause_of, is_cancelled};
 pub use request::{Body, Open, Request, Response};
 pub use settings::{Proxies, Settings, SystemCertificates};
