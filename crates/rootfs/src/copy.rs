@@ -176,7 +176,7 @@ pub fn wildcard_directory(source: &str) -> Option<PathBuf> {
 /// # Errors
 /// [`CopyError::Rootfs`] when `from` cannot be read.
 pub fn reaches(from: &Tree, filter: &dyn Filter, source: &str, directory: &Path) -> Result<bool, CopyError> {
-    let seen = Source { tree: from, filter };
+    let seen = Source { tree: from, filter, stop: from.stop() };
     let directory = seen.resolve(directory, true)?;
     if seen.visible(&directory)?.is_none() {
         return Ok(true);
