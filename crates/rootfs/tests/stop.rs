@@ -54,6 +54,7 @@ fn options(archives: Archives) -> CopyOptions {
         parents: false,
         exclude: Default::default(),
         archives,
+        keep_links: true,
         made_modified: None,
     }
 }
