@@ -48,6 +48,7 @@ impl Place {
 
 fn options(archives: Archives) -> CopyOptions {
     CopyOptions {
+        literal: false,
         owner: None,
         keep_owner: false,
         mode: None,
