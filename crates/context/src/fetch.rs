@@ -126,7 +126,7 @@ fn failed(url: &str, reason: String) -> ContextError {
 
 /// No answer at all.
 fn failed_on_the_way(url: &str, error: &NetError) -> ContextError {
-    ContextError::Fetch { url: display_url(url), reason: chain(error), hint: error.hint() }
+    ContextError::Fetch { url: display_url(url), reason: chain(error), hint: error.hint().map(Into::into) }
 }
 
 /// `url` without user, password, query and fragment, which may hold secrets.

@@ -66,7 +66,7 @@ pub enum ContextError {
     #[error("not supported yet: {what}")]
     Unsupported { what: String },
     #[error("could not fetch `{url}`: {reason}")]
-    Fetch { url: String, reason: String, hint: Option<String> },
+    Fetch { url: String, reason: String, hint: Option<Box<str>> },
     #[error(transparent)]
     Git(#[from] Box<git::GitError>),
     #[error(transparent)]
@@ -78,7 +78,7 @@ impl ContextError {
     pub fn hint(&self) -> Option<String> {
         match self {
             ContextError::Git(error) => error.hint.clone(),
-            ContextError::Fetch { hint, .. } => hint.clone(),
+            ContextError::Fetch { hint, .. } => hint.as_deref().map(str::to_owned),
             _ => None,
         }
     }

@@ -118,7 +118,8 @@ fn one_large_file_stops() {
         file.write_all(b"not a hole").unwrap();
         file.set_len(1 << 40).unwrap();
     };
-    let works: [(&str, Box<dyn Fn(&Place) -> Result<(), RootfsError>>); 3] = [
+    type Work<'a> = Box<dyn Fn(&Place) -> Result<(), RootfsError> + 'a>;
+    let works: [(&str, Work<'_>); 3] = [
         (
             "unpack",
             Box::new(|place| {
