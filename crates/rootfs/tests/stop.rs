@@ -111,7 +111,7 @@ fn all_work_on_files_stops() {
 /// One file without an end: the flag is looked at in the middle of it.
 #[test]
 fn one_large_file_stops() {
-    let header = Header::new("large", b'0').size(0o7_7777_7777);
+    let header = Header::new("large", b'0').size(0o777_7777_7777);
     let begun = Tarball::new().header(header).bytes();
     let huge = |place: &Place| {
         let mut file = place.full.make_file(Path::new("huge")).unwrap();

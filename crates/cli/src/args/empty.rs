@@ -76,8 +76,10 @@ impl<'a, 'w> Flag<'a, 'w> {
         let letters = word.strip_prefix('-')?;
         for (at, letter) in letters.char_indices() {
             let arg = command.get_arguments().find(|arg| arg.get_short() == Some(letter))?;
-            if takes_value(arg) {
-                let rest = &letters[at + letter.len_utf8()..];
+            let rest = &letters[at + letter.len_utf8()..];
+            // Without `=` such a one has no value, and what follows are other flags.
+            let may_follow = arg.is_require_equals_set() && !rest.is_empty() && !rest.starts_with('=');
+            if takes_value(arg) && !may_follow {
                 let value = (!rest.is_empty()).then(|| rest.strip_prefix('=').unwrap_or(rest));
                 return Some(Flag { arg, value, before: &letters[..at] });
             }
@@ -158,7 +160,7 @@ mod tests {
             (&["build", "--build-arg=A=", "--label", "b="], &["build", "--build-arg=A=", "--label", "b="]),
             (&["build", "--push", "", "--quiet", ""], &["build", "--push", "", "--quiet", ""]),
             (&["build", "--push=", "--cache="], &["build"]),
-            (&["build", "--sbom", "--target="], &["build", "--sbom"]),
+            (&["build", "--check", "--target="], &["build", "--check"]),
             (&["build", "--", "--target="], &["build", "--", "--target="]),
             (&["build", "--target"], &["build", "--target"]),
             (&["build", "--unknown=", "-Z="], &["build", "--unknown=", "-Z="]),

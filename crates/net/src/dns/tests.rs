@@ -47,9 +47,15 @@ struct Server {
 
 impl Server {
     fn start(ip: [u8; 4], port: u16, zone: Zone) -> std::io::Result<Server> {
-        let udp = UdpSocket::bind((IpAddr::from(ip), port))?;
+        // A port that is free for datagrams may be taken for streams.
+        let (udp, tcp) = (0..20)
+            .find_map(|_| {
+                let udp = UdpSocket::bind((IpAddr::from(ip), port)).ok()?;
+                let tcp = TcpListener::bind(udp.local_addr().ok()?).ok()?;
+                Some((udp, tcp))
+            })
+            .ok_or(std::io::ErrorKind::AddrInUse)?;
         let address = udp.local_addr()?;
-        let tcp = TcpListener::bind(address)?;
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let log = asked.clone();
         std::thread::spawn(move || {

@@ -710,7 +710,9 @@ fn what_is_in_the_way_has_words_and_hints() {
     for (name, wanted, message, hinted) in cases {
         let error = pull(&ours, &Reference::parse(&name).unwrap()).err().unwrap();
         assert_eq!(kind(&error), Some(wanted), "{error}");
-        assert_eq!(error.to_string(), format!("could not pull `{name}`: {message}"));
+        // Behind a name may stand what this machine's servers say of it.
+        let text = error.to_string();
+        assert!(text.starts_with(&format!("could not pull `{name}`: {message}")), "{text}");
         let StoreError::Remote { hint, .. } = &error else { panic!("{error:?}") };
         assert!(hint.as_deref().unwrap().contains(hinted), "{hint:?}");
     }

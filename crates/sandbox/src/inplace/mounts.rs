@@ -114,7 +114,10 @@ impl Mounted {
             Some(first) => in_parent(&place, || symlink(first, &place)).map(|()| Back::Nowhere),
             None => fill(&place, &source, mode, sockets),
         }
-        .map_err(|error| refuse(format!("could not put it there: {}", sys::plain(&error))))?;
+        .map_err(|error| {
+            let reason = format!("could not put it there: {}", sys::plain(&error));
+            if stubs::can_be_nowhere(&error) { impossible(reason) } else { refuse(reason) }
+        })?;
         Ok(())
     }
 
