@@ -7,7 +7,7 @@
 //!
 //! `calls` is the table of contents; `tasks` knows the processes, `program` and `exec` start programs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -135,6 +135,8 @@ pub struct World {
     network: bool,
     pass: exec::Pass,
     began: links::Began,
+    /// Files of before the step that have got another name in it.
+    linked: Mutex<HashSet<place::Id>>,
     written: written::Log,
     /// Numbers of the terminals that the step has made.
     terminals: Mutex<BTreeSet<u32>>,
@@ -170,6 +172,7 @@ impl World {
             network,
             pass: random().map_err(failed)?,
             began: links::Began::now(),
+            linked: Mutex::default(),
             written: written::Log::default(),
             terminals: Mutex::default(),
             sockets: Arc::default(),

@@ -105,6 +105,7 @@ pub fn link(caller: &Caller<'_>) -> Handled {
                 return Err(Errno::XDEV);
             }
             links::detach(caller, &target, &found)?;
+            links::linking(caller, &found);
             rustix::fs::linkat(&dir.fd, name, &entry.dir.fd, &entry.name, AtFlags::empty())?;
         }
         Spot::Open(path) => {

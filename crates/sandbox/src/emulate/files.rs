@@ -208,8 +208,11 @@ fn attribute(caller: &Caller<'_>, index: usize) -> Result<(Vec<u8>, bool), Errno
 
 /// (directory, path, flags, name, value, size); flags here are those of the form, not setxattr's own.
 pub fn getxattr(caller: &Caller<'_>) -> Handled {
-    let (target, _) = attributed(caller, caller.number(2))?;
+    let (target, found) = attributed(caller, caller.number(2))?;
     let (name, kept) = attribute(caller, 3)?;
+    if !kept && !has_attributes(&found) {
+        return Err(Errno::NODATA);
+    }
     let handle = caller.handle(&target)?;
     let value = match kept {
         true => {
@@ -226,6 +229,11 @@ pub fn getxattr(caller: &Caller<'_>) -> Handled {
         }
     };
     fill(caller, 4, &value)
+}
+
+/// Attributes of `user.` are for files and directories only (`fs/xattr.c` xattr_permission).
+fn has_attributes(found: &Statx) -> bool {
+    matches!(type_of(found), FileType::RegularFile | FileType::Directory)
 }
 
 /// Writes as much as there is, or says how much that is when the size is 0.
@@ -285,6 +293,9 @@ fn change_attribute(
     value: Option<(&[u8], u32)>,
 ) -> Handled {
     caller.changes(target)?;
+    if !kept && !has_attributes(found) {
+        return Err(Errno::PERM);
+    }
     super::links::detach(caller, target, found)?;
     let handle = caller.handle(target)?;
     if !kept {

@@ -14,7 +14,7 @@ use rustix::fs::{FileType, Mode, OFlags, Statx, Timespec, Timestamps, XattrFlags
 use rustix::io::Errno;
 
 use super::caller::{Caller, Entry, errno};
-use super::place::{Dir, Spot, Target, look, own_path, type_of};
+use super::place::{Dir, Spot, Target, id_of, lock, look, own_path, type_of};
 
 /// When a step began, in the clock that files are stamped with.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,16 @@ pub fn is_detached(caller: &Caller<'_>, target: &Target, found: &Statx) -> bool 
 }
 
 fn is_older(caller: &Caller<'_>, dir: &Dir, found: &Statx) -> bool {
-    is_shared(found) && dir.area.is_rootfs() && caller.world.began.is_after(found)
+    let is_older = is_shared(found) && dir.area.is_rootfs() && caller.world.began.is_after(found);
+    is_older && !lock(&caller.world.linked).contains(&id_of(found))
+}
+
+/// A file that is about to get another name. If it has one only, an overlay copies it for this, and from then on all its names
+/// are one file; that it is older than the step does not count any more.
+pub fn linking(caller: &Caller<'_>, found: &Statx) {
+    if found.stx_nlink == 1 && caller.world.began.is_after(found) {
+        lock(&caller.world.linked).insert(id_of(found));
+    }
 }
 
 pub fn is_shared(found: &Statx) -> bool {

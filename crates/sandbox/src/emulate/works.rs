@@ -148,7 +148,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::print_stderr, reason = "a skipped check is said aloud")]
     fn a_work_directory_without_programs_is_named() {
         let mounts = fs::read_to_string("/proc/mounts").unwrap();
         let is_noexec =
