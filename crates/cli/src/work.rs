@@ -240,7 +240,7 @@ impl Removal {
     fn run(self: &Arc<Removal>, go_on: &mut dyn FnMut() -> bool) -> io::Result<()> {
         let started = (0..WORKERS).filter(|_| {
             let removal = self.clone();
-            std::thread::Builder::new().spawn(move || removal.work()).is_ok()
+            spawn::thread_now("remove", move || removal.work()).is_ok()
         });
         if started.count() == 0 {
             self.work();

@@ -23,6 +23,7 @@ mod values;
 pub use ast::*;
 pub use error::{Diagnostic, ParseError};
 pub use parse::{parse, parse_onbuild, parse_with_checks};
+pub use values::size_bytes;
 
 /// The longest Dockerfile that is read, in bytes. What is longer is no Dockerfile but a mistake, say an archive.
 pub const MAX_SOURCE_BYTES: usize = 16 << 20;

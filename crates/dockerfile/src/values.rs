@@ -59,8 +59,9 @@ fn unit_ns(unit: &str) -> Result<u64, &'static str> {
     })
 }
 
-/// Bytes of a size such as `64m`, `1.5 GiB` or `512` (`RAMInBytes` of docker/go-units: powers of 1024, any case).
-pub(crate) fn size_bytes(text: &str) -> Option<u64> {
+/// Bytes of a size such as `64m`, `1.5 GiB` or `512`; none for what is no size (`RAMInBytes` of docker/go-units: powers of
+/// 1024, any case).
+pub fn size_bytes(text: &str) -> Option<u64> {
     let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')?;
     let (number, unit) = match text.as_bytes()[end] {
         b' ' => (&text[..end], &text[end + 1..]),

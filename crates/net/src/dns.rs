@@ -8,6 +8,7 @@ mod message;
 
 pub use files::NameFiles;
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::pin;
 use std::sync::Arc;
@@ -166,13 +167,15 @@ async fn ask(conf: &Conf, start: usize, name: &str, kind: Type) -> Found {
     for _ in 0..conf.attempts {
         for number in 0..conf.servers.len() {
             let server = conf.servers[(start + number) % conf.servers.len()];
-            let failed = match timeout(conf.timeout, exchange(conf, server, &query)).await {
-                Ok(Ok(answer)) => match answer.outcome() {
+            let failed = match exchange(conf, server, &query).await {
+                Ok(answer) => match answer.outcome() {
                     Ok(found) => return Ok(found),
                     Err(code) => format!("name server {} answered {code}", server.ip()),
                 },
-                Ok(Err(error)) => format!("name server {} could not be asked: {error}", server.ip()),
-                Err(_) => format!("name server {} did not answer", server.ip()),
+                Err(error) if error.kind() == ErrorKind::TimedOut => {
+                    format!("name server {} did not answer", server.ip())
+                }
+                Err(error) => format!("name server {} could not be asked: {error}", server.ip()),
             };
             reason = format!("{failed} (asked for `{name}`, {kind:?})");
         }
@@ -182,13 +185,13 @@ async fn ask(conf: &Conf, start: usize, name: &str, kind: Type) -> Found {
 
 async fn exchange(conf: &Conf, server: SocketAddr, query: &Query) -> std::io::Result<Answer> {
     if conf.tcp {
-        return over_tcp(server, query).await;
+        return timeout(conf.timeout, over_tcp(server, query)).await?;
     }
-    let answer = over_udp(server, query).await?;
+    let answer = timeout(conf.timeout, over_udp(server, query)).await??;
     if !answer.truncated {
         return Ok(answer);
     }
-    match over_tcp(server, query).await {
+    match timeout(conf.timeout, over_tcp(server, query)).await.map_err(Into::into).flatten() {
         // A firewall that lets no DNS over TCP through; a part of the addresses is enough to connect.
         Err(_) if !answer.addresses.is_empty() => Ok(answer),
         whole => whole,

@@ -69,13 +69,18 @@ impl Server {
         let log = asked.clone();
         std::thread::spawn(move || {
             use std::io::{Read as _, Write as _};
+            let mut unanswered = Vec::new();
             for mut stream in tcp.incoming().flatten() {
                 let mut length = [0; 2];
                 let _ = stream.read_exact(&mut length);
                 let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
                 let _ = stream.read_exact(&mut question);
-                for answer in answers(&question, zone, true, &log) {
-                    let _ = stream.write_all(&[&(answer.len() as u16).to_be_bytes()[..], &answer].concat());
+                let all = answers(&question, zone, true, &log);
+                for answer in &all {
+                    let _ = stream.write_all(&[&(answer.len() as u16).to_be_bytes()[..], answer].concat());
+                }
+                if all.is_empty() {
+                    unanswered.push(stream);
                 }
             }
         });
@@ -240,7 +245,7 @@ fn answers_that_are_too_long_are_asked_for_over_tcp() {
     // TCP that leads nowhere: what came is taken.
     let blocked: Zone = |_, six, tcp| if six || tcp { Silence } else { Truncated(vec![four(1)]) };
     let (found, _) = found_with(blocked, "options timeout:1 attempts:1", "host.example");
-    assert!(found.is_err() || found == Ok(vec!["192.0.2.1".to_owned()]), "{found:?}");
+    assert_eq!(found, Ok(vec!["192.0.2.1".to_owned()]));
 }
 
 #[test]

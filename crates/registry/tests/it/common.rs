@@ -7,8 +7,10 @@ use std::time::Duration;
 use net::{Net, Settings};
 use oci::media_type::Compression;
 use oci::{Descriptor, DiffId, Digest, Flavor, ImageConfig, Platform, Reference, RootFs};
-use store::{BlobSource, Image, Layer, StoreError, Transfer, TransferObserver};
-use zuwai_registry::{Credentials, Registry, RegistrySettings};
+use store::{BlobSource, Image, ImageSource as _, Layer, StoreError, Transfer, TransferObserver};
+use testkit::FakeRegistry;
+use testkit::fixture::{self, Fixture};
+use zuwai_registry::{Credentials, FailureKind, Login, Registry, RegistrySettings, Secret, failure};
 
 /// Keeps what it is told.
 #[derive(Default)]
@@ -90,4 +92,36 @@ pub fn content(layer: &Layer) -> Vec<u8> {
     let mut bytes = Vec::new();
     layer.content.open(&layer.descriptor).unwrap().read_to_end(&mut bytes).unwrap();
     bytes
+}
+
+pub fn tiny() -> Fixture {
+    fixture::image(&[fixture::tar(&[("a", b"one")]), vec![7; 100_000]], &Platform::host(), Flavor::Oci)
+}
+
+/// A fake with the image `base:1`.
+pub fn with_base() -> (FakeRegistry, Fixture, Reference) {
+    let server = FakeRegistry::start();
+    let image = tiny();
+    server.add("base", "1", &image);
+    let base = reference(&server.host(), "base:1");
+    (server, image, base)
+}
+
+pub fn one_layer(bytes: &[u8]) -> Image {
+    image_of(Flavor::Oci, vec![bytes_layer(bytes, Flavor::Oci)])
+}
+
+pub fn pull(registry: &Registry, from: &Reference) -> Result<Image, StoreError> {
+    registry.image(from, &Platform::host())
+}
+
+pub fn kind(error: &StoreError) -> Option<FailureKind> {
+    failure(error).map(|f| f.kind)
+}
+
+pub fn logged_in(host: &str, user: &str, password: &str) -> Credentials {
+    let mut credentials = Credentials::anonymous();
+    let login = Login::Basic { username: user.to_owned(), password: Secret::new(password) };
+    credentials.add_login(host, login, "`test.json`");
+    credentials
 }

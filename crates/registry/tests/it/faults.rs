@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    Heard, bytes_layer, content, image_of, reference, registry, registry_from, registry_with, settings,
+    Heard, content, kind, logged_in, one_layer, pull, reference, registry, registry_from, registry_with, settings,
+    tiny, with_base,
 };
 use net::Net;
 use oci::{Digest, Flavor, Platform, Reference, media_type};
@@ -14,31 +15,6 @@ use store::{Exporter as _, Image, ImageSource as _, StoreError, TransferState};
 use testkit::fixture::{self, Fixture};
 use testkit::{FakeRegistry, Fault};
 use zuwai_registry::{Credentials, FailureKind, Login, Registry, RegistrySettings, Secret, failure};
-
-fn tiny() -> Fixture {
-    fixture::image(&[fixture::tar(&[("a", b"one")]), vec![7; 100_000]], &Platform::host(), Flavor::Oci)
-}
-
-/// A fake with the image `base:1`.
-fn with_base() -> (FakeRegistry, Fixture, Reference) {
-    let server = FakeRegistry::start();
-    let image = tiny();
-    server.add("base", "1", &image);
-    let base = reference(&server.host(), "base:1");
-    (server, image, base)
-}
-
-fn one_layer(bytes: &[u8]) -> Image {
-    image_of(Flavor::Oci, vec![bytes_layer(bytes, Flavor::Oci)])
-}
-
-fn pull(registry: &Registry, from: &Reference) -> Result<Image, StoreError> {
-    registry.image(from, &Platform::host())
-}
-
-fn kind(error: &StoreError) -> Option<FailureKind> {
-    failure(error).map(|f| f.kind)
-}
 
 /// What reading layer 1 of `image` gives.
 fn read_layer(image: &Image) -> Result<Vec<u8>, StoreError> {
@@ -48,13 +24,6 @@ fn read_layer(image: &Image) -> Result<Vec<u8>, StoreError> {
         Ok(_) => Ok(bytes),
         Err(error) => Err(StoreError::from_read(error)),
     }
-}
-
-fn logged_in(host: &str, user: &str, password: &str) -> Credentials {
-    let mut credentials = Credentials::anonymous();
-    let login = Login::Basic { username: user.to_owned(), password: Secret::new(password) };
-    credentials.add_login(host, login, "`test.json`");
-    credentials
 }
 
 // ---- tokens

@@ -6,46 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use net::Net;
-use oci::{Digest, Flavor, Platform, Reference, media_type};
-use store::{Exporter as _, Image, ImageSource as _, StoreError};
+use oci::{Digest, Flavor, Platform, media_type};
+use store::{Exporter as _, ImageSource as _, StoreError};
 use testkit::fake_registry::base64;
-use testkit::fixture::{self, Fixture};
+use testkit::fixture;
 use testkit::{FakeRegistry, Fault};
-use zuwai_registry::{Credentials, FailureKind, Login, Registry, RegistrySettings, Secret, failure};
+use zuwai_registry::{Credentials, FailureKind, Login, Registry, RegistrySettings, Secret};
 
-use crate::common::{bytes_layer, content, image_of, reference, registry, registry_from, registry_with, settings};
-
-fn tiny() -> Fixture {
-    fixture::image(&[fixture::tar(&[("a", b"one")])], &Platform::host(), Flavor::Oci)
-}
-
-/// A fake with the image `base:1`.
-fn with_base() -> (FakeRegistry, Fixture, Reference) {
-    let server = FakeRegistry::start();
-    let image = tiny();
-    server.add("base", "1", &image);
-    let base = reference(&server.host(), "base:1");
-    (server, image, base)
-}
-
-fn one_layer(bytes: &[u8]) -> Image {
-    image_of(Flavor::Oci, vec![bytes_layer(bytes, Flavor::Oci)])
-}
-
-fn pull(registry: &Registry, from: &Reference) -> Result<Image, StoreError> {
-    registry.image(from, &Platform::host())
-}
-
-fn kind(error: &StoreError) -> Option<FailureKind> {
-    failure(error).map(|f| f.kind)
-}
-
-fn logged_in(host: &str, user: &str, password: &str) -> Credentials {
-    let mut credentials = Credentials::anonymous();
-    let login = Login::Basic { username: user.to_owned(), password: Secret::new(password) };
-    credentials.add_login(host, login, "`test.json`");
-    credentials
-}
+use crate::common::{
+    bytes_layer, content, kind, logged_in, one_layer, pull, reference, registry, registry_from, registry_with,
+    settings, tiny, with_base,
+};
 
 fn answer(status: u16, headers: &[(&'static str, &str)], body: &str) -> Fault {
     let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();

@@ -221,6 +221,9 @@ impl Caller<'_> {
     /// That nobody runs the regular file whose content is going to be changed. One with several names that an earlier step
     /// made is another file by each (`links`).
     pub fn is_not_executed(&self, target: &Target, found: &Statx) -> Result<(), Errno> {
+        if !type_of(found).is_file() || !self.world.tasks.has_executed(id_of(found)) {
+            return Ok(());
+        }
         let path = match &target.spot {
             Spot::Entry(dir, name) if super::links::is_detached(self, target, found) => {
                 Some(self.world.places.path_of_entry(dir, name.to_bytes())?)
@@ -228,7 +231,7 @@ impl Caller<'_> {
             _ => None,
         };
         let is_path = |exe: &[u8]| path.as_deref().is_none_or(|path| path == exe);
-        if type_of(found).is_file() && self.world.tasks.runs(id_of(found), is_path) {
+        if self.world.tasks.runs(id_of(found), is_path) {
             return Err(Errno::TXTBSY);
         }
         Ok(())

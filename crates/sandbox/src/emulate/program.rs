@@ -87,11 +87,7 @@ fn start(caller: &Caller<'_>, program: Program, arguments: Option<Vec<Vec<u8>>>,
         secure: ids.user.real != ids.user.effective || ids.group.real != ids.group.effective,
     };
     exec::execute(caller.call, caller.listener, caller.world.pass, &request, &mut || {
-        caller.world.tasks.changing(&caller.process, |state| {
-            state.ids = ids.clone();
-            state.exe.clone_from(&program.exe);
-            state.program = Some(id_of(&program.found));
-        });
+        caller.world.tasks.execute(&caller.process, ids.clone(), &program.exe, id_of(&program.found));
     })?;
     Ok(Reply::Given)
 }

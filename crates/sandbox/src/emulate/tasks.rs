@@ -3,7 +3,7 @@
 //! Nobody tells when a process is made: one that calls for the first time takes after its parent. So that the parent is still
 //! what it was then, its children are looked for before it changes or ends ([`Tasks::changing`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -60,6 +60,8 @@ pub struct Tasks {
     threads: Mutex<HashMap<u32, Arc<Process>>>,
     first: OnceLock<State>,
     first_process: OnceLock<u32>,
+    /// All programs that were executed, running or not.
+    executed: Mutex<HashSet<Id>>,
     /// Who takes the step's orphans.
     reaper: OnceLock<u32>,
     made: AtomicUsize,
@@ -125,6 +127,21 @@ impl Tasks {
                 self.add(child, made(child, process.state()));
             }
         }
+    }
+
+    /// Makes a process another program, found at `exe`.
+    pub fn execute(&self, process: &Process, ids: Ids, exe: &[u8], program: Id) {
+        lock(&self.executed).insert(program);
+        self.changing(process, |state| {
+            state.ids = ids;
+            state.exe = exe.to_owned();
+            state.program = Some(program);
+        });
+    }
+
+    /// Whether a file has ever been a program. Few have: the answer costs nothing where a file is opened to write.
+    pub fn has_executed(&self, program: Id) -> bool {
+        lock(&self.executed).contains(&program)
     }
 
     /// Whether a process runs this file. `is_path` says of the path by which it was executed whether it counts.
