@@ -121,8 +121,8 @@ impl Sandbox for NoSandbox {
         _: &rootfs::Tree,
         _: &Process,
         _: &[Mount],
-        _: &mut dyn FnMut(Stream, &[u8]),
-        _: &dyn Fn() -> bool,
+        _: &mut (dyn FnMut(Stream, &[u8]) + Send),
+        _: &(dyn Fn() -> bool + Sync),
     ) -> Result<Ended, SandboxError> {
         Err(match self {
             NoSandbox::Works { reasons } => SandboxError::NoBackend { reasons: reasons.clone() },

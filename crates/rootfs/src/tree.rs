@@ -98,6 +98,7 @@ pub struct Tree {
     /// (nobody's entry: root's), and real modes keep what the process needs to reach its own files.
     gives_files_away: bool,
     table: Option<Arc<Mutex<Table>>>,
+    table_path: Option<PathBuf>,
     /// Whether the table has entries: spares the lock where it has none.
     has_entries: Arc<AtomicBool>,
     /// By inode: the change time that [`Tree::moved_back`] left a file with, and the one that counts instead.
@@ -121,6 +122,7 @@ impl Tree {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|error| io_error("could not open the directory", path, error.into()))?;
+        let table_path = table.map(Path::to_owned);
         let table = match table {
             Some(file) => {
                 Some(Table::open(file).map_err(|error| io_error("could not read the metadata table", file, error))?)
@@ -134,6 +136,7 @@ impl Tree {
             gives_files_away: sys::may_give_files_away(),
             has_entries: Arc::new(AtomicBool::new(table.as_ref().is_some_and(|table| !table.is_empty()))),
             table: table.map(|table| Arc::new(Mutex::new(table))),
+            table_path,
             returned: Arc::default(),
             is_overlay: false,
             contents: None,
@@ -154,7 +157,19 @@ impl Tree {
             self.root.try_clone().map_err(|error| io_error("could not open the directory", &self.path, error))?;
         let (table, has_entries, returned) = (self.table.clone(), self.has_entries.clone(), self.returned.clone());
         let (contents, hidden, stop) = (self.contents.clone(), self.hidden.clone(), self.stop.clone());
-        Ok(Tree { root, path: self.path.clone(), table, has_entries, returned, contents, hidden, stop, ..*self })
+        let table_path = self.table_path.clone();
+        Ok(Tree {
+            root,
+            path: self.path.clone(),
+            table,
+            table_path,
+            has_entries,
+            returned,
+            contents,
+            hidden,
+            stop,
+            ..*self
+        })
     }
 
     /// Has long work on the tree end with [`RootfsError::Cancelled`] once `stop` says so.
@@ -195,6 +210,11 @@ impl Tree {
 
     pub(crate) fn contents(&self) -> Option<&Contents> {
         self.contents.as_deref()
+    }
+
+    /// The directory in which the metadata table is, where the tree has one.
+    pub fn table_directory(&self) -> Option<&Path> {
+        self.table_path.as_deref()?.parent()
     }
 
     /// Where the tree is on the host. For the sandbox and for messages, not for joining.

@@ -46,6 +46,7 @@ mod program;
 mod sockets;
 mod stub;
 mod tasks;
+pub mod wall;
 mod works;
 mod written;
 
@@ -106,15 +107,18 @@ impl Sandbox for Emulate {
         rootfs: &Tree,
         process: &Process,
         mounts: &[Mount],
-        output: &mut dyn FnMut(Stream, &[u8]),
-        cancelled: &dyn Fn() -> bool,
+        output: &mut (dyn FnMut(Stream, &[u8]) + Send),
+        cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Ended, SandboxError> {
         let scratch = self.scratch()?;
         let world = World::new(rootfs, process, &scratch.0)?;
         let stubs = mounts::stubs(rootfs, mounts)?;
         let spec = Spec { process: process.clone(), place: Place::Emulated { pass: world.pass } };
-        let result = mounts::arrange(&world, rootfs, process, mounts, &scratch.0)
-            .and_then(|_sockets| Helper::start(cancelled)?.run(&spec, Some(&world), output, cancelled));
+        let result = mounts::arrange(&world, rootfs, process, mounts, &scratch.0).and_then(|_sockets| {
+            let rules = wall::around(rootfs, process, mounts, &scratch.0)?;
+            let run = || Helper::start(cancelled)?.run(&spec, Some(&world), output, cancelled);
+            wall::behind(rules.as_ref(), cancelled, run)
+        });
         let written = world.written.take();
         drop(world);
         let removed = crate::stubs::remove(rootfs.path(), &stubs);

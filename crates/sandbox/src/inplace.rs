@@ -129,8 +129,8 @@ impl Sandbox for InPlace {
         rootfs: &Tree,
         process: &Process,
         mounts: &[Mount],
-        output: &mut dyn FnMut(Stream, &[u8]),
-        cancelled: &dyn Fn() -> bool,
+        output: &mut (dyn FnMut(Stream, &[u8]) + Send),
+        cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Ended, SandboxError> {
         if process.network == Network::None {
             return Err(SandboxError::Unsupported { backend: "inplace", what: "a RUN without network".into() });

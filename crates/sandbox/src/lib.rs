@@ -23,6 +23,7 @@ mod files;
 mod filter;
 mod helper;
 pub mod inplace;
+mod landlock;
 mod log;
 pub mod namespace;
 mod notify;
@@ -163,8 +164,8 @@ pub trait Sandbox: Send + Sync {
         rootfs: &Tree,
         process: &Process,
         mounts: &[Mount],
-        output: &mut dyn FnMut(Stream, &[u8]),
-        cancelled: &dyn Fn() -> bool,
+        output: &mut (dyn FnMut(Stream, &[u8]) + Send),
+        cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Ended, SandboxError>;
 }
 

@@ -57,8 +57,8 @@ impl Sandbox for Namespace {
         rootfs: &Tree,
         process: &Process,
         mounts: &[Mount],
-        output: &mut dyn FnMut(Stream, &[u8]),
-        cancelled: &dyn Fn() -> bool,
+        output: &mut (dyn FnMut(Stream, &[u8]) + Send),
+        cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Ended, SandboxError> {
         for mount in mounts {
             check(mount)?;

@@ -211,9 +211,9 @@ fn attempt_emulate(work: &Path, attempt: &mut Attempt) {
     }
     attempt.works = true;
     // Without it the filter is the only wall.
-    attempt.tried.push(match sys::landlock_version() {
-        Ok(version) => format!("Landlock, the second wall, version {version}: ok"),
-        Err(error) => format!("no Landlock ({}), so that the filter is the only wall: ok", sys::plain(&error)),
+    attempt.tried.push(match emulate::wall::kernel_has() {
+        Ok(()) => "Landlock, the second wall around what is done for a step: ok".to_owned(),
+        Err(why) => format!("{why}: one wall stands between a step and the builder's files, zuwai's own code: ok"),
     });
 }
 

@@ -322,13 +322,11 @@ fn path_search(suite: &Suite<'_>) -> Result<(), String> {
 
 /// Cancels after the step has printed something, and measures how long it takes.
 fn cancel(place: &Place<'_>, script: &str) -> Result<Duration, String> {
-    let printed = std::cell::Cell::new(None);
+    let printed = std::sync::OnceLock::new();
     let mut output = |_, _: &[u8]| {
-        if printed.get().is_none() {
-            printed.set(Some(Instant::now()));
-        }
+        printed.get_or_init(Instant::now);
     };
-    let cancelled = || printed.get().is_some_and(|since: Instant| since.elapsed() > Duration::from_millis(100));
+    let cancelled = || printed.get().is_some_and(|since: &Instant| since.elapsed() > Duration::from_millis(100));
     let result = place.suite.sandbox.run(&place.tree, &shell(script), &[], &mut output, &cancelled);
     match (result, printed.get()) {
         (Err(SandboxError::Cancelled), Some(since)) => Ok(since.elapsed()),

@@ -151,7 +151,7 @@ impl Place<'_> {
         &self,
         process: &Process,
         mounts: &[Mount],
-        cancelled: &dyn Fn() -> bool,
+        cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Ran, SandboxError> {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let mut output = |stream, bytes: &[u8]| match stream {

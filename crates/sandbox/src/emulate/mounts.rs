@@ -19,7 +19,7 @@ use crate::sockets::Sockets;
 use crate::{Mount, MountSource, Process, SandboxError, files, stubs, sys};
 
 /// Devices of every container, by the builder's own.
-const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty", "ptmx"];
+pub const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty", "ptmx"];
 
 const DEVICE_LINKS: &[(&str, &str)] = &[
     ("fd", "/proc/self/fd"),
@@ -317,7 +317,7 @@ impl Arranging<'_> {
 
 /// Opens what is to be mapped. Its path was found by the builder, and another step that shares a cache can have put a link to
 /// other files there since: none is followed any more. Devices of a container may be links.
-fn open_source(path: &Path) -> rustix::io::Result<OwnedFd> {
+pub fn open_source(path: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let how = if path.starts_with("/dev") { ResolveFlags::empty() } else { ResolveFlags::NO_SYMLINKS };
     match rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), how) {
