@@ -55,7 +55,8 @@ use calls::Forms;
 pub use exec::{pass_of, rehearsal::rehearse};
 use ids::Ids;
 use place::{Node, Places, lock, own_path};
-use tasks::{State, Tasks};
+use tasks::{Mark, State, Tasks, View};
+pub use tasks::{RLIMIT_LOCKS, begin};
 pub use works::works;
 
 /// The back-end. [`crate::probe::enter`] makes it.
@@ -64,6 +65,8 @@ pub struct Emulate {
     /// Where mounts, devices and listings are made.
     work: PathBuf,
     runs: AtomicU64,
+    /// How many files this process might have open before it asked for more.
+    files: Option<u64>,
 }
 
 impl Emulate {
@@ -72,7 +75,7 @@ impl Emulate {
             action: format!("could not find the work directory `{}`", work.display()),
             source,
         })?;
-        Ok(Emulate { work, runs: AtomicU64::new(0) })
+        Ok(Emulate { work, runs: AtomicU64::new(0), files: raise_files() })
     }
 
     fn scratch(&self) -> Result<Scratch, SandboxError> {
@@ -113,7 +116,10 @@ impl Sandbox for Emulate {
         let scratch = self.scratch()?;
         let world = World::new(rootfs, process, &scratch.0)?;
         let stubs = mounts::stubs(rootfs, mounts)?;
-        let spec = Spec { process: process.clone(), place: Place::Emulated { pass: world.pass } };
+        let spec = Spec {
+            process: process.clone(),
+            place: Place::Emulated { pass: world.pass, mark: world.mark, files: self.files },
+        };
         let result = mounts::arrange(&world, rootfs, process, mounts, &scratch.0).and_then(|_sockets| {
             let rules = wall::around(rootfs, process, mounts, &scratch.0)?;
             let run = || Helper::start(cancelled)?.run(&spec, Some(&world), output, cancelled);
@@ -138,6 +144,8 @@ pub struct World {
     /// Whether the step has the builder's network, or none.
     network: bool,
     pass: exec::Pass,
+    /// Of the first process.
+    mark: Mark,
     began: links::Began,
     /// Files of before the step that have got another name in it.
     linked: Mutex<HashSet<place::Id>>,
@@ -160,12 +168,20 @@ impl World {
             source: error.into(),
         };
         let tree = Arc::new(rootfs.share()?);
-        let tasks = Arc::new(Tasks::default());
+        let tasks = Arc::new(Tasks::new(random().map_err(failed)?));
         let network = process.network == Network::Host;
         let procfs = procfs::View::new(tasks.clone(), scratch.to_owned(), network);
         let (places, root) = Places::new(tree.clone(), procfs).map_err(failed)?;
         let cwd = Node::Dir(root.clone());
-        tasks.begin(State { ids: Ids::root(), umask: 0o022, cwd, root: root.clone(), exe: Vec::new(), program: None });
+        let mark = tasks.mark(State {
+            ids: Ids::root(),
+            umask: 0o022,
+            cwd,
+            root: root.clone(),
+            exe: Arc::from([]),
+            program: None,
+            guarded: false,
+        });
         Ok(World {
             places,
             root,
@@ -175,6 +191,7 @@ impl World {
             hostname: process.hostname.clone(),
             network,
             pass: random().map_err(failed)?,
+            mark,
             began: links::Began::now(),
             linked: Mutex::default(),
             written: written::Log::default(),
@@ -205,9 +222,12 @@ impl World {
 
     fn decide(&self, call: &Call, listener: &Listener) -> Result<Reply, Errno> {
         let (operation, arguments) = self.forms.of(call.abi(), call.number, &call.arguments).ok_or(Errno::NOSYS)?;
-        let process = self.tasks.of(call.thread)?;
-        let view = process.view(call.thread);
-        let caller = Caller { world: self, call, listener, process, view, arguments };
+        let view = View { state: self.tasks.of(call.thread)?, thread: call.thread };
+        // Then it was the caller's number all the while.
+        if !listener.waits(call) {
+            return Err(Errno::SRCH);
+        }
+        let caller = Caller { world: self, call, listener, view, arguments };
         calls::perform(operation, &caller)
     }
 }
@@ -236,6 +256,14 @@ impl Supervisor for World {
             let _ = rustix::fs::open(own_path(fifo.as_fd()).as_c_str(), both, Mode::empty());
         }
     }
+}
+
+/// Lets this process have as many files open as it may: it opens for all that a step does. Gives what it had before.
+fn raise_files() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: before.maximum, maximum: before.maximum });
+    before.current
 }
 
 /// Gives up every capability of this process: with some of them the kernel would keep owners and modes that without the

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use crate::emulate::abi::Abi as Programs;
-use crate::emulate::{calls, pass_of};
+use crate::emulate::{RLIMIT_LOCKS, calls, pass_of};
 use crate::{notify, sys};
 
 /// A system call's answer.
@@ -195,6 +195,8 @@ enum Rule {
     /// When the argument with this index is not 0.
     AskWith(u32),
     Refuse(u32),
+    /// When the first argument is not 0, or the second is this.
+    AskWithOr(u32),
     /// When the first argument has one of these bits.
     RefuseWith(u32, u32),
     /// These answers for these values of the first argument.
@@ -303,7 +305,6 @@ const CHILD_HANDLER: &[(u32, &[u32])] = &[(0, &[libc::SIGCHLD as u32])];
 
 /// Calls on the process or thread that is their first argument, for which the kernel asks no more than the same user.
 const OTHERS: &[libc::c_long] = &[
-    libc::SYS_prlimit64,
     libc::SYS_sched_setaffinity,
     libc::SYS_sched_setscheduler,
     libc::SYS_sched_setparam,
@@ -311,6 +312,9 @@ const OTHERS: &[libc::c_long] = &[
     libc::SYS_migrate_pages,
     libc::SYS_move_pages,
 ];
+
+/// The limit by which the builder knows processes (`emulate::tasks`).
+const OUR_LIMIT: &[(u32, &[u32])] = &[(0, &[RLIMIT_LOCKS])];
 
 const SIGNALS: &[libc::c_long] = &[
     libc::SYS_kill,
@@ -366,6 +370,8 @@ fn own_rules(own: &Abi, passes: Passes, wall: Wall) -> Vec<(u32, Rule)> {
         (own.unshare, Rule::RefuseWith(libc::CLONE_NEWUSER as u32, NOT_PERMITTED)),
         (own.socket, Rule::RefuseEachOrAsk(&[libc::AF_ALG as u32, libc::AF_VSOCK as u32], NO_FAMILY)),
     ];
+    rules.push((libc::SYS_prlimit64 as u32, Rule::AskWithOr(RLIMIT_LOCKS)));
+    rules.extend([libc::SYS_getrlimit, libc::SYS_setrlimit].map(|number| (number as u32, Rule::AskWhere(OUR_LIMIT))));
     rules.extend(OTHERS.iter().map(|number| (*number as u32, Rule::AskWith(0))));
     if wall != Wall::Scope {
         rules.extend(SIGNALS.iter().map(|number| (*number as u32, Rule::Ask)));
@@ -405,6 +411,11 @@ fn statements(rule: Rule) -> Vec<libc::sock_filter> {
             answer(ALLOW),
             answer(ASK),
         ],
+        Rule::AskWithOr(second) => {
+            let mut all = vec![load(argument(1)), when(libc::BPF_JEQ, second, 1), answer(ASK)];
+            all.extend(statements(Rule::AskWith(0)));
+            all
+        }
         Rule::Refuse(refusal) => vec![answer(refusal)],
         Rule::RefuseWith(bits, refusal) => {
             vec![load(FIRST_ARGUMENT), when(libc::BPF_JSET, bits, 1), answer(refusal), answer(ALLOW)]

@@ -52,7 +52,8 @@ pub enum Place {
     /// Right here: `/` is the rootfs already. With `logged` the builder answers the step's changes of metadata.
     Here { logged: bool },
     /// Right here as well, but the builder answers for the rootfs. `pass` lets single calls through the filter.
-    Emulated { pass: u64 },
+    /// It is known by `mark`, and may have `files` open, if that is not what the builder may itself.
+    Emulated { pass: u64, mark: u64, files: Option<u64> },
 }
 
 /// What became of it.
@@ -587,7 +588,9 @@ fn step(socket: &UnixStream, spec: &Spec) -> Result<Report, Report> {
                 Place::Namespace(_) => Filter::Refusing,
                 Place::Here { logged: true } => Filter::Asking(socket),
                 Place::Here { logged: false } => Filter::None,
-                Place::Emulated { pass } => Filter::Emulated { builder: socket, pass },
+                Place::Emulated { pass, mark, files } => {
+                    Filter::Emulated(start::Emulated { builder: socket, pass, mark, files })
+                }
             };
             let report = start::become_program(&spec.process, filter);
             let _ = serde_json::to_vec(&report).map(|text| (&told).write_all(&text));

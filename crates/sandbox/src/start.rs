@@ -13,7 +13,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::helper::Report;
 use crate::sys::{self, plain};
-use crate::{Process, filter, log, notify};
+use crate::{Process, emulate, filter, log, notify};
 
 /// Docker's default capabilities (moby `daemon/pkg/oci/caps/defaults.go`), which BuildKit gives to a step as well.
 pub const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
@@ -48,10 +48,17 @@ pub enum Filter<'s> {
     /// Changes of files' metadata are asked about; the listener is sent here.
     Asking(&'s UnixStream),
     /// Everything about files and ids is asked about; the listener is sent here.
-    Emulated {
-        builder: &'s UnixStream,
-        pass: u64,
-    },
+    Emulated(Emulated<'s>),
+}
+
+/// What the `emulate` back-end says of a step's first process.
+#[derive(Clone, Copy)]
+pub struct Emulated<'s> {
+    pub builder: &'s UnixStream,
+    pub pass: u64,
+    pub mark: u64,
+    /// How many files it may have open.
+    pub files: Option<u64>,
 }
 
 /// Turns this process into the step's program; returns only why not.
@@ -67,9 +74,9 @@ fn prepare(process: &Process, filter: Filter<'_>) -> Result<(), Report> {
     if process.terminal.is_some() {
         control_terminal().map_err(|error| Report::setup("could not give the step its terminal", error))?;
     }
-    if let Filter::Emulated { builder, pass } = filter {
+    if let Filter::Emulated(orders) = filter {
         // All that follows is done by the builder already, in the rootfs.
-        emulated(builder, pass)?;
+        emulated(orders)?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     if process.terminal.is_none() {
@@ -89,7 +96,7 @@ fn prepare(process: &Process, filter: Filter<'_>) -> Result<(), Report> {
         let _ = sys::enter_domain();
     }
     let capabilities = match filter {
-        Filter::Refusing | Filter::Emulated { .. } => CAPABILITIES,
+        Filter::Refusing | Filter::Emulated(_) => CAPABILITIES,
         Filter::None | Filter::Asking(_) => CAPABILITIES.difference(WITHHELD_IN_PLACE),
     };
     drop_rights(process, capabilities).map_err(|error| {
@@ -107,7 +114,7 @@ fn prepare(process: &Process, filter: Filter<'_>) -> Result<(), Report> {
 }
 
 /// Shuts this process into the `emulate` back-end: it can open nothing by itself any more.
-fn emulated(builder: &UnixStream, pass: u64) -> Result<(), Report> {
+fn emulated(Emulated { builder, pass, mark, files }: Emulated<'_>) -> Result<(), Report> {
     let failed = |action: &'static str| move |error: io::Error| Report::setup(action, error);
     // The builder reads and writes our memory. There are no secrets in it: the orders of this back-end have none.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
@@ -121,6 +128,12 @@ fn emulated(builder: &UnixStream, pass: u64) -> Result<(), Report> {
     let most = 32768.min(rustix::process::getrlimit(rustix::process::Resource::Nproc).maximum.unwrap_or(u64::MAX));
     let limit = rustix::process::Rlimit { current: Some(most), maximum: Some(most) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nproc, limit);
+    if let Some(files) = files {
+        let maximum = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        let limit = rustix::process::Rlimit { current: Some(files), maximum };
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
+    }
+    emulate::begin(mark).map_err(|error| Report::setup("setrlimit(RLIMIT_LOCKS)", error))?;
     let wall = filter::Wall::of(sys::enter_empty_domain());
     notify::listen_emulated(pass, wall, builder)
         .map_err(failed("could not apply a seccomp filter to the step and send it to the builder"))

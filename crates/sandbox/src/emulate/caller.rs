@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use super::World;
 use super::ids::{EXECUTE, WRITE};
 use super::memory;
-use super::place::{Dir, LOOK, Node, Spot, Target, View, id_of, look, open_path, own_path, type_of, without_slashes};
-use super::tasks::Process;
+use super::place::{Dir, LOOK, Node, Spot, Target, id_of, look, open_path, own_path, type_of, without_slashes};
+use super::tasks::{State, View};
 use crate::notify::{Call, Listener};
 
 pub const AT_FDCWD: i32 = libc::AT_FDCWD;
@@ -36,7 +36,6 @@ pub struct Caller<'w> {
     pub world: &'w World,
     pub call: &'w Call,
     pub listener: &'w Listener,
-    pub process: Arc<Process>,
     pub view: View,
     /// Of the call in its present form (`calls.rs`).
     pub arguments: [u64; 6],
@@ -93,7 +92,7 @@ impl Caller<'_> {
         if descriptor == AT_FDCWD {
             return Ok(self.view.cwd.clone());
         }
-        match self.world.places.descriptor(self.view.process, descriptor)?.spot {
+        match self.world.places.descriptor(self.view.thread, descriptor)?.spot {
             Spot::Node(node) => Ok(node),
             _ => Err(Errno::NOTDIR),
         }
@@ -120,7 +119,7 @@ impl Caller<'_> {
         if path.is_empty() && flags & EMPTY_PATH != 0 {
             return match descriptor {
                 AT_FDCWD => self.world.places.walk(&self.view, &self.view.cwd, b".", true),
-                descriptor => self.world.places.descriptor(self.view.process, descriptor),
+                descriptor => self.world.places.descriptor(self.view.thread, descriptor),
             };
         }
         self.walk(descriptor, &path, flags & NO_FOLLOW == 0)
@@ -143,6 +142,11 @@ impl Caller<'_> {
             Spot::Node(Node::Proc(_)) => Err(if other == Errno::EXIST { other } else { Errno::PERM }),
             _ => Err(other),
         }
+    }
+
+    /// Changes what the caller's process is.
+    pub fn changing<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, Errno> {
+        self.world.tasks.changing(self.view.thread, change)
     }
 
     /// That a name may be made in a directory.

@@ -6,7 +6,7 @@ use super::abi::Abi;
 use super::caller::{Caller, Handled};
 use super::change::{self, Times};
 use super::ids::Kind;
-use super::others::Priority;
+use super::others::{Priority, Width};
 use super::{files, identity, open, others, program, sockets};
 
 pub use super::sockets::PASSED as PASSED_SOCKETCALLS;
@@ -62,7 +62,6 @@ pub enum Operation {
     KeepRights,
     HandleSignal,
     Execute,
-    Exit,
     SocketCall,
     Socket,
     Bind,
@@ -77,6 +76,7 @@ pub enum Operation {
     Kill,
     /// The process is the argument with this index.
     OnProcess(usize),
+    Limit(Width),
     OwnFile,
     Trace,
     Priority(Priority),
@@ -181,7 +181,6 @@ const EVERYWHERE: &[Form] = &[
     (libc::SYS_uname, O::SystemName, &[A(0)]),
     (libc::SYS_execve, O::Execute, &[CWD, A(0), A(1), A(2), NONE]),
     (libc::SYS_execveat, O::Execute, &[A(0), A(1), A(2), A(3), A(4)]),
-    (libc::SYS_exit_group, O::Exit, &[]),
     (libc::SYS_bind, O::Bind, &[A(0), A(1), A(2)]),
     (libc::SYS_connect, O::Connect, &[A(0), A(1), A(2)]),
     (libc::SYS_listen, O::Listen, &[A(0), A(1)]),
@@ -228,7 +227,9 @@ const SOMETIMES: &[Form] = &[
     (libc::SYS_sendto, O::SendTo, &[A(0), A(1), A(2), A(3), A(4), A(5)]),
     (libc::SYS_sendmsg, O::SendMessage, &[A(0), A(1), A(2)]),
     (libc::SYS_getsockopt, O::PeerOption, &[A(0), A(1), A(2), A(3), A(4)]),
-    (libc::SYS_prlimit64, O::OnProcess(0), &[A(0)]),
+    (libc::SYS_prlimit64, O::Limit(Width::Long), &[A(0), A(1), A(3)]),
+    (libc::SYS_getrlimit, O::Limit(Width::Word), &[NONE, A(0), A(1)]),
+    (libc::SYS_setrlimit, O::Limit(Width::Word), &[NONE, A(0), NONE]),
     (libc::SYS_sched_setaffinity, O::OnProcess(0), &[A(0)]),
     (libc::SYS_sched_setscheduler, O::OnProcess(0), &[A(0)]),
     (libc::SYS_sched_setparam, O::OnProcess(0), &[A(0)]),
@@ -396,7 +397,6 @@ pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {
         O::KeepRights => identity::keep_rights(caller),
         O::HandleSignal => others::handle(caller),
         O::Execute => program::execute(caller),
-        O::Exit => identity::exit(caller),
         O::SocketCall => sockets::socketcall(caller),
         O::Socket => sockets::socket(caller),
         O::Bind => sockets::bind(caller),
@@ -409,6 +409,7 @@ pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {
         O::PeerName => sockets::peer_name(caller),
         O::PeerOption => sockets::peer_option(caller),
         O::Kill => others::kill(caller),
+        O::Limit(width) => others::limit(caller, width),
         O::OnProcess(index) => others::on_process(caller, index),
         O::OwnFile => others::own_file(caller),
         O::Trace => others::trace(caller),

@@ -32,7 +32,7 @@ fn new_entry(caller: &Caller<'_>, descriptor: usize, path: usize, is_directory: 
 /// (directory, path, mode)
 pub fn mkdir(caller: &Caller<'_>) -> Handled {
     let entry = new_entry(caller, 0, 1, true)?;
-    let mode = caller.number(2) & 0o1777 & !caller.process.umask();
+    let mode = caller.number(2) & 0o1777 & !caller.view.umask;
     let real_mode = (mode & 0o1777) | 0o700;
     rustix::fs::mkdirat(&entry.dir.fd, &entry.name, Mode::from_raw_mode(real_mode))?;
     caller.made(&entry.dir, &entry.name, mode, real_mode)?;
@@ -58,7 +58,7 @@ pub fn mknod(caller: &Caller<'_>) -> Handled {
     if is_device && (is_whiteout || !caller.view.ids.is_root()) {
         return Err(Errno::PERM);
     }
-    let mode = wanted & 0o7777 & !caller.process.umask();
+    let mode = wanted & 0o7777 & !caller.view.umask;
     let real_mode = (mode & 0o777) | 0o600;
     let made = match kind {
         FileKind::Fifo => FileType::Fifo,

@@ -67,7 +67,8 @@ pub const fn pass_of(abi: Abi, pass: Pass) -> Pass {
     }
 }
 
-/// Has the caller execute a program. `at_exec` is called when the old program is gone and before the new one has done anything.
+/// Has the caller execute a program. `at_exec` is called with the thread that is left, when the old program is gone and before
+/// the new one has done anything.
 ///
 /// # Errors
 /// The call still waits for its answer. Once it does not (the kernel refused the stub, the caller died) the outcome is Ok.
@@ -77,7 +78,7 @@ pub fn execute(
     listener: &Listener,
     pass: Pass,
     request: &Request<'_>,
-    at_exec: &mut dyn FnMut(),
+    at_exec: &mut dyn FnMut(u32) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
     let program = image(request.program)?;
     let loader = stub::loader(program.abi)?;
@@ -167,7 +168,7 @@ struct Given {
 }
 
 impl Change<'_> {
-    fn run(&self, tracee: &mut Tracee, at_exec: &mut dyn FnMut()) -> Result<(), Gone> {
+    fn run(&self, tracee: &mut Tracee, at_exec: &mut dyn FnMut(u32) -> Result<(), Errno>) -> Result<(), Gone> {
         let Call { instruction, number, arguments, .. } = *self.call;
         let mut given = Given::default();
         let loader = self.give(&mut given);
@@ -188,7 +189,7 @@ impl Change<'_> {
         };
         let Outcome::Returned(result) = outcome else {
             self.check(tracee, &given)?;
-            at_exec();
+            at_exec(tracee.thread())?;
             return self.start(tracee, &given, saved.signals);
         };
         for number in [given.loader, given.program, given.interpreter].into_iter().flatten() {

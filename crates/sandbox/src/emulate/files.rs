@@ -83,7 +83,7 @@ pub fn readlink(caller: &Caller<'_>) -> Handled {
     let path = caller.path(caller.arguments[1])?;
     let descriptor = caller.descriptor(0);
     let target = match path.as_slice() {
-        b"" if descriptor != AT_FDCWD => caller.world.places.descriptor(caller.view.process, descriptor)?,
+        b"" if descriptor != AT_FDCWD => caller.world.places.descriptor(caller.view.thread, descriptor)?,
         path => caller.walk(descriptor, path, false)?,
     };
     let text = match &target.spot {
@@ -107,7 +107,7 @@ pub fn readlink(caller: &Caller<'_>) -> Handled {
 fn proc_link(caller: &Caller<'_>, proc: &super::procfs::Proc) -> Result<Vec<u8>, Errno> {
     let places = &caller.world.places;
     let (above, name) = (proc.above().ok_or(Errno::INVAL)?, proc.path().rsplit(|byte| *byte == b'/').next());
-    match places.procfs.enter(&above, name.unwrap_or_default(), (caller.view.process, caller.view.thread))? {
+    match places.procfs.enter(&above, name.unwrap_or_default(), &caller.view)? {
         Below::Link(_, text) => Ok(text),
         Below::Plain(below) => Ok(read_link(CWD, below.path())?),
         Below::Magic(_, Magic::Root) => Ok(b"/".to_vec()),
@@ -139,7 +139,7 @@ fn go(caller: &Caller<'_>, target: Target) -> Handled {
     let found = *target.existing()?;
     let node = caller.directory(target)?;
     caller.view.ids.may(&found, EXECUTE)?;
-    caller.world.tasks.changing(&caller.process, |state| state.cwd = node);
+    caller.changing(|state| state.cwd = node)?;
     DONE
 }
 
@@ -151,7 +151,7 @@ pub fn chdir(caller: &Caller<'_>) -> Handled {
 
 /// (descriptor)
 pub fn fchdir(caller: &Caller<'_>) -> Handled {
-    go(caller, caller.world.places.descriptor(caller.view.process, caller.descriptor(0))?)
+    go(caller, caller.world.places.descriptor(caller.view.thread, caller.descriptor(0))?)
 }
 
 /// (path)
@@ -162,7 +162,7 @@ pub fn chroot(caller: &Caller<'_>) -> Handled {
     if !caller.view.ids.may_change_root() {
         return Err(Errno::PERM);
     }
-    caller.world.tasks.changing(&caller.process, |state| state.root = root);
+    caller.changing(|state| state.root = root)?;
     DONE
 }
 

@@ -8,12 +8,12 @@ use super::caller::{Caller, DONE, Handled, Reply};
 use super::calls::Which;
 use super::ids::{self, GROUPS_MAX, Ids, Kind};
 use super::memory;
-use super::tasks::Process;
+use super::tasks::State;
 
 /// (mask)
 pub fn umask(caller: &Caller<'_>) -> Handled {
     let mask = caller.number(0) & 0o777;
-    let old = caller.world.tasks.changing(&caller.process, |state| std::mem::replace(&mut state.umask, mask));
+    let old = caller.changing(|state| std::mem::replace(&mut state.umask, mask))?;
     caller.ok(old)
 }
 
@@ -50,36 +50,36 @@ pub fn short_ids(caller: &Caller<'_>, kind: Kind) -> Handled {
     DONE
 }
 
-fn change<T>(caller: &Caller<'_>, change: impl FnOnce(&mut Ids) -> T) -> T {
-    caller.world.tasks.changing(&caller.process, |state| change(&mut state.ids))
+fn change<T>(caller: &Caller<'_>, change: impl FnOnce(&mut Ids) -> T) -> Result<T, Errno> {
+    caller.changing(|state| change(&mut state.ids))
 }
 
 /// (id)
 pub fn set(caller: &Caller<'_>, kind: Kind) -> Handled {
-    change(caller, |ids| ids.set(kind, caller.number(0)))?;
+    change(caller, |ids| ids.set(kind, caller.number(0)))??;
     DONE
 }
 
 /// (real, effective)
 pub fn set_two(caller: &Caller<'_>, kind: Kind) -> Handled {
-    change(caller, |ids| ids.set_two(kind, caller.number(0), caller.number(1)))?;
+    change(caller, |ids| ids.set_two(kind, caller.number(0), caller.number(1)))??;
     DONE
 }
 
 /// (real, effective, saved)
 pub fn set_three(caller: &Caller<'_>, kind: Kind) -> Handled {
-    change(caller, |ids| ids.set_three(kind, [caller.number(0), caller.number(1), caller.number(2)]))?;
+    change(caller, |ids| ids.set_three(kind, [caller.number(0), caller.number(1), caller.number(2)]))??;
     DONE
 }
 
 /// (id)
 pub fn set_files(caller: &Caller<'_>, kind: Kind) -> Handled {
-    caller.ok(change(caller, |ids| ids.set_files(kind, caller.number(0))))
+    caller.ok(change(caller, |ids| ids.set_files(kind, caller.number(0)))?)
 }
 
 /// (id)
 pub fn set_short_files(caller: &Caller<'_>, kind: Kind) -> Handled {
-    caller.ok(ids::short(change(caller, |ids| ids.set_files(kind, caller.number(0)))))
+    caller.ok(ids::short(change(caller, |ids| ids.set_files(kind, caller.number(0)))?))
 }
 
 /// (size, list)
@@ -130,7 +130,7 @@ fn take_groups(caller: &Caller<'_>, mut groups: Vec<u32>) -> Handled {
     // The kernel does so as well (`groups_sort`), and programs show them in that order.
     groups.sort_unstable();
     let groups: Arc<[u32]> = groups.into();
-    change(caller, |ids| ids.groups = groups);
+    change(caller, |ids| ids.groups = groups)?;
     DONE
 }
 
@@ -146,27 +146,27 @@ fn words(version: u32) -> Option<usize> {
 const VERSION_3: u32 = 0x2008_0522;
 
 /// The process that a capability header is about, and the words of its version.
-fn header(caller: &Caller<'_>) -> Result<(Arc<Process>, usize), Errno> {
+fn header(caller: &Caller<'_>) -> Result<(Arc<State>, bool, usize), Errno> {
     let header = memory::numbers32(caller.call.thread, caller.arguments[0], 2)?;
     let Some(words) = words(header[0]) else {
         caller.write(caller.arguments[0], &VERSION_3.to_le_bytes())?;
         return Err(Errno::INVAL);
     };
-    let process = match header[1] {
-        0 => caller.process.clone(),
-        other => caller.world.tasks.known(other).ok_or(Errno::SRCH)?,
+    let (process, is_caller) = match header[1] {
+        0 => (caller.view.state.clone(), true),
+        other => (caller.world.tasks.known(other).ok_or(Errno::SRCH)?, other == caller.view.thread),
     };
-    Ok((process, words))
+    Ok((process, is_caller, words))
 }
 
 /// capget(2) (header, data): what a container's root has, or what is left of it.
 pub fn capabilities(caller: &Caller<'_>) -> Handled {
-    let (process, words) = match header(caller) {
+    let (process, _, words) = match header(caller) {
         // Only the version was asked for.
         Err(Errno::INVAL) if caller.arguments[1] == 0 => return DONE,
         header => header?,
     };
-    let rights = process.ids().rights;
+    let rights = process.ids.rights;
     let word = |set: u64, index: usize| (set >> (32 * index)) as u32;
     let data = (0..words)
         .flat_map(|index| [rights.effective, rights.permitted, rights.inheritable].map(|set| word(set, index)));
@@ -179,13 +179,13 @@ pub fn capabilities(caller: &Caller<'_>) -> Handled {
 
 /// capset(2) (header, data)
 pub fn set_capabilities(caller: &Caller<'_>) -> Handled {
-    let (process, words) = header(caller)?;
-    if !Arc::ptr_eq(&process, &caller.process) {
+    let (_, is_caller, words) = header(caller)?;
+    if !is_caller {
         return Err(Errno::PERM);
     }
     let data = memory::numbers32(caller.call.thread, caller.arguments[1], 3 * words)?;
     let set = |which: usize| (0..words).fold(0, |set, index| set | u64::from(data[3 * index + which]) << (32 * index));
-    change(caller, |ids| ids.set_rights(set(0), set(1), set(2)))?;
+    change(caller, |ids| ids.set_rights(set(0), set(1), set(2)))??;
     DONE
 }
 
@@ -198,7 +198,7 @@ pub fn keep_rights(caller: &Caller<'_>) -> Handled {
     if keep > 1 {
         return Err(Errno::INVAL);
     }
-    change(caller, |ids| ids.rights.keep = keep == 1);
+    change(caller, |ids| ids.rights.keep = keep == 1)?;
     DONE
 }
 
@@ -218,11 +218,4 @@ pub fn system_name(caller: &Caller<'_>) -> Handled {
     }
     caller.write(caller.arguments[0], memory::raw(&name))?;
     DONE
-}
-
-/// exit_group(2): the last moment at which the parent of new processes can be told.
-pub fn exit(caller: &Caller<'_>) -> Handled {
-    caller.world.tasks.settle_children(&caller.process);
-    // Safe: the call has no pointers and does nothing but end the process.
-    Ok(Reply::Continue)
 }

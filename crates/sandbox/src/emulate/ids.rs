@@ -26,7 +26,7 @@ pub fn short(id: u32) -> u16 {
 }
 
 /// Real, effective, saved, of the file system (credentials(7)).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Set {
     pub real: u32,
     pub effective: u32,

@@ -14,7 +14,8 @@ use rustix::io::Errno;
 
 use super::World;
 use super::ids::Ids;
-use super::place::{Dir, Mapped, Mounted, Node, Spot, View, id_of, lock, look, read_link, type_of};
+use super::place::{Dir, Mapped, Mounted, Node, Spot, id_of, lock, look, read_link, type_of};
+use super::tasks::{State, View};
 use crate::sockets::Sockets;
 use crate::{Mount, MountSource, Process, SandboxError, files, stubs, sys};
 
@@ -88,7 +89,9 @@ fn kind_of(source: &MountSource) -> io::Result<Kind> {
 
 fn view(world: &World) -> View {
     let root = world.root.clone();
-    View { cwd: Node::Dir(root.clone()), root, ids: Ids::root(), process: 0, thread: 0 }
+    let cwd = Node::Dir(root.clone());
+    let state = State { ids: Ids::root(), umask: 0o022, cwd, root, exe: Arc::from([]), program: None, guarded: false };
+    View { state: Arc::new(state), thread: 0 }
 }
 
 struct Arranging<'w> {

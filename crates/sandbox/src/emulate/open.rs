@@ -239,7 +239,7 @@ pub fn answer_with(caller: &Caller<'_>, listener: &Listener, file: BorrowedFd<'_
 /// Makes a file. The directory entry is new for certain (`O_EXCL`).
 fn create(caller: &Caller<'_>, dir: &Arc<Dir>, name: &CStr, flags: OFlags) -> Handled {
     caller.may_add(dir)?;
-    let mode = caller.number(3) & 0o7777 & !caller.process.umask();
+    let mode = caller.number(3) & 0o7777 & !caller.view.umask;
     let real_mode = (mode & 0o777) | 0o600;
     let new = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let passed = flags.intersection(PASSED) - OFlags::TRUNC - OFlags::DIRECTORY;
@@ -254,7 +254,7 @@ fn unnamed(caller: &Caller<'_>, target: Target, flags: OFlags) -> Handled {
     let Node::Dir(dir) = caller.directory(target)? else { return Err(Errno::OPNOTSUPP) };
     let _giving = caller.world.giving();
     caller.may_add(&dir)?;
-    let mode = caller.number(3) & 0o7777 & !caller.process.umask();
+    let mode = caller.number(3) & 0o7777 & !caller.view.umask;
     let real_mode = (mode & 0o777) | 0o600;
     let passed = flags.intersection(PASSED | OFlags::TMPFILE | OFlags::EXCL) | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&dir.fd, c".", passed, Mode::from_raw_mode(real_mode))?;

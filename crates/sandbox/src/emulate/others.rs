@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::caller::{Caller, DONE, Handled, Reply};
+use super::tasks::RLIMIT_LOCKS;
 
 /// Safe: the call has numbers only, and they have been looked at. A process that ends and whose number is given to one
 /// outside of the step in between is as unlikely as with any kill(2).
@@ -28,6 +29,31 @@ fn holds(caller: &Caller<'_>, process: i32) -> bool {
 pub fn on_process(caller: &Caller<'_>, index: usize) -> Handled {
     let process = signed(caller.number(index));
     if process == 0 || holds(caller, process) { CONTINUE } else { Err(Errno::SRCH) }
+}
+
+/// How wide the numbers of a limit are.
+#[derive(Clone, Copy, Debug)]
+pub enum Width {
+    Word,
+    /// 64 bits in every program.
+    Long,
+}
+
+/// prlimit(2) and the older two (process, resource, where the old limit goes). `RLIMIT_LOCKS` is the builder's own; it has no
+/// effect, and is said to be none.
+pub fn limit(caller: &Caller<'_>, width: Width) -> Handled {
+    if caller.number(1) != RLIMIT_LOCKS {
+        return on_process(caller, 0);
+    }
+    let process = signed(caller.number(0));
+    if process != 0 && !holds(caller, process) {
+        return Err(Errno::SRCH);
+    }
+    if caller.arguments[2] != 0 {
+        let size = if let Width::Long = width { 8 } else { caller.call.abi().word() };
+        caller.write(caller.arguments[2], &vec![0xff; 2 * size])?;
+    }
+    DONE
 }
 
 /// kill(2) (process, signal). Groups of the step have no one else in them: it begins with a session of its own.
@@ -62,8 +88,8 @@ fn group_of(process: u32) -> Option<i32> {
 /// Everybody but the caller.
 fn kill_all(caller: &Caller<'_>) -> Handled {
     let signal = signed(caller.number(1));
-    let others: Vec<u32> =
-        caller.world.tasks.all().into_iter().filter(|process| *process != caller.view.process).collect();
+    let own = caller.view.process();
+    let others: Vec<u32> = caller.world.tasks.all().into_iter().filter(|process| *process != own).collect();
     if others.is_empty() {
         return Err(Errno::SRCH);
     }

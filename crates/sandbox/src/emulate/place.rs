@@ -13,8 +13,8 @@ use rootfs::Tree;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::ids::Ids;
 use super::procfs::{self, Proc};
+use super::tasks::View;
 
 /// As many links as the kernel follows (`linux/namei.h` MAXSYMLINKS).
 const LINKS: u32 = 40;
@@ -76,6 +76,21 @@ impl std::fmt::Debug for Dir {
     }
 }
 
+impl PartialEq for Dir {
+    /// There is one of these at a time for each.
+    fn eq(&self, other: &Dir) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Dir {}
+
+impl std::hash::Hash for Dir {
+    fn hash<H: std::hash::Hasher>(&self, to: &mut H) {
+        self.id.hash(to);
+    }
+}
+
 #[derive(Clone)]
 enum Child {
     Dir(Arc<Dir>),
@@ -103,7 +118,7 @@ pub struct Mapped {
 }
 
 /// A place to walk from.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Node {
     Dir(Arc<Dir>),
     Proc(Proc),
@@ -129,16 +144,6 @@ impl Target {
     pub fn existing(&self) -> Result<&Statx, Errno> {
         self.found.as_ref().ok_or(Errno::NOENT)
     }
-}
-
-/// With whose eyes a path is read.
-#[derive(Clone)]
-pub struct View {
-    pub root: Arc<Dir>,
-    pub cwd: Node,
-    pub ids: Ids,
-    pub process: u32,
-    pub thread: u32,
 }
 
 /// What the builder is: files of the host that belong to it are root's for the step. One of its groups is a volume's
@@ -451,7 +456,7 @@ impl Places {
     }
 
     fn in_proc(&self, view: &View, proc: &Proc, name: &[u8], is_last: bool, follow: bool) -> Result<Step, Errno> {
-        let below = self.procfs.enter(proc, name, (view.process, view.thread))?;
+        let below = self.procfs.enter(proc, name, view)?;
         match below {
             procfs::Below::Plain(below) if is_last => {
                 let found = Some(self.procfs.look(&below)?);

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 mod maps;
 
 use super::place::{Id, LOOK, Node, id_of, lock, look, read_link};
-use super::tasks::Tasks;
+use super::tasks::{Tasks, View as Caller};
 
 /// As in the `namespace` back-end, with what moby adds (`oci/defaults.go` MaskedPaths).
 const HIDDEN: &[&[u8]] = &[
@@ -46,7 +46,7 @@ const WRITABLE: &[&[u8]] =
     &[b"autogroup", b"clear_refs", b"comm", b"coredump_filter", b"mem", b"oom_adj", b"oom_score_adj", b"timerslack_ns"];
 
 /// A path below /proc in the builder's own view; numbers are those of processes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proc(Arc<[u8]>);
 
 /// What a name in /proc is.
@@ -125,11 +125,11 @@ impl View {
     }
 
     pub fn cwd_of(&self, process: u32) -> Option<Node> {
-        Some(self.tasks.known(process)?.state().cwd)
+        Some(self.tasks.known(process)?.cwd.clone())
     }
 
     pub fn exe_of(&self, process: u32) -> Option<Vec<u8>> {
-        Some(self.tasks.known(process)?.state().exe).filter(|exe| !exe.is_empty())
+        Some(self.tasks.known(process)?.exe.to_vec()).filter(|exe| !exe.is_empty())
     }
 
     /// A directory that was made to be listed in the place of another.
@@ -137,8 +137,8 @@ impl View {
         lock(&self.listings).get(&id).cloned()
     }
 
-    /// `caller`: process and thread that `self` means.
-    pub fn enter(&self, at: &Proc, name: &[u8], caller: (u32, u32)) -> Result<Below, Errno> {
+    /// `caller`: whom `self` means.
+    pub fn enter(&self, at: &Proc, name: &[u8], caller: &Caller) -> Result<Below, Errno> {
         let below = at.join(name);
         if at.is_root() {
             return self.enter_root(below, name, caller);
@@ -160,11 +160,11 @@ impl View {
         Ok(Below::Magic(below, magic))
     }
 
-    fn enter_root(&self, below: Proc, name: &[u8], (process, thread): (u32, u32)) -> Result<Below, Errno> {
+    fn enter_root(&self, below: Proc, name: &[u8], caller: &Caller) -> Result<Below, Errno> {
         let link = |text: String| Ok(Below::Link(below.clone(), text.into_bytes()));
         match name {
-            b"self" => link(process.to_string()),
-            b"thread-self" => link(format!("{process}/task/{thread}")),
+            b"self" => link(caller.process().to_string()),
+            b"thread-self" => link(format!("{}/task/{}", caller.process(), caller.thread)),
             name if HIDDEN.contains(&name) => Err(Errno::NOENT),
             // In a container the first process is number 1, and scripts look at it.
             b"1" => {
@@ -185,8 +185,10 @@ impl View {
     pub fn look(&self, proc: &Proc) -> Result<Statx, Errno> {
         let mut found = host_look(proc)?;
         let process = proc.process().and_then(|(process, _)| self.tasks.known(process));
-        let ids = process.map(|process| process.ids());
-        (found.stx_uid, found.stx_gid) = ids.map_or((0, 0), |ids| (ids.user.effective, ids.group.effective));
+        (found.stx_uid, found.stx_gid) = process
+            .as_deref()
+            .map(|process| &process.ids)
+            .map_or((0, 0), |ids| (ids.user.effective, ids.group.effective));
         Ok(found)
     }
 
@@ -252,7 +254,7 @@ impl View {
     /// proc_pid_status(5), with the ids and rights that the process believes to have.
     fn status(&self, process: u32, real: &[u8]) -> Vec<u8> {
         let Some(process) = self.tasks.known(process) else { return real.to_vec() };
-        let ids = process.ids();
+        let ids = &process.ids;
         let line = |set: super::ids::Set| format!("{}\t{}\t{}\t{}", set.real, set.effective, set.saved, set.files);
         let mut text = String::new();
         for old in String::from_utf8_lossy(real).lines() {
@@ -261,7 +263,7 @@ impl View {
                 "Uid" => line(ids.user),
                 "Gid" => line(ids.group),
                 "Groups" => ids.groups.iter().map(|group| format!("{group} ")).collect(),
-                "Umask" => format!("{:04o}", process.umask()),
+                "Umask" => format!("{:04o}", process.umask),
                 "CapPrm" => format!("{:016x}", ids.rights.permitted),
                 "CapEff" => format!("{:016x}", ids.rights.effective),
                 "CapBnd" => format!("{:016x}", super::ids::ALL),

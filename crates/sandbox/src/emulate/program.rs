@@ -35,7 +35,7 @@ pub fn execute(caller: &Caller<'_>) -> Handled {
     let (target, shown) = match path.as_slice() {
         b"" if flags & EMPTY_PATH != 0 => {
             let descriptor = caller.descriptor(0);
-            let target = caller.world.places.descriptor(caller.view.process, descriptor)?;
+            let target = caller.world.places.descriptor(caller.view.thread, descriptor)?;
             (target, format!("/dev/fd/{descriptor}").into_bytes())
         }
         path => (caller.walk(caller.descriptor(0), path, flags & NO_FOLLOW == 0)?, path.to_vec()),
@@ -69,6 +69,7 @@ fn start(caller: &Caller<'_>, program: Program, arguments: Option<Vec<Vec<u8>>>,
     let user = (mode & libc::S_ISUID != 0).then_some(program.found.stx_uid);
     let group = (mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0).then_some(program.found.stx_gid);
     let ids = caller.view.ids.after_exec(user, group);
+    let guarded = ids.user != caller.view.ids.user || ids.group != caller.view.ids.group;
     let text = |text: &[u8]| CString::new(text).map_err(|_| Errno::INVAL);
     let last = shown.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let request = exec::Request {
@@ -86,8 +87,13 @@ fn start(caller: &Caller<'_>, program: Program, arguments: Option<Vec<Vec<u8>>>,
         ids: [ids.user.real, ids.user.effective, ids.group.real, ids.group.effective],
         secure: ids.user.real != ids.user.effective || ids.group.real != ids.group.effective,
     };
-    exec::execute(caller.call, caller.listener, caller.world.pass, &request, &mut || {
-        caller.world.tasks.execute(&caller.process, ids.clone(), &program.exe, id_of(&program.found));
+    exec::execute(caller.call, caller.listener, caller.world.pass, &request, &mut |thread| {
+        caller.world.tasks.execute(thread, id_of(&program.found), |state| {
+            state.guarded = guarded;
+            state.ids = ids.clone();
+            state.exe = program.exe.as_slice().into();
+            state.program = Some(id_of(&program.found));
+        })
     })?;
     Ok(Reply::Given)
 }

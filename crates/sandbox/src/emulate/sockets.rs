@@ -76,7 +76,7 @@ impl Caller<'_> {
     fn credentials(&self) -> Credentials {
         let ids = &self.view.ids;
         let (user, group) = (ids.user.effective, ids.group.effective);
-        Credentials { process: self.view.process, user, group, groups: ids.groups.clone() }
+        Credentials { process: self.view.process(), user, group, groups: ids.groups.clone() }
     }
 
     fn inode(&self, descriptor: usize) -> Result<u64, Errno> {
@@ -102,7 +102,7 @@ impl Caller<'_> {
     }
 
     fn taken(&self, number: i32) -> Result<Arc<Kept>, Errno> {
-        let socket = raw::take(self.view.process, number)?;
+        let socket = raw::take(self.view.process(), number)?;
         let inode = raw::inode_of(&socket)?;
         let (domain, kind) =
             (raw::option(socket.as_fd(), libc::SO_DOMAIN)?, raw::option(socket.as_fd(), libc::SO_TYPE)?);
@@ -111,7 +111,7 @@ impl Caller<'_> {
 
     /// Whether nobody can change the caller's descriptors before it has its answer.
     fn is_alone(&self) -> bool {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.view.process)).unwrap_or_default();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.view.thread)).unwrap_or_default();
         status.lines().any(|line| line.strip_prefix("Threads:").is_some_and(|count| count.trim() == "1"))
     }
 
@@ -219,7 +219,7 @@ fn bind_path(caller: &Caller<'_>, kept: &Kept, path: &[u8]) -> Handled {
         let _ = rustix::fs::unlinkat(&dir.fd, &*first, AtFlags::empty());
         return Err(if error == Errno::EXIST { Errno::ADDRINUSE } else { error });
     }
-    let mode = 0o777 & !caller.process.umask();
+    let mode = 0o777 & !caller.view.umask;
     caller.made(&dir, &name, mode, mode | 0o600)?;
     let file = open_path(dir.fd.as_fd(), name.to_bytes(), rustix::fs::OFlags::empty())?;
     let id = id_of(&super::place::look(file.as_fd())?);

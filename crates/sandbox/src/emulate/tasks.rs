@@ -1,19 +1,28 @@
 //! The processes of a step and what each believes of itself: ids, umask, directories, program.
 //!
-//! Nobody tells when a process is made: one that calls for the first time takes after its parent. So that the parent is still
-//! what it was then, its children are looked for before it changes or ends ([`Tasks::changing`]).
+//! What a process is, is kept by a number that the kernel carries along for us: the soft limit of `RLIMIT_LOCKS`, which means
+//! nothing since Linux 2.4.25 (getrlimit(2)). A child has it from whoever made it, at the moment at which it was made, however it
+//! was made and whoever has died since; it outlasts execve(2); and the step cannot set it (`filter`). So nobody has to be told
+//! of new processes, and a process number that is given again says nothing of who had it before: a process without one
+//! of our numbers is not the step's.
+//!
+//! A state is never changed: a process that changes gets the number of another one.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::io::Errno;
 
 use super::ids::Ids;
-use super::place::{Dir, Id, Node, View, lock};
+use super::place::{Dir, Id, Node, lock};
 
-/// After so many new threads those that are gone are forgotten: much earlier than their numbers can come back.
-const SWEEP: usize = 512;
+/// What `RLIMIT_LOCKS` says of a process.
+pub type Mark = u64;
+
+/// After so many states those that nobody has are forgotten.
+const SWEEP: usize = 1024;
 
 #[derive(Clone)]
 pub struct State {
@@ -22,121 +31,166 @@ pub struct State {
     pub cwd: Node,
     pub root: Arc<Dir>,
     /// The program's path as the step sees it; empty until the first execve.
-    pub exe: Vec<u8>,
+    pub exe: Arc<[u8]>,
     /// What file the program is.
     pub program: Option<Id>,
+    /// Its memory is not for others of the same user: it runs a program that gave it other ids or that they may not read, or it has
+    /// changed its ids since (`kernel/cred.c` commit_creds, `fs/exec.c` would_dump).
+    pub guarded: bool,
 }
 
-pub struct Process {
-    /// Number of its first thread.
-    pub id: u32,
-    state: Mutex<State>,
-    has_threads: AtomicBool,
+impl PartialEq for State {
+    fn eq(&self, other: &State) -> bool {
+        self.ids == other.ids
+            && self.umask == other.umask
+            && self.cwd == other.cwd
+            && Arc::ptr_eq(&self.root, &other.root)
+            && self.exe == other.exe
+            && self.program == other.program
+            && self.guarded == other.guarded
+    }
 }
 
-impl Process {
-    pub fn state(&self) -> State {
-        lock(&self.state).clone()
-    }
+impl Eq for State {}
 
-    pub fn view(&self, thread: u32) -> View {
-        let state = lock(&self.state);
-        View { root: state.root.clone(), cwd: state.cwd.clone(), ids: state.ids.clone(), process: self.id, thread }
+impl Hash for State {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        self.ids.user.hash(to);
+        self.umask.hash(to);
+        self.cwd.hash(to);
+        self.exe.hash(to);
+        self.program.hash(to);
     }
+}
 
-    pub fn ids(&self) -> Ids {
-        lock(&self.state).ids.clone()
-    }
+/// With whose eyes a path is read.
+#[derive(Clone)]
+pub struct View {
+    pub state: Arc<State>,
+    pub thread: u32,
+}
 
-    pub fn umask(&self) -> u32 {
-        lock(&self.state).umask
+impl Deref for View {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
     }
+}
+
+impl View {
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        process_of(self.thread).unwrap_or(self.thread)
+    }
+}
+
+#[derive(Default)]
+struct States {
+    by_mark: HashMap<Mark, Arc<State>>,
+    marks: HashMap<Arc<State>, Mark>,
+    next: Mark,
+    sweep_at: usize,
 }
 
 /// All processes of one step.
-#[derive(Default)]
 pub struct Tasks {
-    /// By the number of each thread that has called.
-    threads: Mutex<HashMap<u32, Arc<Process>>>,
-    first: OnceLock<State>,
-    first_process: OnceLock<u32>,
+    states: Mutex<States>,
+    /// Held while a process gets another state: two threads of it may change at the same time.
+    changing: Mutex<()>,
     /// All programs that were executed, running or not.
     executed: Mutex<HashSet<Id>>,
+    first: OnceLock<u32>,
     /// Who takes the step's orphans.
     reaper: OnceLock<u32>,
-    made: AtomicUsize,
 }
 
 impl Tasks {
-    /// What the first process is, before anything calls.
-    pub fn begin(&self, state: State) {
-        let _ = self.first.set(state);
+    /// `seed`: a number that no other step has anything near.
+    pub fn new(seed: u64) -> Tasks {
+        // Never what a limit is by itself, and room to count.
+        let states = States { next: (seed >> 3) | 1 << 60, sweep_at: SWEEP, ..States::default() };
+        Tasks {
+            states: Mutex::new(states),
+            changing: Mutex::default(),
+            executed: Mutex::default(),
+            first: OnceLock::new(),
+            reaper: OnceLock::new(),
+        }
     }
 
-    /// The process that a thread belongs to.
-    pub fn of(&self, thread: u32) -> Result<Arc<Process>, Errno> {
-        if let Some(process) = lock(&self.threads).get(&thread) {
-            return Ok(process.clone());
+    /// The mark of a state.
+    pub fn mark(&self, state: State) -> Mark {
+        let mut states = lock(&self.states);
+        if let Some(mark) = states.marks.get(&state) {
+            return *mark;
         }
-        let (process, parent) = family(thread).ok_or(Errno::SRCH)?;
-        if process != thread {
-            let process = self.of(process)?;
-            process.has_threads.store(true, Ordering::Relaxed);
-            return Ok(self.add(thread, process));
+        let (mark, state) = (states.next, Arc::new(state));
+        states.next += 1;
+        states.by_mark.insert(mark, state.clone());
+        states.marks.insert(state, mark);
+        mark
+    }
+
+    /// What a thread's process is; none where it is not of this step.
+    pub fn known(&self, thread: u32) -> Option<Arc<State>> {
+        lock(&self.states).by_mark.get(&mark_of(thread)?).cloned()
+    }
+
+    /// As [`Tasks::known`], of one that calls.
+    pub fn of(&self, thread: u32) -> Result<Arc<State>, Errno> {
+        let state = self.known(thread).ok_or(Errno::SRCH)?;
+        if self.first.get().is_none() {
+            self.first.get_or_init(|| thread);
+            self.reaper.get_or_init(|| family(thread).map_or(0, |(_, parent)| parent));
         }
-        let state = self.inherited(parent)?;
-        self.first_process.get_or_init(|| thread);
-        Ok(self.add(thread, made(thread, state)))
+        Ok(state)
     }
 
     /// Number of the first process, while there is one.
     pub fn first(&self) -> Option<u32> {
-        self.first_process.get().copied().filter(|first| family(*first).is_some())
+        self.first.get().copied().filter(|first| self.holds(*first))
     }
 
-    /// What a new process has from its parent.
-    fn inherited(&self, parent: u32) -> Result<State, Errno> {
-        let first = self.first.get().ok_or(Errno::SRCH)?;
-        let reaper = *self.reaper.get_or_init(|| parent);
-        // An orphan whose parent died of a signal: nobody knows more about it.
-        if parent == reaper || parent == 0 {
-            return Ok(first.clone());
+    /// Changes what the process of a thread is. The thread waits for its answer.
+    pub fn changing<T>(&self, thread: u32, change: impl FnOnce(&mut State) -> T) -> Result<T, Errno> {
+        let _changing = lock(&self.changing);
+        let before = self.known(thread).ok_or(Errno::SRCH)?;
+        let mut state = State::clone(&before);
+        let result = change(&mut state);
+        if state != *before {
+            set_mark(thread, self.mark(state))?;
+            self.sweep();
         }
-        Ok(self.of(parent)?.state())
+        Ok(result)
     }
 
-    fn add(&self, thread: u32, process: Arc<Process>) -> Arc<Process> {
-        let mut threads = lock(&self.threads);
-        if self.made.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1 {
-            threads
-                .retain(|thread, _| rustix::fs::access(format!("/proc/{thread}"), rustix::fs::Access::EXISTS).is_ok());
-        }
-        threads.entry(thread).or_insert(process).clone()
-    }
-
-    /// Changes what a process is. Its children that have not called yet are first given what it was.
-    pub fn changing<T>(&self, process: &Process, change: impl FnOnce(&mut State) -> T) -> T {
-        self.settle_children(process);
-        change(&mut lock(&process.state))
-    }
-
-    pub fn settle_children(&self, process: &Process) {
-        for child in children(process) {
-            let known = lock(&self.threads).contains_key(&child);
-            if !known && family(child).is_some_and(|(leader, parent)| leader == child && parent == process.id) {
-                self.add(child, made(child, process.state()));
-            }
-        }
-    }
-
-    /// Makes a process another program, found at `exe`.
-    pub fn execute(&self, process: &Process, ids: Ids, exe: &[u8], program: Id) {
+    /// Makes a process another program.
+    pub fn execute(&self, process: u32, program: Id, change: impl FnOnce(&mut State)) -> Result<(), Errno> {
         lock(&self.executed).insert(program);
-        self.changing(process, |state| {
-            state.ids = ids;
-            state.exe = exe.to_owned();
-            state.program = Some(program);
-        });
+        self.changing(process, change)
+    }
+
+    /// Forgets states that no process has. A process can get one that it does not have yet only from whoever has it, and two looks
+    /// at all processes are enough to see one of both, unless process numbers began anew in between: such a process is
+    /// not known any more, and none of its calls succeeds.
+    fn sweep(&self) {
+        let states = lock(&self.states);
+        if states.by_mark.len() < states.sweep_at {
+            return;
+        }
+        drop(states);
+        let live: HashSet<Mark> = (0..2).flat_map(|_| all_processes()).filter_map(mark_of).collect();
+        let mut states = lock(&self.states);
+        let gone: Vec<Mark> = states.by_mark.keys().filter(|mark| !live.contains(mark)).copied().collect();
+        let gone: Vec<Arc<State>> = gone.iter().filter_map(|mark| states.by_mark.remove(mark)).collect();
+        for state in &gone {
+            states.marks.remove(state);
+        }
+        states.sweep_at = SWEEP.max(2 * states.by_mark.len());
+        drop(states);
+        // Closes directories, without any lock.
+        drop(gone);
     }
 
     /// Whether a file has ever been a program. Few have: the answer costs nothing where a file is opened to write.
@@ -146,77 +200,74 @@ impl Tasks {
 
     /// Whether a process runs this file. `is_path` says of the path by which it was executed whether it counts.
     pub fn runs(&self, program: Id, is_path: impl Fn(&[u8]) -> bool) -> bool {
-        let runs = |process: &Process| {
-            let state = lock(&process.state);
-            state.program == Some(program) && is_path(&state.exe)
-        };
-        let threads = lock(&self.threads);
-        let running: Vec<u32> =
-            threads.iter().filter(|(_, process)| runs(process)).map(|(thread, _)| *thread).collect();
-        drop(threads);
-        running.into_iter().any(has_memory)
+        let runs = |state: &State| state.program == Some(program) && is_path(&state.exe);
+        if !lock(&self.states).by_mark.values().any(|state| runs(state)) {
+            return false;
+        }
+        let running = |process: &u32| self.known(*process).is_some_and(|state| runs(&state)) && has_memory(*process);
+        all_processes().any(|process| running(&process))
     }
 
-    /// The process with this number, if it is the step's own.
-    pub fn known(&self, process: u32) -> Option<Arc<Process>> {
-        let known = lock(&self.threads).get(&process).cloned();
-        known.or_else(|| if self.is_own(process) { self.of(process).ok() } else { None })
-    }
-
-    /// Whether a process or thread is below the step's reaper now, whatever was known of its number before.
+    /// Whether a process or thread is of this step now, whatever was known of its number before.
     pub fn holds(&self, thread: u32) -> bool {
-        let Some(reaper) = self.reaper.get() else { return false };
-        let mut at = thread;
-        while let Some((_, parent)) = family(at) {
-            if parent == *reaper {
-                return true;
-            }
-            if parent <= 1 {
-                return false;
-            }
-            at = parent;
-        }
-        false
+        self.known(thread).is_some()
     }
 
-    /// All processes below the step's reaper.
+    /// All processes of the step.
     pub fn all(&self) -> Vec<u32> {
-        let mut all = Vec::new();
-        let mut next = self.reaper.get().copied().map(children_of).unwrap_or_default();
-        while let Some(process) = next.pop() {
-            next.extend(children_of(process));
-            all.push(process);
-        }
-        all
-    }
-
-    /// Whether a process is below the step's reaper.
-    fn is_own(&self, process: u32) -> bool {
-        let Some(reaper) = self.reaper.get() else { return false };
-        let mut at = process;
-        for _ in 0..64 {
-            match family(at) {
-                Some((_, parent)) if parent == *reaper => return true,
-                Some((_, parent)) if parent > 1 => at = parent,
-                _ => return false,
-            }
-            if lock(&self.threads).contains_key(&at) {
-                return true;
-            }
-        }
-        false
+        all_processes().filter(|process| self.holds(*process)).collect()
     }
 }
 
-fn made(id: u32, state: State) -> Arc<Process> {
-    Arc::new(Process { id, state: Mutex::new(state), has_threads: AtomicBool::new(false) })
+/// Sets the mark of this process, before it is one of a step.
+pub fn begin(mark: Mark) -> Result<(), Errno> {
+    set_mark(0, mark)
 }
 
-/// Whether a thread has not ended: of one that its parent has not waited for yet there is only the number left.
-fn has_memory(thread: u32) -> bool {
-    let stat = std::fs::read(format!("/proc/{thread}/stat")).unwrap_or_default();
+/// Whether processes can be marked.
+pub fn works(process: u32, mark: Mark) -> Result<(), Errno> {
+    set_mark(process, mark)?;
+    if mark_of(process) == Some(mark) { Ok(()) } else { Err(Errno::NOTSUP) }
+}
+
+/// The soft limit, and the hard one as it is by default.
+fn mark_of(thread: u32) -> Option<Mark> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit64.
+    let done = unsafe { libc::prlimit64(thread as libc::pid_t, LOCKS, std::ptr::null(), &raw mut limit) };
+    (done == 0).then_some(limit.rlim_cur)
+}
+
+fn set_mark(thread: u32, mark: Mark) -> Result<(), Errno> {
+    let limit = libc::rlimit64 { rlim_cur: mark, rlim_max: libc::RLIM64_INFINITY };
+    // SAFETY: the kernel reads one rlimit64.
+    let done = unsafe { libc::prlimit64(thread as libc::pid_t, LOCKS, &raw const limit, std::ptr::null_mut()) };
+    if done == 0 { Ok(()) } else { Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::SRCH)) }
+}
+
+/// `asm-generic/resource.h`
+pub const RLIMIT_LOCKS: u32 = 10;
+#[cfg(target_env = "musl")]
+const LOCKS: libc::c_int = RLIMIT_LOCKS as libc::c_int;
+#[cfg(not(target_env = "musl"))]
+const LOCKS: libc::__rlimit_resource_t = RLIMIT_LOCKS;
+
+/// Numbers of all processes that are to be seen.
+fn all_processes() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Whether a process has not ended: of one that its parent has not waited for yet there is only the number left.
+fn has_memory(process: u32) -> bool {
+    let stat = std::fs::read(format!("/proc/{process}/stat")).unwrap_or_default();
     let state = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 2));
     state.is_some_and(|state| !matches!(state, b'Z' | b'X'))
+}
+
+/// The process that a thread is of.
+pub fn process_of(thread: u32) -> Option<u32> {
+    family(thread).map(|(process, _)| process)
 }
 
 /// Numbers of a thread's process and of its parent.
@@ -225,25 +276,4 @@ fn family(thread: u32) -> Option<(u32, u32)> {
     let status = String::from_utf8_lossy(&status);
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
     Some((field("Tgid:")?, field("PPid:")?))
-}
-
-/// Children of a process (of all its threads). Without CONFIG_PROC_CHILDREN none are known.
-fn children(process: &Process) -> Vec<u32> {
-    let of_thread = |thread: u32| {
-        let text = std::fs::read_to_string(format!("/proc/{}/task/{thread}/children", process.id)).unwrap_or_default();
-        text.split_ascii_whitespace().filter_map(|child| child.parse().ok()).collect::<Vec<u32>>()
-    };
-    if !process.has_threads.load(Ordering::Relaxed) {
-        return of_thread(process.id);
-    }
-    children_of(process.id)
-}
-
-/// Children of all threads of a process.
-fn children_of(process: u32) -> Vec<u32> {
-    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
-    let lists = threads.filter_map(|entry| std::fs::read_to_string(entry.path().join("children")).ok());
-    lists
-        .flat_map(|list| list.split_ascii_whitespace().filter_map(|child| child.parse().ok()).collect::<Vec<_>>())
-        .collect()
 }

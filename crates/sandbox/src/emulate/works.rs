@@ -24,10 +24,11 @@ const PASS: Pass = 0x7a75_7761_6900_0001;
 pub fn works(work: &Path) -> Vec<(&'static str, io::Result<()>)> {
     let mut all = Vec::new();
     let executes = || sys::executes(work);
-    let attempts: [(_, &dyn Fn() -> io::Result<()>); 4] = [
+    let attempts: [(_, &dyn Fn() -> io::Result<()>); 5] = [
         ("programs on the work directory", &executes),
         ("seccomp(SECCOMP_SET_MODE_FILTER, NEW_LISTENER), and a descriptor given to another process", &answered),
         ("ptrace(PTRACE_SEIZE) of a child", &traced),
+        ("prlimit(RLIMIT_LOCKS) of a child", &marked),
         ("memfd_create", &in_memory),
     ];
     for (what, attempt) in attempts {
@@ -89,8 +90,6 @@ fn serve(builder: &UnixStream) -> io::Result<()> {
             None => Answer::Continue,
         })?;
     }
-    // The child ends with exit_group, which is asked about as well.
-    listener.serve(&mut |_, _| Answer::Continue)?;
     Ok(outcome.unwrap_or(Ok(()))?)
 }
 
@@ -132,6 +131,22 @@ fn traced() -> io::Result<()> {
     let _ = rustix::process::kill_process(child, Signal::KILL);
     let _ = rustix::process::waitpid(Some(child), WaitOptions::empty());
     seized
+}
+
+/// Marks a child that waits.
+fn marked() -> io::Result<()> {
+    const MARK: u64 = 1 << 60;
+    let child = match sys::fork()? {
+        Forked::Parent(child) => child,
+        Forked::Child => {
+            let _ = rustix::thread::nanosleep(&rustix::fs::Timespec { tv_sec: 60, tv_nsec: 0 });
+            sys::exit_now(0)
+        }
+    };
+    let marked = super::tasks::works(child.as_raw_nonzero().get().cast_unsigned(), MARK);
+    let _ = rustix::process::kill_process(child, Signal::KILL);
+    let _ = rustix::process::waitpid(Some(child), WaitOptions::empty());
+    Ok(marked?)
 }
 
 /// The loader of programs is executed from memory.

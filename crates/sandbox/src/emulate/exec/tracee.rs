@@ -283,6 +283,11 @@ impl Tracee {
         }
     }
 
+    /// Its number, which execve(2) changes for a thread that does not lead its process.
+    pub fn thread(&self) -> u32 {
+        self.thread.cast_unsigned()
+    }
+
     /// Reads its memory; less than asked for where it ends.
     pub fn read(&self, at: u64, buffer: &mut [u8]) -> Result<usize, Gone> {
         read(self.thread, at, buffer).map_err(Gone::from)
