@@ -10,7 +10,6 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -18,7 +17,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use rootfs::Tree;
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::helper::{Helper, Place, Spec};
@@ -44,8 +42,11 @@ mod place;
 mod procfs;
 mod program;
 mod sockets;
+mod stand_in;
 mod stub;
 mod tasks;
+mod terminal;
+mod waiting;
 pub mod wall;
 mod works;
 mod written;
@@ -54,7 +55,7 @@ use caller::{Caller, Reply};
 use calls::Forms;
 pub use exec::{pass_of, rehearsal::rehearse};
 use ids::Ids;
-use place::{Node, Places, lock, own_path};
+use place::{Node, Places, lock};
 use tasks::{Mark, State, Tasks, View};
 pub use tasks::{RLIMIT_LOCKS, begin};
 pub use works::works;
@@ -155,8 +156,9 @@ pub struct World {
     sockets: Arc<sockets::Sockets>,
     /// Held to read while a file is opened for the step, until the builder has it no more.
     giving: RwLock<()>,
-    /// Fifos that somebody waits to be opened.
-    waiting: Mutex<Vec<OwnedFd>>,
+    /// Number of the terminal that the step was given.
+    terminal: Option<u64>,
+    waiting: waiting::Waiting,
     /// Lines of /proc/mounts.
     mount_lines: Mutex<Vec<String>>,
 }
@@ -198,7 +200,8 @@ impl World {
             terminals: Mutex::default(),
             sockets: Arc::default(),
             giving: RwLock::default(),
-            waiting: Mutex::default(),
+            terminal: process.terminal.as_ref().and_then(|path| Some(rustix::fs::stat(path).ok()?.st_rdev)),
+            waiting: waiting::Waiting::default(),
             mount_lines: Mutex::new(vec!["overlay / overlay rw,relatime 0 0\n".to_owned()]),
         })
     }
@@ -214,10 +217,6 @@ impl World {
     /// Waits until the builder itself has nothing open that the step has got meanwhile.
     fn given(&self) {
         drop(self.giving.write().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn waiting_for(&self, fifo: OwnedFd) {
-        lock(&self.waiting).push(fifo);
     }
 
     fn decide(&self, call: &Call, listener: &Listener) -> Result<Reply, Errno> {
@@ -249,12 +248,13 @@ impl Supervisor for World {
         }
     }
 
+    fn look_after(&self) {
+        self.waiting.call_back(false);
+    }
+
     /// Lets go of whoever waits for the other side of a fifo.
     fn end(&self) {
-        for fifo in lock(&self.waiting).iter() {
-            let both = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let _ = rustix::fs::open(own_path(fifo.as_fd()).as_c_str(), both, Mode::empty());
-        }
+        self.waiting.end();
     }
 }
 

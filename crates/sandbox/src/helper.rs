@@ -167,7 +167,7 @@ impl Helper {
                     }
                 }
             };
-            let report = pump(&mut self.child, &self.socket, &mut begin, output, cancelled);
+            let report = pump(&mut self.child, &self.socket, supervisor, &mut begin, output, cancelled);
             if let (Some(serving), Some(supervisor)) = (serving, supervisor) {
                 // Whoever waits for an answer now is about to be killed: the helper does it once the socket is gone.
                 if !matches!(report, Ok(Some(_))) {
@@ -305,6 +305,7 @@ fn orders(spec: &Spec, mut socket: &UnixStream) -> Result<(), SandboxError> {
 fn pump(
     child: &mut Child,
     socket: &UnixStream,
+    supervisor: Option<&dyn Supervisor>,
     begin: &mut dyn FnMut(Listener),
     output: &mut dyn FnMut(Stream, &[u8]),
     cancelled: &dyn Fn() -> bool,
@@ -326,6 +327,7 @@ fn pump(
             resume(child);
             resumed = Instant::now();
         }
+        supervisor.inspect(|supervisor| supervisor.look_after());
         wait_readable(&pipes, socket).map_err(failed)?;
         // First the socket: what is in the pipes when it has ended is all that will ever be.
         done = read_report(socket, &mut report, begin).map_err(failed)?;

@@ -90,6 +90,9 @@ pub trait Supervisor: Sync {
 
     fn answer(&self, call: &Call, listener: &Listener) -> Answer;
 
+    /// From time to time: what waits on behalf of a caller that is gone is to be given up.
+    fn look_after(&self) {}
+
     /// Nobody will call any more: what still waits on behalf of a caller is to be given up.
     fn end(&self) {}
 }

@@ -104,6 +104,18 @@ pub fn interrupt(thread: Pid) {
     unsafe { libc::syscall(libc::SYS_tgkill, process, thread.as_raw_nonzero().get(), libc::SIGURG) };
 }
 
+/// Whether [`interrupt`] reaches this thread now; else it does nothing, or comes later.
+pub fn may_be_interrupted(may: bool) {
+    let how = if may { libc::SIG_UNBLOCK } else { libc::SIG_BLOCK };
+    // SAFETY: the set is initialised by sigemptyset before it is used; the old set is not asked for.
+    unsafe {
+        let mut one = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut one);
+        libc::sigaddset(&raw mut one, libc::SIGURG);
+        libc::pthread_sigmask(how, &raw const one, std::ptr::null_mut());
+    }
+}
+
 /// Becomes another program; returns only why not.
 pub fn execve(program: &OsStr, args: &[CString], env: &[CString]) -> io::Error {
     let Ok(program) = CString::new(program.as_bytes()) else {

@@ -1,7 +1,7 @@
 //! One call that waits, and the files that it means.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rootfs::Tree;
@@ -50,10 +50,28 @@ pub struct Entry {
     pub found: Option<Statx>,
 }
 
-/// A path of the builder's by which the kernel reaches exactly one file.
-pub struct Handle {
+/// A file that is worked on: what has been opened is what is judged and what is used, whatever becomes of its name.
+pub struct Held {
+    pub spot: Spot,
+    /// By which the kernel reaches exactly this file.
     pub path: CString,
+    /// As the kernel has it.
+    pub real: Statx,
+    /// As the step sees it.
+    pub found: Statx,
     _file: Option<OwnedFd>,
+}
+
+impl Held {
+    /// As the kernel has it now.
+    pub fn look(&self) -> Result<Statx, Errno> {
+        rustix::fs::statx(CWD, self.path.as_c_str(), AtFlags::NO_AUTOMOUNT, LOOK)
+    }
+
+    /// Another file in the place of this one, open.
+    pub fn replaced(self, file: OwnedFd, real: Statx, found: Statx) -> Held {
+        Held { spot: self.spot, path: own_path(file.as_fd()), real, found, _file: Some(file) }
+    }
 }
 
 impl Caller<'_> {
@@ -113,16 +131,24 @@ impl Caller<'_> {
 
     /// The file that a descriptor, a path and `AT_*` flags mean.
     pub fn target(&self, descriptor: usize, path: usize, flags: u32) -> Result<Target, Errno> {
+        let path = self.path_or_none(path, flags)?;
+        self.target_at(self.descriptor(descriptor), &path, flags)
+    }
+
+    /// With AT_EMPTY_PATH there may be none.
+    fn path_or_none(&self, path: usize, flags: u32) -> Result<Vec<u8>, Errno> {
         let address = self.arguments[path];
-        let path = if address == 0 && flags & EMPTY_PATH != 0 { Vec::new() } else { self.path(address)? };
-        let descriptor = self.descriptor(descriptor);
+        if address == 0 && flags & EMPTY_PATH != 0 { Ok(Vec::new()) } else { self.path(address) }
+    }
+
+    fn target_at(&self, descriptor: i32, path: &[u8], flags: u32) -> Result<Target, Errno> {
         if path.is_empty() && flags & EMPTY_PATH != 0 {
             return match descriptor {
                 AT_FDCWD => self.world.places.walk(&self.view, &self.view.cwd, b".", true),
                 descriptor => self.world.places.descriptor(self.view.thread, descriptor),
             };
         }
-        self.walk(descriptor, &path, flags & NO_FOLLOW == 0)
+        self.walk(descriptor, path, flags & NO_FOLLOW == 0)
     }
 
     /// As [`Caller::target`], of a file that exists.
@@ -130,6 +156,17 @@ impl Caller<'_> {
         let target = self.target(descriptor, path, flags)?;
         let found = *target.existing()?;
         Ok((target, found))
+    }
+
+    /// What the step sees of a file that exists, for those who only look.
+    pub fn seen(&self, descriptor: usize, path: usize, flags: u32) -> Result<Statx, Errno> {
+        let path = self.path_or_none(path, flags)?;
+        match self.descriptor(descriptor) {
+            descriptor if path.is_empty() && flags & EMPTY_PATH != 0 && descriptor != AT_FDCWD => {
+                self.world.places.seen_descriptor(self.view.thread, descriptor)
+            }
+            descriptor => self.target_at(descriptor, &path, flags)?.existing().copied(),
+        }
     }
 
     /// The directory and the name that a path ends in; `other` for what has no name that could be changed.
@@ -176,60 +213,83 @@ impl Caller<'_> {
         Ok(found)
     }
 
-    /// A way for the kernel to exactly this file.
-    pub fn handle(&self, target: &Target) -> Result<Handle, Errno> {
-        match &target.spot {
+    /// Takes hold of the file that a walk came to.
+    pub fn hold(&self, target: Target) -> Result<Held, Errno> {
+        let places = &self.world.places;
+        let (file, path) = match &target.spot {
             Spot::Entry(dir, name) => {
                 let file = open_path(dir.fd.as_fd(), name.to_bytes(), OFlags::empty())?;
-                Ok(Handle { path: own_path(file.as_fd()), _file: Some(file) })
+                let path = own_path(file.as_fd());
+                (Some(file), path)
             }
-            Spot::Node(Node::Dir(dir)) => Ok(Handle { path: own_path(dir.fd.as_fd()), _file: None }),
+            Spot::Node(Node::Dir(dir)) => (None, own_path(dir.fd.as_fd())),
             Spot::Node(Node::Proc(proc)) => {
-                Ok(Handle { path: CString::new(proc.path()).map_err(|_| Errno::INVAL)?, _file: None })
+                let found = *target.existing()?;
+                let path = CString::new(proc.path()).map_err(|_| Errno::INVAL)?;
+                return Ok(Held { spot: target.spot, path, real: found, found, _file: None });
             }
-            Spot::Mapped(mapped) => Ok(Handle { path: own_path(mapped.file.as_fd()), _file: None }),
-            Spot::Open(path) => Ok(Handle { path: path.clone(), _file: None }),
-        }
+            Spot::Mapped(mapped) => (None, own_path(mapped.file.as_fd())),
+            Spot::Open(opened) => (None, own_path(opened.file.as_fd())),
+        };
+        let (real, found) = match (&target.spot, &file) {
+            (Spot::Entry(dir, _), Some(file)) => places.seen_opened(dir.area.tree.as_deref(), file.as_fd())?,
+            (Spot::Node(Node::Dir(dir)), _) => places.seen_opened(dir.area.tree.as_deref(), dir.fd.as_fd())?,
+            (Spot::Mapped(mapped), _) => (look(mapped.file.as_fd())?, places.seen_file(mapped)?),
+            (Spot::Open(opened), _) => {
+                let tree = opened.area.as_ref().and_then(|area| area.tree.as_deref());
+                places.seen_opened(tree, opened.file.as_fd())?
+            }
+            _ => return Err(Errno::NOENT),
+        };
+        Ok(Held { spot: target.spot, path, real, found, _file: file })
+    }
+
+    /// As [`Caller::hold`], of what a descriptor, a path and `AT_*` flags mean.
+    pub fn held(&self, descriptor: usize, path: usize, flags: u32) -> Result<Held, Errno> {
+        let target = self.target(descriptor, path, flags)?;
+        target.existing()?;
+        self.hold(target)
     }
 
     /// Who keeps a file's owner and mode; none for the host's own files.
-    pub fn tree(&self, target: &Target) -> Option<Arc<Tree>> {
-        match &target.spot {
+    pub fn tree(&self, spot: &Spot) -> Option<Arc<Tree>> {
+        match spot {
             Spot::Entry(dir, _) | Spot::Node(Node::Dir(dir)) => dir.area.tree.clone(),
             Spot::Node(Node::Proc(_)) => None,
             Spot::Mapped(mapped) => mapped.tree.clone(),
-            Spot::Open(path) => self.world.places.tree_of(path),
+            Spot::Open(opened) => opened.area.as_ref()?.tree.clone(),
         }
     }
 
-    pub fn is_read_only(&self, target: &Target) -> bool {
-        match &target.spot {
+    /// That a file may be changed: of one that lies nowhere in the step nobody knows.
+    pub fn may_change(&self, spot: &Spot) -> Result<(), Errno> {
+        let read_only = match spot {
             Spot::Entry(dir, _) | Spot::Node(Node::Dir(dir)) => dir.area.read_only,
             Spot::Node(Node::Proc(_)) => true,
             Spot::Mapped(mapped) => mapped.read_only,
-            Spot::Open(path) => self.world.places.is_read_only(path),
-        }
-    }
-
-    pub fn may_change(&self, target: &Target) -> Result<(), Errno> {
-        if self.is_read_only(target) { Err(Errno::ROFS) } else { Ok(()) }
+            Spot::Open(opened) => match &opened.area {
+                Some(area) => area.read_only,
+                None => !self.world.places.is_anonymous(opened.file.as_fd())?,
+            },
+        };
+        if read_only { Err(Errno::ROFS) } else { Ok(()) }
     }
 
     /// As [`Caller::may_change`], of what is going to be changed.
-    pub fn changes(&self, target: &Target) -> Result<(), Errno> {
-        self.may_change(target)?;
-        self.world.written.target(self.world, target);
+    pub fn changes(&self, spot: &Spot, found: &Statx) -> Result<(), Errno> {
+        self.may_change(spot)?;
+        self.world.written.target(self.world, spot, found);
         Ok(())
     }
 
     /// That nobody runs the regular file whose content is going to be changed. One with several names that an earlier step
     /// made is another file by each (`links`).
-    pub fn is_not_executed(&self, target: &Target, found: &Statx) -> Result<(), Errno> {
+    pub fn is_not_executed(&self, spot: &Spot, found: &Statx) -> Result<(), Errno> {
         if !type_of(found).is_file() || !self.world.tasks.has_executed(id_of(found)) {
             return Ok(());
         }
-        let path = match &target.spot {
-            Spot::Entry(dir, name) if super::links::is_detached(self, target, found) => {
+        let path = match spot {
+            Spot::Entry(dir, name) if super::links::is_detached(self, spot, found) => {
                 Some(self.world.places.path_of_entry(dir, name.to_bytes())?)
             }
             _ => None,
@@ -256,52 +316,62 @@ impl Caller<'_> {
         }
     }
 
-    /// Writes down a file that has just been made: the caller's, or of the directory's group where that is set-group-ID.
-    /// Gives it the permission bits that our own umask held back.
-    pub fn made(&self, dir: &Dir, name: &CStr, mode: u32, real_mode: u32) -> Result<(), Errno> {
-        let file = open_path(dir.fd.as_fd(), name.to_bytes(), OFlags::empty())?;
-        self.made_file(Some(dir), file, mode, real_mode, None)
+    /// Whose a new file in a directory is and which mode it has: the caller's, or of the directory's group where that is
+    /// set-group-ID.
+    pub fn new_file(&self, dir: &Dir, mode: u32, is_directory: bool) -> Result<rootfs::Wanted, Errno> {
+        let ids = &self.view.ids;
+        let mut wanted = rootfs::Wanted { uid: ids.user.files, gid: ids.group.files, mode, node: None };
+        if dir.area.tree.is_some() {
+            let above = self.world.places.seen(dir)?;
+            if u32::from(above.stx_mode) & libc::S_ISGID != 0 {
+                wanted.gid = above.stx_gid;
+                wanted.mode |= if is_directory { libc::S_ISGID } else { 0 };
+            }
+        }
+        Ok(wanted)
     }
 
-    pub fn made_file(
+    /// Makes a file under a name that nothing has, and writes its owner down before anybody sees it.
+    pub fn make(
         &self,
-        dir: Option<&Dir>,
-        file: OwnedFd,
-        mode: u32,
+        dir: &Dir,
+        name: &CStr,
+        (wanted, real_mode): (rootfs::Wanted, u32),
+        make: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<Statx, Errno> {
+        self.world.places.making(|| {
+            make()?;
+            let file = open_path(dir.fd.as_fd(), name.to_bytes(), OFlags::empty())?;
+            self.note(dir, file.as_fd(), wanted, real_mode)
+        })
+    }
+
+    /// Writes down whose a file is that has just been made, and gives it the permission bits that our own umask held back.
+    pub fn note(
+        &self,
+        dir: &Dir,
+        file: BorrowedFd<'_>,
+        wanted: rootfs::Wanted,
         real_mode: u32,
-        node: Option<(rootfs::FileKind, (u32, u32))>,
-    ) -> Result<(), Errno> {
-        let mut real = look(file.as_fd())?;
+    ) -> Result<Statx, Errno> {
+        let mut real = look(file)?;
         let kind = type_of(&real);
         if kind.is_dir() {
             self.world.written.new_directory(&real);
         }
         if kind != FileType::Symlink && u32::from(real.stx_mode) & 0o7777 != real_mode {
-            rustix::fs::chmod(own_path(file.as_fd()).as_c_str(), rustix::fs::Mode::from_raw_mode(real_mode))?;
-            real = look(file.as_fd())?;
+            rustix::fs::chmod(own_path(file).as_c_str(), rustix::fs::Mode::from_raw_mode(real_mode))?;
+            real = look(file)?;
         }
-        let Some(tree) = dir.map_or(Some(self.world.tree.clone()), |dir| dir.area.tree.clone()) else { return Ok(()) };
-        let ids = &self.view.ids;
-        let (mut gid, mut mode) = (ids.group.files, mode);
-        if let Some(dir) = dir {
-            let above = self.world.places.seen(dir)?;
-            if u32::from(above.stx_mode) & libc::S_ISGID != 0 {
-                gid = above.stx_gid;
-                mode |= if kind.is_dir() { libc::S_ISGID } else { 0 };
-            }
+        if let Some(tree) = &dir.area.tree {
+            tree.pretend_new(&real, wanted).map_err(errno)?;
         }
-        let wanted = rootfs::Wanted { uid: ids.user.files, gid, mode, node };
-        tree.pretend_new(&real, wanted).map_err(errno)
+        Ok(real)
     }
 
     pub fn ok(&self, value: impl Into<i64>) -> Handled {
         Ok(Reply::Value(value.into()))
     }
-}
-
-/// The kernel's own answer about a file, for the table.
-pub fn look_by(handle: &Handle) -> Result<Statx, Errno> {
-    rustix::fs::statx(CWD, handle.path.as_c_str(), AtFlags::NO_AUTOMOUNT, LOOK)
 }
 
 pub fn errno(error: std::io::Error) -> Errno {

@@ -1,20 +1,22 @@
 //! Changing files: names, modes, owners, times.
 
-use std::os::fd::AsFd as _;
+use std::sync::{Arc, LazyLock};
 
 use rootfs::FileKind;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Statx, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::abi::Abi;
-use super::caller::{AT_FDCWD, Caller, DONE, Entry, Handled, errno, look_by};
-use super::ids::WRITE;
+use super::caller::{AT_FDCWD, Caller, DONE, Entry, Handled, errno};
+use super::ids::{READ, WRITE};
 use super::links;
 use super::memory;
-use super::place::{Node, Spot, Target, open_path, type_of, without_slashes};
+use super::place::{Node, Spot, Target, type_of, without_slashes};
 
 const S_ISUID: u32 = libc::S_ISUID;
 const S_ISGID: u32 = libc::S_ISGID;
+/// Set-group-ID for a program: without execution by the group the bit once meant something else (inode(7)).
+const S_ISGID_RUN: u32 = libc::S_ISGID | libc::S_IXGRP;
 
 /// A name for a new file (`fs/namei.c` filename_create): only a directory's may have a slash after it.
 fn new_entry(caller: &Caller<'_>, descriptor: usize, path: usize, is_directory: bool) -> Result<Entry, Errno> {
@@ -34,8 +36,10 @@ pub fn mkdir(caller: &Caller<'_>) -> Handled {
     let entry = new_entry(caller, 0, 1, true)?;
     let mode = caller.number(2) & 0o1777 & !caller.view.umask;
     let real_mode = (mode & 0o1777) | 0o700;
-    rustix::fs::mkdirat(&entry.dir.fd, &entry.name, Mode::from_raw_mode(real_mode))?;
-    caller.made(&entry.dir, &entry.name, mode, real_mode)?;
+    let wanted = caller.new_file(&entry.dir, mode, true)?;
+    caller.make(&entry.dir, &entry.name, (wanted, real_mode), || {
+        rustix::fs::mkdirat(&entry.dir.fd, &entry.name, Mode::from_raw_mode(real_mode))
+    })?;
     DONE
 }
 
@@ -65,10 +69,11 @@ pub fn mknod(caller: &Caller<'_>) -> Handled {
         FileKind::Socket => FileType::Socket,
         _ => FileType::RegularFile,
     };
-    rustix::fs::mknodat(&entry.dir.fd, &entry.name, made, Mode::from_raw_mode(real_mode), 0)?;
-    let file = open_path(entry.dir.fd.as_fd(), entry.name.to_bytes(), OFlags::empty())?;
     let node = is_device.then(|| (kind, device(caller.number(3))));
-    caller.made_file(Some(&entry.dir), file, mode, real_mode, node)?;
+    let wanted = rootfs::Wanted { node, ..caller.new_file(&entry.dir, mode, false)? };
+    caller.make(&entry.dir, &entry.name, (wanted, real_mode), || {
+        rustix::fs::mknodat(&entry.dir.fd, &entry.name, made, Mode::from_raw_mode(real_mode), 0)
+    })?;
     DONE
 }
 
@@ -84,8 +89,9 @@ pub fn symlink(caller: &Caller<'_>) -> Handled {
         return Err(Errno::NOENT);
     }
     let entry = new_entry(caller, 1, 2, false)?;
-    rustix::fs::symlinkat(target, &entry.dir.fd, &entry.name)?;
-    caller.made(&entry.dir, &entry.name, 0o777, 0o777)?;
+    let wanted = caller.new_file(&entry.dir, 0o777, false)?;
+    caller
+        .make(&entry.dir, &entry.name, (wanted, 0o777), || rustix::fs::symlinkat(target, &entry.dir.fd, &entry.name))?;
     DONE
 }
 
@@ -93,31 +99,42 @@ pub fn symlink(caller: &Caller<'_>) -> Handled {
 pub fn link(caller: &Caller<'_>) -> Handled {
     let flags = caller.number(4);
     let follow = flags & libc::AT_SYMLINK_FOLLOW as u32 != 0;
-    let (target, found) =
-        caller.existing(0, 1, super::files::following(follow) as u32 | (flags & super::caller::EMPTY_PATH))?;
+    let held = caller.held(0, 1, super::files::following(follow) as u32 | (flags & super::caller::EMPTY_PATH))?;
     let entry = new_entry(caller, 2, 3, false)?;
-    if type_of(&found).is_dir() {
+    let area = match &held.spot {
+        Spot::Entry(dir, _) => Some(&dir.area),
+        Spot::Open(opened) => opened.area.as_ref(),
+        _ => None,
+    };
+    if type_of(&held.found).is_dir() {
         return Err(Errno::PERM);
     }
-    match &target.spot {
-        Spot::Entry(dir, name) => {
-            if !std::sync::Arc::ptr_eq(&dir.area, &entry.dir.area) {
-                return Err(Errno::XDEV);
-            }
-            links::detach(caller, &target, &found)?;
-            links::linking(caller, &found);
-            rustix::fs::linkat(&dir.fd, name, &entry.dir.fd, &entry.name, AtFlags::empty())?;
-        }
-        Spot::Open(path) => {
-            let same = caller.tree(&target).zip(entry.dir.area.tree.clone());
-            if !same.is_some_and(|(one, other)| std::sync::Arc::ptr_eq(&one, &other)) {
-                return Err(Errno::XDEV);
-            }
-            rustix::fs::linkat(CWD, path.as_c_str(), &entry.dir.fd, &entry.name, AtFlags::SYMLINK_FOLLOW)?;
-        }
-        _ => return Err(Errno::XDEV),
+    if !area.is_some_and(|area| Arc::ptr_eq(area, &entry.dir.area)) {
+        return Err(Errno::XDEV);
     }
+    may_link(caller, &held.found)?;
+    let held = links::own(caller, held)?;
+    links::linking(caller, &held.found);
+    let (dir, name) = (&entry.dir.fd, &entry.name);
+    // The file that was judged, whatever has its name now.
+    caller.world.places.changing(&[(&entry.dir, name.to_bytes())], || {
+        rustix::fs::linkat(CWD, held.path.as_c_str(), dir, name, AtFlags::SYMLINK_FOLLOW)
+    })?;
     DONE
+}
+
+/// Who may give another name to a file of somebody else's (`fs/namei.c` may_linkat; proc_sys_fs(5) protected_hardlinks).
+fn may_link(caller: &Caller<'_>, found: &Statx) -> Result<(), Errno> {
+    static PROTECTED: LazyLock<bool> = LazyLock::new(|| {
+        std::fs::read("/proc/sys/fs/protected_hardlinks").is_ok_and(|value| value.first() != Some(&b'0'))
+    });
+    let ids = &caller.view.ids;
+    if ids.owns(found) || !*PROTECTED {
+        return Ok(());
+    }
+    let mode = u32::from(found.stx_mode);
+    let is_safe = type_of(found).is_file() && mode & S_ISUID == 0 && mode & S_ISGID_RUN != S_ISGID_RUN;
+    if is_safe && ids.may(found, READ | WRITE).is_ok() { Ok(()) } else { Err(Errno::PERM) }
 }
 
 /// (directory, path, flags)
@@ -169,13 +186,13 @@ pub fn rename(caller: &Caller<'_>) -> Handled {
         Some(_) => drop(caller.may_remove(&to)?),
         None => caller.may_add(&to.dir)?,
     }
-    if !std::sync::Arc::ptr_eq(&from.dir.area, &to.dir.area) {
+    if !Arc::ptr_eq(&from.dir.area, &to.dir.area) {
         return Err(Errno::XDEV);
     }
     let found = match links::is_shared(&found) {
         true => {
-            links::detach_entry(caller, &from, &found)?;
-            caller.world.places.seen_at(&from.dir, from.name.to_bytes())?.ok_or(Errno::NOENT)?
+            let target = Target { spot: Spot::Entry(from.dir.clone(), from.name.clone()), found: Some(found) };
+            links::own(caller, caller.hold(target)?)?.found
         }
         false => found,
     };
@@ -212,66 +229,53 @@ fn slashes_fit(from: &Entry, to: &Entry, flags: RenameFlags) -> Result<(), Errno
 
 /// (directory, path, mode, flags)
 pub fn chmod(caller: &Caller<'_>) -> Handled {
-    let (target, found) = caller.existing(0, 1, caller.number(3))?;
-    caller.changes(&target)?;
-    if !caller.view.ids.owns(&found) {
+    let held = caller.held(0, 1, caller.number(3))?;
+    caller.changes(&held.spot, &held.found)?;
+    if !caller.view.ids.owns(&held.found) {
         return Err(Errno::PERM);
     }
-    if type_of(&found).is_symlink() {
+    if type_of(&held.found).is_symlink() {
         return Err(Errno::OPNOTSUPP);
     }
     let mut mode = caller.number(2) & 0o7777;
-    if !caller.view.ids.is_root() && !caller.view.ids.is_in(found.stx_gid) {
+    if !caller.view.ids.is_root() && !caller.view.ids.is_in(held.found.stx_gid) {
         mode &= !S_ISGID;
     }
     // Pipes and other things that are in no tree are nobody's to remember.
-    let Some(tree) = caller.tree(&target) else { return DONE };
-    links::detach(caller, &target, &found)?;
-    let handle = caller.handle(&target)?;
-    let needed = if type_of(&found).is_dir() { 0o700 } else { 0o600 };
-    rustix::fs::chmod(handle.path.as_c_str(), Mode::from_raw_mode((mode & 0o1777) | needed))?;
-    tree.pretend_mode(&look_by(&handle)?, mode).map_err(errno)?;
+    let Some(tree) = caller.tree(&held.spot) else { return DONE };
+    let held = links::own(caller, held)?;
+    let needed = if type_of(&held.found).is_dir() { 0o700 } else { 0o600 };
+    rustix::fs::chmod(held.path.as_c_str(), Mode::from_raw_mode((mode & 0o1777) | needed))?;
+    tree.pretend_mode(&held.look()?, mode).map_err(errno)?;
     DONE
 }
 
 /// (directory, path, user, group, flags)
 pub fn chown(caller: &Caller<'_>) -> Handled {
-    let (target, found) = caller.existing(0, 1, caller.number(4))?;
-    caller.changes(&target)?;
+    let held = caller.held(0, 1, caller.number(4))?;
+    let found = &held.found;
+    caller.changes(&held.spot, found)?;
     let id = |index, old| Some(caller.number(index)).filter(|id| *id != u32::MAX).unwrap_or(old);
     let (user, group) = (id(2, found.stx_uid), id(3, found.stx_gid));
     let ids = &caller.view.ids;
     let own_group = group == found.stx_gid || ids.is_in(group);
-    let may_give = ids.owns(&found) && user == found.stx_uid && own_group;
+    let may_give = ids.owns(found) && user == found.stx_uid && own_group;
     if !ids.is_root() && !may_give {
         return Err(Errno::PERM);
     }
-    let Some(tree) = caller.tree(&target) else { return DONE };
-    links::detach(caller, &target, &found)?;
+    let Some(tree) = caller.tree(&held.spot) else { return DONE };
     let mut mode = u32::from(found.stx_mode) & 0o7777;
-    if type_of(&found) == FileType::RegularFile {
+    if type_of(found) == FileType::RegularFile {
         mode = without_set_ids(mode);
     }
-    let real = real(caller, &target)?;
-    tree.pretend_owner(&real, user, group, mode).map_err(errno)?;
+    let held = links::own(caller, held)?;
+    tree.pretend_owner(&held.look()?, user, group, mode).map_err(errno)?;
     DONE
 }
 
 /// What another owner leaves of a regular file's mode (chown(2)).
-fn without_set_ids(mode: u32) -> u32 {
-    if mode & 0o010 == 0 { mode & !S_ISUID } else { mode & !(S_ISUID | S_ISGID) }
-}
-
-/// What the kernel has, of a link too.
-fn real(caller: &Caller<'_>, target: &Target) -> Result<Statx, Errno> {
-    match &target.spot {
-        Spot::Entry(dir, name) => {
-            let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-            Ok(rustix::fs::statx(&dir.fd, name, flags, super::place::LOOK)?)
-        }
-        Spot::Mapped(mapped) => Ok(super::place::look(mapped.file.as_fd())?),
-        _ => look_by(&caller.handle(target)?),
-    }
+pub fn without_set_ids(mode: u32) -> u32 {
+    if mode & S_ISGID_RUN == S_ISGID_RUN { mode & !(S_ISUID | S_ISGID) } else { mode & !S_ISUID }
 }
 
 /// How a call writes times down.
@@ -291,24 +295,19 @@ pub enum Times {
 /// (directory, path, times, flags)
 pub fn times(caller: &Caller<'_>, written: Times) -> Handled {
     let flags = caller.number(3) | if caller.arguments[1] == 0 { super::caller::EMPTY_PATH } else { 0 };
-    let (target, found) = caller.existing(0, 1, flags)?;
+    let held = caller.held(0, 1, flags)?;
     let wanted = read_times(caller, written)?;
-    caller.changes(&target)?;
+    caller.changes(&held.spot, &held.found)?;
     let is_now = |time: &Timespec| time.tv_nsec == rustix::fs::UTIME_NOW;
-    if !caller.view.ids.owns(&found) {
+    if !caller.view.ids.owns(&held.found) {
         if !is_now(&wanted.last_access) || !is_now(&wanted.last_modification) {
             return Err(Errno::PERM);
         }
-        caller.view.ids.may(&found, WRITE)?;
+        caller.view.ids.may(&held.found, WRITE)?;
     }
-    links::detach(caller, &target, &found)?;
-    match &target.spot {
-        Spot::Entry(dir, name) => rustix::fs::utimensat(&dir.fd, name, &wanted, AtFlags::SYMLINK_NOFOLLOW)?,
-        _ => {
-            let handle = caller.handle(&target)?;
-            rustix::fs::utimensat(CWD, handle.path.as_c_str(), &wanted, AtFlags::empty())?;
-        }
-    }
+    let held = links::own(caller, held)?;
+    // The link of /proc is followed, and what it leads to is not.
+    rustix::fs::utimensat(CWD, held.path.as_c_str(), &wanted, AtFlags::empty())?;
     DONE
 }
 
@@ -349,21 +348,22 @@ fn read_times(caller: &Caller<'_>, written: Times) -> Result<Timestamps, Errno> 
 pub fn truncate(caller: &Caller<'_>) -> Handled {
     let path = caller.path(caller.arguments[0])?;
     let target = caller.walk(AT_FDCWD, &path, true)?;
-    let found = *target.existing()?;
-    match type_of(&found) {
+    target.existing()?;
+    let held = caller.hold(target)?;
+    match type_of(&held.found) {
         FileType::RegularFile => {}
         FileType::Directory => return Err(Errno::ISDIR),
         _ => return Err(Errno::INVAL),
     }
-    if let Spot::Node(Node::Proc(_)) = target.spot {
+    if let Spot::Node(Node::Proc(_)) = held.spot {
         return Err(Errno::ACCESS);
     }
-    caller.changes(&target)?;
-    caller.view.ids.may(&found, WRITE)?;
-    caller.is_not_executed(&target, &found)?;
-    links::detach(caller, &target, &found)?;
-    let handle = caller.handle(&target)?;
-    let file = rustix::fs::open(handle.path.as_c_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    caller.changes(&held.spot, &held.found)?;
+    caller.view.ids.may(&held.found, WRITE)?;
+    caller.is_not_executed(&held.spot, &held.found)?;
+    let held = links::own(caller, held)?;
+    super::open::lose_rights(caller, &held)?;
+    let file = super::open::again(&held, OFlags::WRONLY)?;
     rustix::fs::ftruncate(&file, caller.arguments[1])?;
     DONE
 }

@@ -8,18 +8,18 @@ use rustix::fs::{CWD, FileType, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::abi::Abi;
-use super::caller::{AT_FDCWD, Caller, DONE, Handled, NO_FOLLOW, Reply, errno, look_by};
+use super::caller::{AT_FDCWD, Caller, DONE, Handled, Held, NO_FOLLOW, Reply, errno};
 use super::i386;
-use super::ids::{EXECUTE, WRITE};
+use super::ids::{EXECUTE, READ, WRITE};
 use super::memory::raw;
-use super::place::{LOOK, Node, Spot, Target, read_link, type_of};
+use super::place::{LOOK, Node, Spot, Target, path_by_kernel, read_link, type_of};
 use super::procfs::{Below, Magic};
 
 const XATTR_SIZE_MAX: usize = 65536;
 
 /// (directory, path, buffer, flags)
 pub fn stat(caller: &Caller<'_>) -> Handled {
-    let (_, found) = caller.existing(0, 1, caller.number(3))?;
+    let found = caller.seen(0, 1, caller.number(3))?;
     match caller.call.abi() {
         Abi::Own => caller.write(caller.arguments[2], raw(&classic(&found)))?,
         Abi::I386 => caller.write(caller.arguments[2], &i386::stat64(&found))?,
@@ -29,7 +29,7 @@ pub fn stat(caller: &Caller<'_>) -> Handled {
 
 /// (directory, path, buffer, flags)
 pub fn short_stat(caller: &Caller<'_>) -> Handled {
-    let (_, found) = caller.existing(0, 1, caller.number(3))?;
+    let found = caller.seen(0, 1, caller.number(3))?;
     caller.write(caller.arguments[2], &i386::stat(&found)?)?;
     DONE
 }
@@ -55,7 +55,7 @@ fn classic(found: &Statx) -> libc::stat {
 
 /// (directory, path, flags, mask, buffer)
 pub fn statx(caller: &Caller<'_>) -> Handled {
-    let (_, mut found) = caller.existing(0, 1, caller.number(2))?;
+    let mut found = caller.seen(0, 1, caller.number(2))?;
     let wanted = StatxFlags::from_bits_retain(caller.number(3)) | LOOK;
     found.stx_mask &= wanted.bits();
     caller.write(caller.arguments[4], raw(&found))?;
@@ -70,7 +70,7 @@ pub fn access(caller: &Caller<'_>) -> Handled {
     }
     let (target, found) = caller.existing(0, 1, flags)?;
     if mode & WRITE != 0 && matches!(type_of(&found), FileType::RegularFile | FileType::Directory) {
-        caller.may_change(&target)?;
+        caller.may_change(&target.spot)?;
     }
     let effective = flags & libc::AT_EACCESS as u32 != 0;
     let ids = if effective { caller.view.ids.clone() } else { caller.view.ids.real() };
@@ -107,18 +107,23 @@ pub fn readlink(caller: &Caller<'_>) -> Handled {
 fn proc_link(caller: &Caller<'_>, proc: &super::procfs::Proc) -> Result<Vec<u8>, Errno> {
     let places = &caller.world.places;
     let (above, name) = (proc.above().ok_or(Errno::INVAL)?, proc.path().rsplit(|byte| *byte == b'/').next());
-    match places.procfs.enter(&above, name.unwrap_or_default(), &caller.view)? {
+    let below = places.procfs.enter(&above, name.unwrap_or_default(), &caller.view)?;
+    if let Below::Magic(_, magic) = &below {
+        places.procfs.may_look(&caller.view, magic.process())?;
+    }
+    match below {
         Below::Link(_, text) => Ok(text),
         Below::Plain(below) => Ok(read_link(CWD, below.path())?),
-        Below::Magic(_, Magic::Root) => Ok(b"/".to_vec()),
+        Below::Magic(_, Magic::Root(_)) => Ok(b"/".to_vec()),
         Below::Magic(_, Magic::Cwd(process)) => places.path_of(&places.procfs.cwd_of(process).ok_or(Errno::NOENT)?),
         Below::Magic(_, Magic::Program(process)) => places.procfs.exe_of(process).ok_or(Errno::NOENT),
-        Below::Magic(below, Magic::Open { process, number }) => {
+        Below::Magic(_, Magic::Open { process, number }) => {
             let target = places.descriptor(process, number)?;
             match target.spot {
                 Spot::Mapped(mapped) => Ok(mapped.shown.clone()),
                 Spot::Node(node) => places.path_of(&node),
-                _ => Ok(places.shown(&read_link(CWD, below.path())?)),
+                Spot::Open(opened) => Ok(places.shown(&path_by_kernel(opened.file.as_fd())?)),
+                Spot::Entry(_, _) => Err(Errno::INVAL),
             }
         }
     }
@@ -186,12 +191,7 @@ fn file_system(caller: &Caller<'_>) -> Result<rustix::fs::StatFs, Errno> {
     let path = caller.path(caller.arguments[0])?;
     let target = caller.walk(AT_FDCWD, &path, true)?;
     target.existing()?;
-    rustix::fs::statfs(caller.handle(&target)?.path.as_c_str())
-}
-
-/// A file, and who keeps its attributes.
-fn attributed(caller: &Caller<'_>, flags: u32) -> Result<(Target, Statx), Errno> {
-    caller.existing(0, 1, flags)
+    rustix::fs::statfs(caller.hold(target)?.path.as_c_str())
 }
 
 /// The attribute's name, and whether it is kept in the table instead of the file.
@@ -208,22 +208,23 @@ fn attribute(caller: &Caller<'_>, index: usize) -> Result<(Vec<u8>, bool), Errno
 
 /// (directory, path, flags, name, value, size); flags here are those of the form, not setxattr's own.
 pub fn getxattr(caller: &Caller<'_>) -> Handled {
-    let (target, found) = attributed(caller, caller.number(2))?;
+    let held = caller.held(0, 1, caller.number(2))?;
     let (name, kept) = attribute(caller, 3)?;
-    if !kept && !has_attributes(&found) {
+    if !kept && !has_attributes(&held.found) {
         return Err(Errno::NODATA);
     }
-    let handle = caller.handle(&target)?;
     let value = match kept {
         true => {
-            let tree = caller.tree(&target).ok_or(Errno::NODATA)?;
-            let all = tree.pretended_attributes(&look_by(&handle)?);
+            let tree = caller.tree(&held.spot).ok_or(Errno::NODATA)?;
+            let all = tree.pretended_attributes(&held.real);
             let found = all.into_iter().find(|(known, _)| known.as_bytes() == name);
             found.ok_or(Errno::NODATA)?.1
         }
         false => {
+            // `fs/xattr.c` xattr_permission
+            caller.view.ids.may(&held.found, READ)?;
             let mut value = vec![0; XATTR_SIZE_MAX];
-            let count = rustix::fs::getxattr(handle.path.as_c_str(), name, &mut value)?;
+            let count = rustix::fs::getxattr(held.path.as_c_str(), name, &mut value)?;
             value.truncate(count);
             value
         }
@@ -250,15 +251,14 @@ fn fill(caller: &Caller<'_>, buffer: usize, value: &[u8]) -> Handled {
 
 /// (directory, path, flags, list, size)
 pub fn listxattr(caller: &Caller<'_>) -> Handled {
-    let (target, _) = attributed(caller, caller.number(2))?;
-    let handle = caller.handle(&target)?;
+    let held = caller.held(0, 1, caller.number(2))?;
     let mut names = vec![0; XATTR_SIZE_MAX];
-    let count = rustix::fs::listxattr(handle.path.as_c_str(), &mut names).unwrap_or(0);
+    let count = rustix::fs::listxattr(held.path.as_c_str(), &mut names).unwrap_or(0);
     names.truncate(count);
     let real = names.split_inclusive(|byte| *byte == 0).filter(|name| name.starts_with(b"user."));
     let mut list: Vec<u8> = real.flatten().copied().collect();
-    if let Some(tree) = caller.tree(&target) {
-        for (name, _) in tree.pretended_attributes(&look_by(&handle)?) {
+    if let Some(tree) = caller.tree(&held.spot) {
+        for (name, _) in tree.pretended_attributes(&held.real) {
             list.extend(name.as_bytes());
             list.push(0);
         }
@@ -268,39 +268,31 @@ pub fn listxattr(caller: &Caller<'_>) -> Handled {
 
 /// (directory, path, flags, name, value, size), and setxattr's own flags after them.
 pub fn setxattr(caller: &Caller<'_>, how: u32) -> Handled {
-    let (target, found) = attributed(caller, caller.number(2))?;
+    let held = caller.held(0, 1, caller.number(2))?;
     let (name, kept) = attribute(caller, 3)?;
     if caller.arguments[5] > XATTR_SIZE_MAX as u64 {
         return Err(Errno::TOOBIG);
     }
     let value = caller.read(caller.arguments[4], caller.arguments[5] as usize)?;
-    change_attribute(caller, &target, &found, &name, kept, Some((&value, how)))
+    change_attribute(caller, held, &name, kept, Some((&value, how)))
 }
 
 /// (directory, path, flags, name)
 pub fn removexattr(caller: &Caller<'_>) -> Handled {
-    let (target, found) = attributed(caller, caller.number(2))?;
+    let held = caller.held(0, 1, caller.number(2))?;
     let (name, kept) = attribute(caller, 3)?;
-    change_attribute(caller, &target, &found, &name, kept, None)
+    change_attribute(caller, held, &name, kept, None)
 }
 
-fn change_attribute(
-    caller: &Caller<'_>,
-    target: &Target,
-    found: &Statx,
-    name: &[u8],
-    kept: bool,
-    value: Option<(&[u8], u32)>,
-) -> Handled {
-    caller.changes(target)?;
-    if !kept && !has_attributes(found) {
+fn change_attribute(caller: &Caller<'_>, held: Held, name: &[u8], kept: bool, value: Option<(&[u8], u32)>) -> Handled {
+    caller.changes(&held.spot, &held.found)?;
+    if !kept && !has_attributes(&held.found) {
         return Err(Errno::PERM);
     }
-    super::links::detach(caller, target, found)?;
-    let handle = caller.handle(target)?;
     if !kept {
-        caller.view.ids.may(found, WRITE)?;
-        let path = handle.path.as_c_str();
+        caller.view.ids.may(&held.found, WRITE)?;
+        let held = super::links::own(caller, held)?;
+        let path = held.path.as_c_str();
         return match value {
             Some((value, how)) => {
                 rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::from_bits_retain(how))?;
@@ -312,8 +304,9 @@ fn change_attribute(
     if !caller.view.ids.is_root() {
         return Err(Errno::PERM);
     }
-    let tree = caller.tree(target).ok_or(Errno::OPNOTSUPP)?;
-    let real = look_by(&handle)?;
+    let tree = caller.tree(&held.spot).ok_or(Errno::OPNOTSUPP)?;
+    let held = super::links::own(caller, held)?;
+    let real = held.look()?;
     let known = tree.pretended_attributes(&real).iter().any(|(known, _)| known.as_bytes() == name);
     match value {
         None if !known => return Err(Errno::NODATA),

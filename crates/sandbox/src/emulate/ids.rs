@@ -236,6 +236,12 @@ impl Ids {
         if (mode >> shift) & wanted == wanted { Ok(()) } else { Err(Errno::ACCESS) }
     }
 
+    /// Whether somebody with these ids and rights may look into a process with ours.
+    pub fn may_be_seen_by(&self, user: u32, group: u32, rights: u64) -> bool {
+        let is_all = |set: Set, id| [set.real, set.effective, set.saved] == [id; 3];
+        is_all(self.user, user) && is_all(self.group, group) && self.rights.permitted & !rights == 0
+    }
+
     pub fn owns(&self, file: &Statx) -> bool {
         self.is_root() || self.user.files == file.stx_uid
     }

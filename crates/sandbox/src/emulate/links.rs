@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{FileType, Mode, OFlags, Statx, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
-use super::caller::{Caller, Entry, errno};
-use super::place::{Dir, Spot, Target, id_of, lock, look, own_path, type_of};
+use super::caller::{Caller, Held, errno};
+use super::place::{Dir, Spot, id_of, lock, look, own_path, type_of};
 
 /// When a step began, in the clock that files are stamped with.
 #[derive(Clone, Copy, Debug)]
@@ -31,22 +31,39 @@ impl Began {
     }
 }
 
-/// Gives the name that is about to be changed a file of its own, if the one that it has is older than the step and has other
-/// names.
-pub fn detach(caller: &Caller<'_>, target: &Target, found: &Statx) -> Result<(), Errno> {
-    match &target.spot {
-        Spot::Entry(dir, name) => detach_name(caller, dir, name, found),
-        _ => Ok(()),
+/// What is about to be changed through a name: a file of the name's own, if the one that it has is older than the step and has
+/// other names.
+pub fn own(caller: &Caller<'_>, held: Held) -> Result<Held, Errno> {
+    let Spot::Entry(dir, name) = &held.spot else { return Ok(held) };
+    if !is_older(caller, dir, &held.found) {
+        return Ok(held);
+    }
+    let (dir, name) = (dir.clone(), name.clone());
+    caller.world.written.directory(&dir);
+    static COPIES: AtomicU64 = AtomicU64::new(0);
+    let copy = format!(".zuwai-copy-{}-{}", std::process::id(), COPIES.fetch_add(1, Ordering::Relaxed));
+    let copy = CString::new(copy).map_err(|_| Errno::INVAL)?;
+    let made = copy_file(caller, &dir, &held, &copy);
+    let moved = made.and_then(|file| {
+        let change = || rustix::fs::renameat(&dir.fd, &copy, &dir.fd, &name);
+        caller.world.places.changing(&[(&dir, name.to_bytes())], change)?;
+        Ok(file)
+    });
+    match moved {
+        Ok(file) => {
+            let (real, found) = caller.world.places.seen_opened(dir.area.tree.as_deref(), file.as_fd())?;
+            Ok(held.replaced(file, real, found))
+        }
+        Err(error) => {
+            let _ = rustix::fs::unlinkat(&dir.fd, &copy, rustix::fs::AtFlags::empty());
+            Err(error)
+        }
     }
 }
 
-pub fn detach_entry(caller: &Caller<'_>, entry: &Entry, found: &Statx) -> Result<(), Errno> {
-    detach_name(caller, &entry.dir, &entry.name, found)
-}
-
 /// Whether changing the file takes this name from others first, so that what they name stays as it is.
-pub fn is_detached(caller: &Caller<'_>, target: &Target, found: &Statx) -> bool {
-    matches!(&target.spot, Spot::Entry(dir, _) if is_older(caller, dir, found))
+pub fn is_detached(caller: &Caller<'_>, spot: &Spot, found: &Statx) -> bool {
+    matches!(spot, Spot::Entry(dir, _) if is_older(caller, dir, found))
 }
 
 fn is_older(caller: &Caller<'_>, dir: &Dir, found: &Statx) -> bool {
@@ -66,44 +83,30 @@ pub fn is_shared(found: &Statx) -> bool {
     found.stx_nlink > 1 && type_of(found) == FileType::RegularFile
 }
 
-fn detach_name(caller: &Caller<'_>, dir: &Dir, name: &CString, found: &Statx) -> Result<(), Errno> {
-    if !is_older(caller, dir, found) {
-        return Ok(());
-    }
-    caller.world.written.directory(dir);
-    static COPIES: AtomicU64 = AtomicU64::new(0);
-    let copy = format!(".zuwai-copy-{}-{}", std::process::id(), COPIES.fetch_add(1, Ordering::Relaxed));
-    let copy = CString::new(copy).map_err(|_| Errno::INVAL)?;
-    let made = copy_file(dir, name, &copy, found).map_err(errno);
-    let moved = made.and_then(|()| {
-        let change = || rustix::fs::renameat(&dir.fd, &copy, &dir.fd, name);
-        caller.world.places.changing(&[(dir, name.to_bytes())], change)
-    });
-    if moved.is_err() {
-        let _ = rustix::fs::unlinkat(&dir.fd, &copy, rustix::fs::AtFlags::empty());
-    }
-    moved
+/// With content, times, attributes and what the table says.
+fn copy_file(caller: &Caller<'_>, dir: &Dir, held: &Held, copy: &CString) -> Result<OwnedFd, Errno> {
+    let from = super::open::again(held, OFlags::RDONLY)?;
+    let new = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
+    caller.world.places.making(|| {
+        let to: OwnedFd = rustix::fs::openat(&dir.fd, copy, new, Mode::from_raw_mode(0o600))?;
+        let (mut from, mut to) = (File::from(from), File::from(to));
+        fill(&mut from, &mut to, dir, held).map_err(errno)?;
+        Ok(to.into())
+    })
 }
 
-/// With content, times, attributes and what the table says.
-fn copy_file(dir: &Dir, name: &CString, copy: &CString, found: &Statx) -> io::Result<()> {
-    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let from: OwnedFd = rustix::fs::openat(&dir.fd, name, flags | OFlags::RDONLY, Mode::empty())?;
-    let new = flags | OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
-    let to: OwnedFd = rustix::fs::openat(&dir.fd, copy, new, Mode::from_raw_mode(0o600))?;
-    let (mut from, mut to) = (File::from(from), File::from(to));
-    io::copy(&mut from, &mut to)?;
-    let real = look(from.as_fd())?;
-    rustix::fs::fchmod(&to, Mode::from_raw_mode(u32::from(real.stx_mode) & 0o7777))?;
-    copy_attributes(&from, &to)?;
+fn fill(from: &mut File, to: &mut File, dir: &Dir, Held { real, found, .. }: &Held) -> io::Result<()> {
+    io::copy(from, to)?;
+    rustix::fs::fchmod(&*to, Mode::from_raw_mode(u32::from(real.stx_mode) & 0o7777))?;
+    copy_attributes(from, to)?;
     let time = |time: rustix::fs::StatxTimestamp| Timespec { tv_sec: time.tv_sec, tv_nsec: time.tv_nsec.into() };
     let times = Timestamps { last_access: time(real.stx_atime), last_modification: time(real.stx_mtime) };
-    rustix::fs::futimens(&to, &times)?;
+    rustix::fs::futimens(&*to, &times)?;
     let Some(tree) = &dir.area.tree else { return Ok(()) };
     let made = look(to.as_fd())?;
     let mode = u32::from(found.stx_mode) & 0o7777;
     tree.pretend_new(&made, rootfs::Wanted { uid: found.stx_uid, gid: found.stx_gid, mode, node: None })?;
-    for (name, value) in tree.pretended_attributes(&real) {
+    for (name, value) in tree.pretended_attributes(real) {
         tree.pretend_attribute(&made, &name, Some(&value))?;
     }
     Ok(())

@@ -1,16 +1,18 @@
 //! Opening files: the builder opens, the step gets the descriptor.
 
-use std::ffi::CStr;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, FileType, MemfdFlags, Mode, OFlags, Statx};
+use rustix::fs::{FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
-use super::caller::{Caller, Handled, Reply, errno};
+use super::caller::{Caller, Handled, Held, Reply, errno};
 use super::ids::{READ, WRITE};
-use super::links;
-use super::place::{Dir, Mapped, Node, Spot, Target, id_of, lock, look, open_path, own_path, type_of, without_slashes};
+use super::place::{Dir, Mapped, Node, Opened, Spot, Target, id_of, look, path_by_kernel, type_of, without_slashes};
+use super::procfs::Proc;
+use super::stand_in::StandIn;
+use super::{links, terminal, waiting};
 use crate::notify::Listener;
 
 /// Devices that every container has; whatever file stands for one of them, the builder's own is opened.
@@ -20,8 +22,10 @@ const DEVICES: &[((u32, u32), &CStr)] = &[
     ((1, 7), c"/dev/full"),
     ((1, 8), c"/dev/random"),
     ((1, 9), c"/dev/urandom"),
-    ((5, 0), c"/dev/tty"),
 ];
+
+/// /dev/tty
+const CONTROLLING: (u32, u32) = (5, 0);
 
 /// /dev/ptmx, and the major number of the other sides of the terminals that it makes (`linux/major.h`).
 const MULTIPLEXER: (u32, u32) = (5, 2);
@@ -57,12 +61,12 @@ pub fn open(caller: &Caller<'_>) -> Handled {
             false => caller.walk(caller.descriptor(0), &path, follow)?,
         };
         if flags.contains(OFlags::PATH) {
-            return open_for_path(caller, &target, flags);
+            return open_for_path(caller, target, flags);
         }
         if flags.contains(OFlags::TMPFILE) {
             return unnamed(caller, target, flags);
         }
-        match open_target(caller, &target, flags) {
+        match open_target(caller, target, flags) {
             // Somebody else was faster.
             Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {}
             result => return result,
@@ -83,11 +87,11 @@ fn to_create(caller: &Caller<'_>, path: &[u8], follow: bool) -> Result<Target, E
     }
 }
 
-fn open_target(caller: &Caller<'_>, target: &Target, flags: OFlags) -> Handled {
+fn open_target(caller: &Caller<'_>, target: Target, flags: OFlags) -> Handled {
     // Only what can be a program: opening others may take its time.
     let is_file = target.found.as_ref().is_none_or(|found| type_of(found).is_file());
     let _giving = is_file.then(|| caller.world.giving());
-    let Some(found) = &target.found else {
+    let Some(found) = target.found else {
         return match &target.spot {
             Spot::Entry(dir, name) if flags.contains(OFlags::CREATE) => create(caller, dir, name, flags),
             _ => Err(Errno::NOENT),
@@ -96,43 +100,140 @@ fn open_target(caller: &Caller<'_>, target: &Target, flags: OFlags) -> Handled {
     if flags.contains(OFlags::CREATE | OFlags::EXCL) {
         return Err(Errno::EXIST);
     }
-    allowed(caller, target, found, flags)?;
-    if writes(flags) {
-        caller.is_not_executed(target, found)?;
-        links::detach(caller, target, found)?;
-        lose_capability(caller, target, found)?;
-    }
     let passed = flags.intersection(PASSED);
-    let file = match (&target.spot, type_of(found)) {
+    let file = match (&target.spot, type_of(&found)) {
         (Spot::Node(Node::Proc(proc)), _) => {
-            caller
-                .world
-                .places
-                .procfs
-                .open(proc, passed, &|| caller.world.mounts_text(), &|path| caller.world.places.shown(path))?
+            allowed(caller, &target.spot, &found, flags)?;
+            open_proc(caller, proc, passed)?
         }
-        (Spot::Node(Node::Dir(dir)), _) => open_at(dir.fd.as_fd(), c".", passed)?,
-        (Spot::Mapped(mapped), _) => mapped_file(caller, mapped, found, passed)?,
-        (Spot::Entry(dir, name), FileType::CharacterDevice) if found.stx_rdev_major == TERMINALS => {
-            // Others of the container belong to other people.
-            if !lock(&caller.world.terminals).contains(&found.stx_rdev_minor) {
-                return Err(Errno::ACCESS);
-            }
-            open_at(dir.fd.as_fd(), name, passed)?
+        (Spot::Node(Node::Dir(dir)), _) => {
+            allowed(caller, &target.spot, &found, flags)?;
+            open_at(dir.fd.as_fd(), c".", passed)?
         }
-        (_, FileType::CharacterDevice | FileType::BlockDevice) => device(target, found, passed)?,
-        (_, FileType::Socket) => return Err(Errno::NXIO),
-        (Spot::Open(path), _) => reopen(path, passed)?,
-        (Spot::Entry(dir, name), FileType::Fifo) if !flags.contains(OFlags::NONBLOCK) => {
-            return fifo(caller, dir, name, passed, flags);
-        }
+        (Spot::Entry(dir, name), FileType::RegularFile) => match opened(caller, dir, name, flags)? {
+            Some(file) => file,
+            None => again_owned(caller, target, flags)?,
+        },
         // Known from now on: whoever opens a directory is about to look at what is in it.
         (Spot::Entry(dir, name), FileType::Directory) => {
             let dir = caller.world.places.walk_into(dir, name.to_bytes())?.ok_or(Errno::NOTDIR)?;
+            let found = caller.world.places.seen(&dir)?;
+            allowed(caller, &Spot::Node(Node::Dir(dir.clone())), &found, flags)?;
             open_at(dir.fd.as_fd(), c".", passed)?
         }
-        (Spot::Entry(dir, name), _) => open_at(dir.fd.as_fd(), name, passed)?,
+        (Spot::Entry(_, _), FileType::Symlink) => return Err(Errno::LOOP),
+        (_, FileType::RegularFile) => again_owned(caller, target, flags)?,
+        _ => return special(caller, target, flags),
     };
+    give(caller, file.as_fd(), flags)
+}
+
+fn open_proc(caller: &Caller<'_>, proc: &Proc, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let (mounts, places) = (|| caller.world.mounts_text(), &caller.world.places);
+    places.procfs.open(proc, flags, &caller.view, &mounts, &|path| places.shown(path))
+}
+
+/// Opens a regular file by its name, and judges what has been opened. None: it is not to be opened like this.
+fn opened(caller: &Caller<'_>, dir: &Arc<Dir>, name: &CStr, flags: OFlags) -> Result<Option<OwnedFd>, Errno> {
+    if writes(flags) && dir.area.read_only {
+        return Ok(None);
+    }
+    // Without effect, and without waiting for anybody, if it is something else by now. The content goes later.
+    let careful = (flags.intersection(PASSED) - OFlags::TRUNC) | OFlags::NONBLOCK;
+    let file = open_at(dir.fd.as_fd(), name, careful)?;
+    let (_, found) = caller.world.places.seen_opened(dir.area.tree.as_deref(), file.as_fd())?;
+    if !type_of(&found).is_file() {
+        // Somebody has put something else there: the walk begins anew.
+        return Err(Errno::EXIST);
+    }
+    let name = CString::from(name);
+    let spot = Spot::Entry(dir.clone(), name);
+    allowed(caller, &spot, &found, flags)?;
+    if writes(flags) {
+        caller.is_not_executed(&spot, &found)?;
+        if links::is_detached(caller, &spot, &found) || loses(caller, &spot, &found).is_some() {
+            return Ok(None);
+        }
+    }
+    finish(&file, flags)?;
+    Ok(Some(file))
+}
+
+/// What was left to be done after a careful opening.
+fn finish(file: &OwnedFd, flags: OFlags) -> Result<(), Errno> {
+    if flags.contains(OFlags::TRUNC) {
+        rustix::fs::ftruncate(file, 0)?;
+    }
+    if !flags.contains(OFlags::NONBLOCK) {
+        rustix::fs::fcntl_setfl(file, flags.intersection(PASSED) - OFlags::NONBLOCK)?;
+    }
+    Ok(())
+}
+
+/// Opens a regular file that is held, after everything that opening it to write takes from it.
+fn again_owned(caller: &Caller<'_>, target: Target, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let mut held = caller.hold(target)?;
+    if !type_of(&held.found).is_file() {
+        return Err(Errno::EXIST);
+    }
+    allowed(caller, &held.spot, &held.found, flags)?;
+    if let Spot::Open(Opened { owner, area: None, file }) = &held.spot
+        && !caller.world.places.is_anonymous(file.as_fd())?
+    {
+        return same(*owner, &held, flags);
+    }
+    if writes(flags) {
+        caller.is_not_executed(&held.spot, &held.found)?;
+        held = links::own(caller, held)?;
+        lose_rights(caller, &held)?;
+    }
+    let file = again(&held, (flags.intersection(PASSED) - OFlags::TRUNC) | OFlags::NONBLOCK)?;
+    finish(&file, flags)?;
+    Ok(file)
+}
+
+/// Opens what is held.
+pub fn again(held: &Held, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+    match rustix::fs::open(held.path.as_c_str(), flags, Mode::empty()) {
+        Err(Errno::PERM) if flags.contains(OFlags::NOATIME) => {
+            rustix::fs::open(held.path.as_c_str(), flags - OFlags::NOATIME, Mode::empty())
+        }
+        result => result,
+    }
+}
+
+/// A file that lies nowhere in the step, as another step may have sent it here: the very descriptor again, with no right more
+/// than it has.
+fn same((owner, number): (u32, i32), held: &Held, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let file = super::sockets::take(owner, number).map_err(|_| Errno::ACCESS)?;
+    let has = rustix::fs::fcntl_getfl(&file)?;
+    let enough = has.contains(OFlags::RDWR) || has.intersection(OFlags::ACCMODE) == flags.intersection(OFlags::ACCMODE);
+    let is_it = id_of(&look(file.as_fd())?) == id_of(&held.real);
+    if !enough || !is_it || has.contains(OFlags::PATH) || flags.contains(OFlags::TRUNC) {
+        return Err(Errno::ACCESS);
+    }
+    Ok(file)
+}
+
+/// Devices, fifos, sockets.
+fn special(caller: &Caller<'_>, target: Target, flags: OFlags) -> Handled {
+    let held = caller.hold(target)?;
+    let found = held.found;
+    allowed(caller, &held.spot, &found, flags)?;
+    let careful = flags.intersection(PASSED) | OFlags::NONBLOCK;
+    let file = match (&held.spot, type_of(&found)) {
+        (_, FileType::CharacterDevice | FileType::BlockDevice) => device(caller, &held, careful)?,
+        (_, FileType::Fifo) if !flags.contains(OFlags::NONBLOCK) => {
+            return waiting::open(caller, &held, flags.intersection(PASSED), flags.contains(OFlags::CLOEXEC));
+        }
+        (Spot::Entry(_, _) | Spot::Open(_), FileType::Fifo) => again(&held, careful)?,
+        (_, FileType::Symlink) => return Err(Errno::LOOP),
+        _ => return Err(Errno::NXIO),
+    };
+    if !flags.contains(OFlags::NONBLOCK) {
+        rustix::fs::fcntl_setfl(&file, flags.intersection(PASSED))?;
+    }
     give(caller, file.as_fd(), flags)
 }
 
@@ -141,7 +242,7 @@ fn writes(flags: OFlags) -> bool {
 }
 
 /// That the caller may open what is there like this.
-fn allowed(caller: &Caller<'_>, target: &Target, found: &Statx, flags: OFlags) -> Result<(), Errno> {
+fn allowed(caller: &Caller<'_>, spot: &Spot, found: &Statx, flags: OFlags) -> Result<(), Errno> {
     let kind = type_of(found);
     let writes = writes(flags);
     match kind {
@@ -152,34 +253,49 @@ fn allowed(caller: &Caller<'_>, target: &Target, found: &Statx, flags: OFlags) -
         _ => {}
     }
     let is_special = !matches!(kind, FileType::RegularFile | FileType::Directory);
-    let is_proc = matches!(target.spot, Spot::Node(Node::Proc(_)));
-    if writes && !is_special && !is_proc {
-        caller.changes(target)?;
-    }
-    // Pipes and the like that were inherited are not in any tree.
-    if caller.tree(target).is_none() && matches!(target.spot, Spot::Open(_)) {
+    let is_proc = matches!(spot, Spot::Node(Node::Proc(_)));
+    // What lies nowhere in the step is opened with the rights that it has, or anonymous and nobody's.
+    if matches!(spot, Spot::Open(Opened { area: None, .. })) {
         return Ok(());
+    }
+    if writes && !is_special && !is_proc {
+        caller.changes(spot, found)?;
     }
     let access = flags.intersection(OFlags::ACCMODE);
     let reads = if access == OFlags::WRONLY { 0 } else { READ };
     caller.view.ids.may(found, reads | if writes { WRITE } else { 0 })
 }
 
-/// Writing takes a file's capabilities (`security/commoncap.c` cap_inode_killpriv). What is written is not known here, only that
-/// somebody is about to.
-fn lose_capability(caller: &Caller<'_>, target: &Target, found: &Statx) -> Result<(), Errno> {
-    const CAPABILITY: &str = "security.capability";
-    let Some(tree) = caller.tree(target).filter(|tree| tree.knows(found)) else { return Ok(()) };
-    // It may be a copy by now.
-    let again = match &target.spot {
-        Spot::Entry(dir, name) => caller.world.places.seen_at(dir, name.to_bytes())?,
-        _ => None,
-    };
-    let found = again.as_ref().unwrap_or(found);
-    if !tree.pretended_attributes(found).iter().any(|(name, _)| name == CAPABILITY) {
+/// What writing takes from a file: its capabilities, and from one who is not root the set-id bits (`fs/attr.c`
+/// setattr_prepare, `security/commoncap.c` cap_inode_killpriv). What is written is not known here, only that somebody is
+/// about to.
+struct Loss {
+    capability: bool,
+    mode: Option<u32>,
+}
+
+const CAPABILITY: &str = "security.capability";
+
+fn loses(caller: &Caller<'_>, spot: &Spot, found: &Statx) -> Option<Loss> {
+    let tree = caller.tree(spot)?;
+    let mode = u32::from(found.stx_mode) & 0o7777;
+    let left = super::change::without_set_ids(mode);
+    let mode = (left != mode && !caller.view.ids.is_root()).then_some(left);
+    let capability = tree.knows(found) && tree.pretended_attributes(found).iter().any(|(name, _)| name == CAPABILITY);
+    (capability || mode.is_some()).then_some(Loss { capability, mode })
+}
+
+pub fn lose_rights(caller: &Caller<'_>, held: &Held) -> Result<(), Errno> {
+    let (Some(loss), Some(tree)) = (loses(caller, &held.spot, &held.found), caller.tree(&held.spot)) else {
         return Ok(());
+    };
+    if let Some(mode) = loss.mode {
+        tree.pretend_mode(&held.real, mode).map_err(errno)?;
     }
-    tree.pretend_attribute(found, CAPABILITY.as_ref(), None).map_err(errno)
+    if loss.capability {
+        tree.pretend_attribute(&held.real, CAPABILITY.as_ref(), None).map_err(errno)?;
+    }
+    Ok(())
 }
 
 fn open_at(dir: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -192,34 +308,22 @@ fn open_at(dir: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, E
     }
 }
 
-/// Opens what is reached through a descriptor once more, as open(2) of /proc/PID/fd/N does.
-fn reopen(path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(path, flags | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
-}
-
-fn device(target: &Target, found: &Statx, flags: OFlags) -> Result<OwnedFd, Errno> {
-    // What the step has open (a terminal, say) is opened again as it is.
-    if let Spot::Open(path) = &target.spot {
-        return reopen(path, flags);
+/// Opens a device by the builder's own file for it, if it is one that every container has.
+fn device(caller: &Caller<'_>, held: &Held, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let number = (held.found.stx_rdev_major, held.found.stx_rdev_minor);
+    if type_of(&held.found) == FileType::BlockDevice {
+        return Err(Errno::PERM);
     }
-    let number = (found.stx_rdev_major, found.stx_rdev_minor);
-    let known = DEVICES.iter().find(|(device, _)| *device == number && type_of(found) == FileType::CharacterDevice);
-    // As the device rules of a container have it.
-    let (_, path) = known.ok_or(Errno::PERM)?;
-    reopen(path, flags)
-}
-
-/// Opens a file that is mapped. A terminal that is made this way is the step's.
-fn mapped_file(caller: &Caller<'_>, mapped: &Mapped, found: &Statx, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let file = reopen(&own_path(mapped.file.as_fd()), flags)?;
-    if (found.stx_rdev_major, found.stx_rdev_minor) == MULTIPLEXER {
-        let mut number: libc::c_uint = 0;
-        // SAFETY: TIOCGPTN writes one number.
-        if unsafe { libc::ioctl(file.as_raw_fd(), libc::TIOCGPTN as _, &raw mut number) } == 0 {
-            lock(&caller.world.terminals).insert(number);
+    match number {
+        CONTROLLING => terminal::controlling(caller, flags),
+        MULTIPLEXER => terminal::multiplex(caller, flags),
+        (TERMINALS, minor) => terminal::own(caller, minor, || again(held, flags)),
+        // As the device rules of a container have it.
+        number => {
+            let (_, path) = DEVICES.iter().find(|(device, _)| *device == number).ok_or(Errno::PERM)?;
+            Ok(rustix::fs::open(*path, flags | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())?)
         }
     }
-    Ok(file)
 }
 
 fn give(caller: &Caller<'_>, file: BorrowedFd<'_>, flags: OFlags) -> Handled {
@@ -238,84 +342,77 @@ pub fn answer_with(caller: &Caller<'_>, listener: &Listener, file: BorrowedFd<'_
 
 /// Makes a file. The directory entry is new for certain (`O_EXCL`).
 fn create(caller: &Caller<'_>, dir: &Arc<Dir>, name: &CStr, flags: OFlags) -> Handled {
-    caller.may_add(dir)?;
-    let mode = caller.number(3) & 0o7777 & !caller.view.umask;
-    let real_mode = (mode & 0o777) | 0o600;
     let new = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let passed = flags.intersection(PASSED) - OFlags::TRUNC - OFlags::DIRECTORY;
-    let file = rustix::fs::openat(&dir.fd, name, passed | new, Mode::from_raw_mode(real_mode))?;
-    let kept = rustix::io::fcntl_dupfd_cloexec(&file, 0)?;
-    caller.made_file(Some(dir), kept, mode, real_mode, None)?;
-    give(caller, file.as_fd(), flags)
+    make(caller, dir, name, passed | new, flags)
 }
 
 /// A file without a name (`O_TMPFILE`).
 fn unnamed(caller: &Caller<'_>, target: Target, flags: OFlags) -> Handled {
     let Node::Dir(dir) = caller.directory(target)? else { return Err(Errno::OPNOTSUPP) };
     let _giving = caller.world.giving();
-    caller.may_add(&dir)?;
+    let passed = flags.intersection(PASSED | OFlags::TMPFILE | OFlags::EXCL) | OFlags::CLOEXEC;
+    make(caller, &dir, c".", passed, flags)
+}
+
+fn make(caller: &Caller<'_>, dir: &Arc<Dir>, name: &CStr, passed: OFlags, flags: OFlags) -> Handled {
+    caller.may_add(dir)?;
     let mode = caller.number(3) & 0o7777 & !caller.view.umask;
     let real_mode = (mode & 0o777) | 0o600;
-    let passed = flags.intersection(PASSED | OFlags::TMPFILE | OFlags::EXCL) | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&dir.fd, c".", passed, Mode::from_raw_mode(real_mode))?;
-    let kept = rustix::io::fcntl_dupfd_cloexec(&file, 0)?;
-    caller.made_file(Some(&dir), kept, mode, real_mode, None)?;
+    let wanted = caller.new_file(dir, mode, false)?;
+    let file = caller.world.places.making(|| {
+        let file = rustix::fs::openat(&dir.fd, name, passed, Mode::from_raw_mode(real_mode))?;
+        caller.note(dir, file.as_fd(), wanted, real_mode)?;
+        Ok(file)
+    })?;
     give(caller, file.as_fd(), flags)
 }
 
-/// `O_PATH`: such descriptors cannot be given to another process. Directories and files are opened to read; of everything else
-/// the step gets an empty file, by which the builder finds what was meant.
-fn open_for_path(caller: &Caller<'_>, target: &Target, flags: OFlags) -> Handled {
-    let found = target.existing()?;
-    let kind = type_of(found);
+/// `O_PATH`: such descriptors cannot be given to another process. Directories and files that the caller may read are opened to
+/// read; of everything else the step gets a stand-in.
+fn open_for_path(caller: &Caller<'_>, target: Target, flags: OFlags) -> Handled {
+    let kind = type_of(target.existing()?);
     if flags.contains(OFlags::DIRECTORY) && !kind.is_dir() {
         return Err(Errno::NOTDIR);
     }
-    let file =
-        match (&target.spot, kind) {
-            (Spot::Node(Node::Proc(proc)), _) => {
-                caller.world.places.procfs.open(proc, OFlags::RDONLY, &|| caller.world.mounts_text(), &|path| {
-                    caller.world.places.shown(path)
-                })?
-            }
-            (Spot::Node(Node::Dir(dir)), _) => open_at(dir.fd.as_fd(), c".", OFlags::DIRECTORY)?,
-            (Spot::Entry(dir, name), FileType::Directory | FileType::RegularFile) => {
-                open_at(dir.fd.as_fd(), name, OFlags::RDONLY)?
-            }
-            (Spot::Entry(dir, name), _) => {
-                let file = open_path(dir.fd.as_fd(), name.to_bytes(), OFlags::empty())?;
-                let shown = caller.world.places.path_of(&Node::Dir(dir.clone()))?;
-                let shown = [&shown, b"/".as_slice(), name.to_bytes()].concat();
-                stand_in(caller, file, shown, dir)?
-            }
-            (Spot::Mapped(mapped), _) => reopen(&own_path(mapped.file.as_fd()), OFlags::RDONLY)?,
-            (Spot::Open(path), _) => reopen(path, OFlags::RDONLY | OFlags::NONBLOCK)?,
+    let places = &caller.world.places;
+    if let Spot::Node(Node::Proc(proc)) = &target.spot {
+        let opened = open_proc(caller, proc, OFlags::RDONLY);
+        let file = match opened {
+            Err(Errno::ACCESS | Errno::PERM) => places.stand_for(StandIn::Node(Node::Proc(proc.clone())))?,
+            opened => opened?,
         };
+        return give(caller, file.as_fd(), flags);
+    }
+    if kind.is_dir() {
+        let Node::Dir(dir) = caller.directory(target)? else { return Err(Errno::NOTDIR) };
+        let file = match caller.view.ids.may(&places.seen(&dir)?, READ) {
+            Ok(()) => open_at(dir.fd.as_fd(), c".", OFlags::DIRECTORY)?,
+            Err(_) => places.stand_for(StandIn::Node(Node::Dir(dir)))?,
+        };
+        return give(caller, file.as_fd(), flags);
+    }
+    let held = caller.hold(target)?;
+    let has_area = !matches!(held.spot, Spot::Open(Opened { area: None, .. }));
+    let file = match type_of(&held.found) {
+        FileType::RegularFile if has_area && caller.view.ids.may(&held.found, READ).is_ok() => {
+            again(&held, OFlags::RDONLY | OFlags::NONBLOCK)?
+        }
+        _ => stand_in(caller, held)?,
+    };
     give(caller, file.as_fd(), flags)
 }
 
-fn stand_in(caller: &Caller<'_>, file: OwnedFd, shown: Vec<u8>, dir: &Dir) -> Result<OwnedFd, Errno> {
-    let empty = rustix::fs::memfd_create("path", MemfdFlags::CLOEXEC)?;
-    let id = id_of(&look(empty.as_fd())?);
-    let (read_only, tree) = (dir.area.read_only, dir.area.tree.clone());
-    caller.world.places.add_file(Arc::new(Mapped { file, shown, read_only, looks: None, tree, id }));
-    Ok(empty)
-}
-
-/// Opening a fifo waits for the other side: that is for a thread of its own.
-fn fifo(caller: &Caller<'_>, dir: &Arc<Dir>, name: &CStr, passed: OFlags, flags: OFlags) -> Handled {
-    let file = open_path(dir.fd.as_fd(), name.to_bytes(), OFlags::empty())?;
-    let (listener, call) = (caller.listener.share().map_err(errno)?, *caller.call);
-    let kept = rustix::io::fcntl_dupfd_cloexec(&file, 0)?;
-    caller.world.waiting_for(kept);
-    let wait = move || {
-        let opened =
-            rustix::fs::openat(CWD, own_path(file.as_fd()).as_c_str(), passed | OFlags::CLOEXEC, Mode::empty());
-        let _ = match opened {
-            Ok(opened) => listener.answer_with(&call, opened.as_fd(), flags.contains(OFlags::CLOEXEC)).map(drop),
-            Err(error) => listener.refuse(&call, error),
-        };
+fn stand_in(caller: &Caller<'_>, held: Held) -> Result<OwnedFd, Errno> {
+    let places = &caller.world.places;
+    let (read_only, tree) = (caller.may_change(&held.spot).is_err(), caller.tree(&held.spot));
+    let (shown, looks) = match &held.spot {
+        Spot::Entry(dir, name) => (places.path_of_entry(dir, name.to_bytes())?, None),
+        Spot::Mapped(mapped) => (mapped.shown.clone(), mapped.looks),
+        Spot::Open(opened) => (places.shown(&path_by_kernel(opened.file.as_fd())?), None),
+        Spot::Node(_) => return Err(Errno::ACCESS),
     };
-    spawn::thread_now("fifo", wait).map_err(errno)?;
-    Ok(Reply::Given)
+    let id = id_of(&held.real);
+    let file = rustix::fs::open(held.path.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    places.stand_for(StandIn::File(Arc::new(Mapped { file, shown, read_only, looks, tree, id })))
 }

@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use rootfs::Tree;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::procfs::{self, Proc};
+use super::stand_in::{StandIn, StandIns};
 use super::tasks::View;
 
 /// As many links as the kernel follows (`linux/namei.h` MAXSYMLINKS).
@@ -43,7 +44,9 @@ pub struct Area {
     /// What the step calls it.
     pub shown: Vec<u8>,
     /// Its path on the host, to tell what a descriptor is.
-    pub host: Vec<u8>,
+    host: Mutex<Arc<[u8]>>,
+    /// Its topmost directory, by which the path is found again when somebody on the host has moved it.
+    top: OwnedFd,
     pub read_only: bool,
     /// Others may change it at the same time: nothing is remembered of it.
     pub shared: bool,
@@ -55,6 +58,21 @@ pub struct Area {
 }
 
 impl Area {
+    /// What follows its own path in a path of the host, if that lies there.
+    fn holds<'p>(&self, host: &'p [u8]) -> Option<&'p [u8]> {
+        let known = lock(&self.host).clone();
+        let rest = below(host, &known);
+        if rest.is_some() || !self.shared {
+            return rest;
+        }
+        let now = path_by_kernel(self.top.as_fd()).ok()?;
+        let rest = below(host, &now);
+        if *now != *known {
+            *lock(&self.host) = now.into();
+        }
+        rest
+    }
+
     /// Whether it is the one in which all others are mapped.
     pub fn is_rootfs(&self) -> bool {
         self.above.is_none()
@@ -130,8 +148,19 @@ pub enum Spot {
     Entry(Arc<Dir>, CString),
     Node(Node),
     Mapped(Arc<Mapped>),
-    /// One of the step's own open files, by its path in the builder's /proc.
-    Open(CString),
+    /// One of the step's own open files.
+    Open(Opened),
+}
+
+/// A file that a process of the step has open, taken from it once: what is looked at is what is used, whatever its threads put
+/// under the same number meanwhile.
+pub struct Opened {
+    /// `O_PATH`
+    pub file: OwnedFd,
+    /// Whose it is, and under which number.
+    pub owner: (u32, i32),
+    /// Where it lies. A file that lies nowhere in the step may be used as it was opened, and never be opened again.
+    pub area: Option<Arc<Area>>,
 }
 
 pub struct Target {
@@ -168,10 +197,16 @@ pub struct Places {
     areas: Mutex<Vec<Arc<Area>>>,
     /// Files that are mapped, by what a descriptor of them is.
     files: Mutex<HashMap<Id, Arc<Mapped>>>,
+    /// What the step has got empty files for.
+    stand_ins: StandIns,
+    /// Held to write while a file is made whose owner is noted after it has its name, and to read by whoever looks.
+    noting: RwLock<()>,
     /// Directories in which something is mapped, so that they stay known.
     mount_points: Mutex<Vec<Arc<Dir>>>,
     pub procfs: procfs::View,
     own: Own,
+    /// The devices of files in memory and of pipes.
+    nameless: [(u32, u32); 2],
     cached: usize,
 }
 
@@ -192,9 +227,12 @@ impl Places {
             known: Mutex::default(),
             areas: Mutex::default(),
             files: Mutex::default(),
+            stand_ins: StandIns::default(),
+            noting: RwLock::default(),
             mount_points: Mutex::default(),
             procfs,
             own: Own::find(),
+            nameless: nameless()?,
             cached: cached(),
         };
         let fd = open_path(CWD, tree.path().as_os_str().as_bytes(), OFlags::DIRECTORY)?;
@@ -213,9 +251,9 @@ impl Places {
         tree: Option<Arc<Tree>>,
     ) -> rustix::io::Result<Arc<Dir>> {
         let id = id_of(&look(fd.as_fd())?);
-        // As links of /proc have it.
-        let host = read_link(CWD, own_path(fd.as_fd()).as_bytes())?;
-        let area = Arc::new(Area { shown, host, read_only, shared, tree, root: id, above });
+        let host = Mutex::new(path_by_kernel(fd.as_fd())?.into());
+        let top = rustix::io::fcntl_dupfd_cloexec(&fd, 0)?;
+        let area = Arc::new(Area { shown, host, top, read_only, shared, tree, root: id, above });
         lock(&self.areas).push(area.clone());
         Ok(self.intern(fd, id, &area))
     }
@@ -224,8 +262,35 @@ impl Places {
         lock(&self.files).insert(mapped.id, mapped);
     }
 
-    pub fn file(&self, id: Id) -> Option<Arc<Mapped>> {
-        lock(&self.files).get(&id).cloned()
+    /// What a file that the step has open stands for, if it is not to be taken as it is.
+    fn stand_in(&self, id: Id) -> Option<StandIn> {
+        if let Some(mapped) = lock(&self.files).get(&id) {
+            return Some(StandIn::File(mapped.clone()));
+        }
+        self.procfs.stands_for(id).map(StandIn::Node).or_else(|| self.stand_ins.get(id))
+    }
+
+    /// An empty file that stands for what may not be given away.
+    pub fn stand_for(&self, what: StandIn) -> Result<OwnedFd, Errno> {
+        self.stand_ins.make(what, &self.procfs.tasks)
+    }
+
+    /// As long as it lives no file is seen between its making and the note of its owner, and none gets another name.
+    fn noted(&self) -> RwLockReadGuard<'_, ()> {
+        self.noting.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a file and notes its owner, before anybody sees it.
+    pub fn making<T>(&self, make: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+        let _noting = self.noting.write().unwrap_or_else(PoisonError::into_inner);
+        make()
+    }
+
+    /// Whether a file is one that has no name on the host: a pipe, or a file in memory. No right is taken from anybody by
+    /// opening it again, as the kernel does.
+    pub fn is_anonymous(&self, file: BorrowedFd<'_>) -> Result<bool, Errno> {
+        let found = look(file)?;
+        Ok(self.nameless.contains(&(found.stx_dev_major, found.stx_dev_minor)))
     }
 
     /// Puts something over a name of a directory. It stays there for the whole run.
@@ -278,6 +343,7 @@ impl Places {
     }
 
     pub fn seen(&self, dir: &Dir) -> Result<Statx, Errno> {
+        let _noted = self.noted();
         let mut found = look(dir.fd.as_fd())?;
         self.present(dir.area.tree.as_deref(), &mut found);
         Ok(found)
@@ -285,6 +351,7 @@ impl Places {
 
     /// Looks at a name in a directory; what is mapped over it is not seen.
     pub fn seen_at(&self, dir: &Dir, name: &[u8]) -> Result<Option<Statx>, Errno> {
+        let _noted = self.noted();
         match look_at(dir.fd.as_fd(), name) {
             Ok(mut found) => {
                 self.present(dir.area.tree.as_deref(), &mut found);
@@ -293,6 +360,15 @@ impl Places {
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// What has been opened in an area, as the kernel has it and as the step sees it.
+    pub fn seen_opened(&self, tree: Option<&Tree>, file: BorrowedFd<'_>) -> Result<(Statx, Statx), Errno> {
+        let _noted = self.noted();
+        let real = look(file)?;
+        let mut found = real;
+        self.present(tree, &mut found);
+        Ok((real, found))
     }
 
     pub fn seen_file(&self, mapped: &Mapped) -> Result<Statx, Errno> {
@@ -323,6 +399,10 @@ impl Places {
             return Ok(Node::Dir(dir.area.above.clone().unwrap_or_else(|| dir.clone())));
         }
         let fd = open_path(dir.fd.as_fd(), b"..", OFlags::DIRECTORY)?;
+        // What somebody has moved out of the area is not connected with it any more (`fs/namei.c` path_connected).
+        if dir.area.shared && dir.area.holds(&path_by_kernel(fd.as_fd())?).is_none() {
+            return Err(Errno::NOENT);
+        }
         let id = id_of(&look(fd.as_fd())?);
         Ok(Node::Dir(self.intern(fd, id, &dir.area)))
     }
@@ -474,8 +554,9 @@ impl Places {
 
     /// Follows a link of /proc that leads to what a process has, whatever its text is.
     fn magic(&self, view: &View, magic: procfs::Magic) -> Result<Step, Errno> {
+        self.procfs.may_look(view, magic.process())?;
         match magic {
-            procfs::Magic::Root => Ok(Step::Go(Node::Dir(view.root.clone()))),
+            procfs::Magic::Root(_) => Ok(Step::Go(Node::Dir(view.root.clone()))),
             procfs::Magic::Cwd(process) => Ok(Step::Go(self.procfs.cwd_of(process).ok_or(Errno::NOENT)?)),
             procfs::Magic::Program(process) => {
                 let exe = self.procfs.exe_of(process).ok_or(Errno::NOENT)?;
@@ -494,74 +575,75 @@ impl Places {
         }
     }
 
-    /// What a descriptor of a process is.
-    pub fn descriptor(&self, process: u32, number: i32) -> Result<Target, Errno> {
-        let path = CString::new(format!("/proc/{process}/fd/{number}")).map_err(|_| Errno::INVAL)?;
+    /// What a descriptor of a process or thread is: the one door to what the step has open.
+    pub fn descriptor(&self, owner: u32, number: i32) -> Result<Target, Errno> {
+        let file = take(owner, number)?;
+        let mut found = look(file.as_fd())?;
+        let id = id_of(&found);
+        if let Some(stand_in) = self.stand_in(id) {
+            return self.stood_for(stand_in);
+        }
+        if type_of(&found).is_dir() {
+            let node = self.directory_of(file, id)?;
+            return self.at_node(node);
+        }
+        let area = self.area_of(&path_by_kernel(file.as_fd())?);
+        self.present(area.as_ref().and_then(|area| area.tree.as_deref()), &mut found);
+        Ok(Target { spot: Spot::Open(Opened { file, owner: (owner, number), area }), found: Some(found) })
+    }
+
+    /// As the step sees a descriptor, for those who only look.
+    pub fn seen_descriptor(&self, owner: u32, number: i32) -> Result<Statx, Errno> {
+        let path = descriptor_path(owner, number)?;
+        let _noted = self.noted();
         let mut found = match rustix::fs::statx(CWD, path.as_c_str(), AtFlags::NO_AUTOMOUNT, LOOK) {
             Err(Errno::NOENT) => return Err(Errno::BADF),
             found => found?,
         };
-        let id = id_of(&found);
-        if let Some(mapped) = self.file(id) {
-            let found = Some(self.seen_file(&mapped)?);
-            return Ok(Target { spot: Spot::Mapped(mapped), found });
-        }
-        if let Some(node) = self.procfs.stands_for(id) {
-            return self.at_node(node);
-        }
-        if type_of(&found).is_dir() {
-            let node = self.directory_of(&path, id)?;
-            return self.at_node(node);
+        if let Some(stand_in) = self.stand_in(id_of(&found)) {
+            return self.stood_for(stand_in)?.existing().copied();
         }
         self.present_open(&mut found);
-        Ok(Target { spot: Spot::Open(path), found: Some(found) })
+        Ok(found)
+    }
+
+    fn stood_for(&self, stand_in: StandIn) -> Result<Target, Errno> {
+        match stand_in {
+            StandIn::Node(node) => self.at_node(node),
+            StandIn::File(mapped) => {
+                let found = Some(self.seen_file(&mapped)?);
+                Ok(Target { spot: Spot::Mapped(mapped), found })
+            }
+        }
     }
 
     /// A directory that the step has open.
-    fn directory_of(&self, path: &CString, id: Id) -> Result<Node, Errno> {
-        // In several areas: nobody says by which of them it was opened.
-        let known = alive(&lock(&self.known), id).min_by_key(|dir| dir.area.read_only);
+    fn directory_of(&self, file: OwnedFd, id: Id) -> Result<Node, Errno> {
+        // In several areas: nobody says by which of them it was opened, and a right is never more than it may be.
+        let known = alive(&lock(&self.known), id).max_by_key(|dir| dir.area.read_only);
         if let Some(dir) = known {
             return Ok(Node::Dir(dir));
         }
-        let host = read_link(CWD, path.as_bytes())?;
+        let host = path_by_kernel(file.as_fd())?;
         if let Some(proc) = Proc::of_host(&host) {
             return Ok(Node::Proc(proc));
         }
         let area = self.area_of(&host).ok_or(Errno::ACCESS)?;
-        let fd = rustix::fs::open(path.as_c_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let id = id_of(&look(fd.as_fd())?);
-        Ok(Node::Dir(self.intern(fd, id, &area)))
+        Ok(Node::Dir(self.intern(file, id, &area)))
     }
 
-    fn area_of_descriptor(&self, path: &CString) -> Option<Arc<Area>> {
-        self.area_of(&read_link(CWD, path.as_bytes()).ok()?)
-    }
-
-    /// Whether a file that the step has open lies where nothing may be written.
-    pub fn is_read_only(&self, descriptor: &CString) -> bool {
-        self.area_of_descriptor(descriptor).is_some_and(|area| area.read_only)
-    }
-
-    pub fn tree_of(&self, descriptor: &CString) -> Option<Arc<Tree>> {
-        self.area_of_descriptor(descriptor)?.tree.clone()
-    }
-
-    pub fn is_in_rootfs(&self, host: &[u8]) -> bool {
-        self.area_of(host).is_some_and(|area| area.is_rootfs())
-    }
-
-    /// The area that a path of the host lies in.
+    /// The area that a path of the host lies in; of several the one with the least rights.
     fn area_of(&self, host: &[u8]) -> Option<Arc<Area>> {
         let areas = lock(&self.areas);
-        let holding = areas.iter().filter(|area| below(host, &area.host).is_some());
-        holding.max_by_key(|area| (area.host.len(), !area.read_only)).cloned()
+        let holding = areas.iter().filter_map(|area| Some((area, area.holds(host)?.len())));
+        holding.max_by_key(|(area, rest)| (area.read_only, host.len() - rest)).map(|(area, _)| area.clone())
     }
 
     /// What the step calls a path of the host.
     pub fn shown(&self, host: &[u8]) -> Vec<u8> {
-        let Some(area) = self.area_of(host) else { return host.to_vec() };
-        let rest = below(host, &area.host).unwrap_or_default();
+        // What lies in none is nothing that the step could name.
+        let Some(area) = self.area_of(host) else { return anonymous(host) };
+        let rest = area.holds(host).unwrap_or_default();
         match (area.shown.as_slice(), rest) {
             (b"/", b"") => b"/".to_vec(),
             (b"/", rest) => rest.to_vec(),
@@ -575,11 +657,16 @@ impl Places {
             Node::Proc(proc) => return Ok(proc.path().to_vec()),
             Node::Dir(dir) => dir,
         };
-        let host = read_link(CWD, format!("/proc/self/fd/{}", dir.fd.as_raw_fd()).as_bytes())?;
+        let host = path_by_kernel(dir.fd.as_fd())?;
         if host.ends_with(b" (deleted)") {
             return Err(Errno::NOENT);
         }
-        Ok(self.shown(&host))
+        let rest = dir.area.holds(&host).ok_or(Errno::NOENT)?;
+        Ok(match (dir.area.shown.as_slice(), rest) {
+            (b"/", b"") => b"/".to_vec(),
+            (b"/", rest) => rest.to_vec(),
+            (shown, rest) => [shown, rest].concat(),
+        })
     }
 
     /// The path of a name in a directory.
@@ -625,7 +712,9 @@ impl Places {
             let children = held.iter_mut().find(|(id, _)| *id == dir.id);
             forgotten.extend(children.and_then(|(_, children)| children.remove(*name)));
         }
+        let noted = self.noted();
         let result = change();
+        drop(noted);
         drop(held);
         // Closes directories, and their children's, without any lock held.
         drop(forgotten);
@@ -644,6 +733,12 @@ impl Drop for Places {
 
 fn alive(known: &HashMap<Id, Vec<Weak<Dir>>>, id: Id) -> impl Iterator<Item = Arc<Dir>> {
     known.get(&id).into_iter().flatten().filter_map(Weak::upgrade)
+}
+
+fn nameless() -> rustix::io::Result<[(u32, u32); 2]> {
+    let device = |file: OwnedFd| look(file.as_fd()).map(|found| (found.stx_dev_major, found.stx_dev_minor));
+    let memory = rustix::fs::memfd_create("device", rustix::fs::MemfdFlags::CLOEXEC)?;
+    Ok([device(memory)?, device(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?.0)?])
 }
 
 fn cached() -> usize {
@@ -687,6 +782,29 @@ pub fn open_path(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> rustix::io:
 
 pub fn read_link(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Vec<u8>> {
     Ok(rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes())
+}
+
+/// The path of what is open, as links of /proc have it.
+pub fn path_by_kernel(file: BorrowedFd<'_>) -> rustix::io::Result<Vec<u8>> {
+    read_link(CWD, own_path(file).as_bytes())
+}
+
+fn descriptor_path(owner: u32, number: i32) -> Result<CString, Errno> {
+    CString::new(format!("/proc/{owner}/fd/{number}")).map_err(|_| Errno::INVAL)
+}
+
+/// Takes what a process or thread has open, as `O_PATH`: it is looked up once.
+pub fn take(owner: u32, number: i32) -> Result<OwnedFd, Errno> {
+    let path = descriptor_path(owner, number)?;
+    match rustix::fs::open(path.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT) => Err(Errno::BADF),
+        taken => taken,
+    }
+}
+
+/// What the kernel calls a file that lies nowhere in the step: pipes and the like have no path of the host.
+fn anonymous(host: &[u8]) -> Vec<u8> {
+    if host.starts_with(b"/") && !host.starts_with(b"/memfd:") { b"/".to_vec() } else { host.to_vec() }
 }
 
 /// The path by which this process reaches what it has open.

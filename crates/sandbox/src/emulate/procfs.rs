@@ -33,6 +33,9 @@ const HIDDEN: &[&[u8]] = &[
     b"sysrq-trigger",
     b"timer_list",
     b"timer_stats",
+    // What is shared with everybody in the container.
+    b"sysvipc",
+    b"locks",
 ];
 
 /// /proc/net/dev of a network of one's own that nobody has set up.
@@ -40,6 +43,28 @@ const LOOPBACK: &[u8] =
     b"Inter-|   Receive                                                |  Transmit\n \
       face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    \
       lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0\n";
+
+/// What of a process is only for those who may look into it (`fs/proc/base.c`).
+const GUARDED: &[&[u8]] = &[
+    b"auxv",
+    b"environ",
+    b"fd",
+    b"fdinfo",
+    b"io",
+    b"map_files",
+    b"maps",
+    b"mem",
+    b"ns",
+    b"numa_maps",
+    b"pagemap",
+    b"personality",
+    b"smaps",
+    b"smaps_rollup",
+    b"stack",
+    b"syscall",
+    b"timers",
+    b"wchan",
+];
 
 /// Files of a process that it may write to itself.
 const WRITABLE: &[&[u8]] =
@@ -58,10 +83,21 @@ pub enum Below {
 
 /// A link to what a process has.
 pub enum Magic {
-    Root,
+    Root(u32),
     Cwd(u32),
     Program(u32),
     Open { process: u32, number: i32 },
+}
+
+impl Magic {
+    /// Whose it is.
+    pub fn process(&self) -> u32 {
+        match self {
+            Magic::Root(process) | Magic::Cwd(process) | Magic::Program(process) | Magic::Open { process, .. } => {
+                *process
+            }
+        }
+    }
 }
 
 impl Proc {
@@ -110,7 +146,7 @@ fn number(name: &[u8]) -> Option<u32> {
 
 /// The /proc of one step.
 pub struct View {
-    tasks: Arc<Tasks>,
+    pub tasks: Arc<Tasks>,
     /// Where listings are made.
     scratch: PathBuf,
     /// Whether there is a network to be seen.
@@ -132,6 +168,17 @@ impl View {
         Some(self.tasks.known(process)?.exe.to_vec()).filter(|exe| !exe.is_empty())
     }
 
+    /// Whether somebody may look into a process (`kernel/ptrace.c` __ptrace_may_access with PTRACE_MODE_READ_FSCREDS).
+    pub fn may_look(&self, caller: &Caller, process: u32) -> Result<(), Errno> {
+        let target = self.tasks.known(process).ok_or(Errno::NOENT)?;
+        let is_self = process == caller.thread || Some(caller.process()) == super::tasks::process_of(process);
+        let (user, group) = (caller.ids.user.files, caller.ids.group.files);
+        if is_self || (!target.guarded && target.ids.may_be_seen_by(user, group, caller.ids.rights.effective)) {
+            return Ok(());
+        }
+        Err(Errno::ACCESS)
+    }
+
     /// A directory that was made to be listed in the place of another.
     pub fn stands_for(&self, id: Id) -> Option<Node> {
         lock(&self.listings).get(&id).cloned()
@@ -145,7 +192,7 @@ impl View {
         }
         let Some((process, rest)) = at.process() else { return plain(below) };
         let magic = match (&rest[..], name) {
-            ([], b"root") => Magic::Root,
+            ([], b"root") => Magic::Root(process),
             ([], b"cwd") => Magic::Cwd(process),
             ([], b"exe") => Magic::Program(process),
             ([b"fd"], name) => {
@@ -153,6 +200,8 @@ impl View {
                 Magic::Open { process, number }
             }
             ([b"map_files"], _) => return Err(Errno::PERM),
+            // It names mounts of the host.
+            ([], b"mountstats") => return Err(Errno::NOENT),
             ([b"net"], name) if !self.network && name != b"dev" => return Err(Errno::NOENT),
             _ => return plain(below),
         };
@@ -197,12 +246,18 @@ impl View {
         &self,
         proc: &Proc,
         flags: OFlags,
+        caller: &Caller,
         mounts: &dyn Fn() -> Vec<u8>,
         shown: &dyn Fn(&[u8]) -> Vec<u8>,
     ) -> Result<OwnedFd, Errno> {
         let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
         if writes && !self.may_write(proc) {
             return Err(if proc.path().starts_with(b"/proc/sys") { Errno::ROFS } else { Errno::ACCESS });
+        }
+        if let Some((process, rest)) = proc.process()
+            && rest.first().is_some_and(|name| GUARDED.contains(name))
+        {
+            self.may_look(caller, process)?;
         }
         if proc.is_root() && !writes {
             return self.listing().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
@@ -214,6 +269,7 @@ impl View {
                     return copy.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
                 }
                 [b"status"] => Some(self.status(process, &host_read(proc)?)),
+                [b"limits"] => Some(limits(&host_read(proc)?)),
                 [b"mounts"] => Some(mounts()),
                 [b"net", b"dev"] if !self.network => Some(LOOPBACK.to_vec()),
                 [b"mountinfo"] => Some(mountinfo(&mounts())),
@@ -326,6 +382,14 @@ pub fn in_memory(text: &[u8]) -> io::Result<OwnedFd> {
     rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     let path = super::place::own_path(file.as_fd());
     Ok(rustix::fs::open(path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// proc_pid_limits(5), without the builder's own (`emulate::tasks`).
+fn limits(real: &[u8]) -> Vec<u8> {
+    let name = "Max file locks";
+    let shown = format!("{name:<25} {0:<20} {0:<20} {1:<10}\n", "unlimited", "locks");
+    let lines = real.split_inclusive(|byte| *byte == b'\n');
+    lines.flat_map(|line| if line.starts_with(name.as_bytes()) { shown.as_bytes() } else { line }).copied().collect()
 }
 
 /// proc_pid_mountinfo(5) of what proc_pid_mounts(5) says.

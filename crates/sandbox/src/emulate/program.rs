@@ -3,12 +3,12 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, Statx};
+use rustix::fs::{FileType, OFlags, Statx};
 use rustix::io::Errno;
 
 use super::caller::{AT_FDCWD, Caller, EMPTY_PATH, Handled, NO_FOLLOW, Reply};
-use super::ids::EXECUTE;
-use super::place::{Spot, Target, id_of, type_of};
+use super::ids::{EXECUTE, READ};
+use super::place::{Opened, Spot, Target, id_of, path_by_kernel, type_of};
 use super::{elf, exec};
 
 /// As deep as interpreters of interpreters may go (`fs/exec.c` exec_binprm).
@@ -26,6 +26,8 @@ struct Program {
     found: Statx,
     /// Where it is, links resolved.
     exe: Vec<u8>,
+    /// Whether the caller may read it, too.
+    readable: bool,
 }
 
 /// (directory, path, argv, envp, flags)
@@ -40,7 +42,7 @@ pub fn execute(caller: &Caller<'_>) -> Handled {
         }
         path => (caller.walk(caller.descriptor(0), path, flags & NO_FOLLOW == 0)?, path.to_vec()),
     };
-    let mut program = look(caller, &target)?;
+    let mut program = look(caller, target)?;
     let mut arguments: Option<Vec<Vec<u8>>> = None;
     let mut name = shown.clone();
     for depth in 0.. {
@@ -54,7 +56,7 @@ pub fn execute(caller: &Caller<'_>) -> Handled {
         now.push(name);
         now.extend(before.into_iter().skip(1));
         arguments = Some(now);
-        program = look(caller, &caller.walk(AT_FDCWD, &interpreter, true)?)?;
+        program = look(caller, caller.walk(AT_FDCWD, &interpreter, true)?)?;
         name = interpreter;
     }
     start(caller, program, arguments, &shown)
@@ -62,14 +64,19 @@ pub fn execute(caller: &Caller<'_>) -> Handled {
 
 fn start(caller: &Caller<'_>, program: Program, arguments: Option<Vec<Vec<u8>>>, shown: &[u8]) -> Handled {
     let interpreter = match elf::open(program.file.as_fd())?.interpreter {
-        Some(path) => Some(look(caller, &caller.walk(AT_FDCWD, path.as_bytes(), true)?)?),
+        Some(path) => Some(look(caller, caller.walk(AT_FDCWD, path.as_bytes(), true)?)?),
         None => None,
     };
     let mode = u32::from(program.found.stx_mode);
     let user = (mode & libc::S_ISUID != 0).then_some(program.found.stx_uid);
     let group = (mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0).then_some(program.found.stx_gid);
     let ids = caller.view.ids.after_exec(user, group);
-    let guarded = ids.user != caller.view.ids.user || ids.group != caller.view.ids.group;
+    let readable = program.readable && interpreter.as_ref().is_none_or(|interpreter| interpreter.readable);
+    if !readable && !caller.is_alone() {
+        // The descriptors by which it is loaded are the caller's for a moment, and another thread could keep them.
+        return Err(Errno::ACCESS);
+    }
+    let guarded = !readable || ids.user != caller.view.ids.user || ids.group != caller.view.ids.group;
     let text = |text: &[u8]| CString::new(text).map_err(|_| Errno::INVAL);
     let last = shown.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let request = exec::Request {
@@ -98,24 +105,32 @@ fn start(caller: &Caller<'_>, program: Program, arguments: Option<Vec<Vec<u8>>>,
     Ok(Reply::Given)
 }
 
-/// Opens a program that may be executed: not one that somebody has open to write.
-fn look(caller: &Caller<'_>, target: &Target) -> Result<Program, Errno> {
-    let found = *target.existing()?;
-    match type_of(&found) {
+/// Opens a program that may be executed: not one that somebody has open to write. What has been opened is what is judged.
+fn look(caller: &Caller<'_>, target: Target) -> Result<Program, Errno> {
+    match type_of(target.existing()?) {
         FileType::RegularFile => {}
         FileType::Symlink => return Err(Errno::LOOP),
         _ => return Err(Errno::ACCESS),
     }
+    let held = caller.hold(target)?;
+    let found = held.found;
+    if !type_of(&found).is_file() {
+        return Err(Errno::ACCESS);
+    }
     caller.view.ids.may(&found, EXECUTE)?;
     let places = &caller.world.places;
-    let exe = match &target.spot {
+    let exe = match &held.spot {
         Spot::Entry(dir, name) => places.path_of_entry(dir, name.to_bytes())?,
         Spot::Mapped(mapped) => mapped.shown.clone(),
-        Spot::Open(path) => places.shown(&super::place::read_link(rustix::fs::CWD, path.to_bytes())?),
+        // What lies nowhere in the step, and is somebody's, is not executed.
+        Spot::Open(Opened { area: None, file, .. }) if !places.is_anonymous(file.as_fd())? => {
+            return Err(Errno::ACCESS);
+        }
+        Spot::Open(opened) => places.shown(&path_by_kernel(opened.file.as_fd())?),
         Spot::Node(_) => return Err(Errno::ACCESS),
     };
-    let handle = caller.handle(target)?;
-    let file = rustix::fs::open(handle.path.as_c_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let readable = caller.view.ids.may(&found, READ).is_ok();
+    let file = super::open::again(&held, OFlags::RDONLY | OFlags::NONBLOCK)?;
     if is_open_to_write(&file) {
         // Not by the builder, which may not have closed yet what the step got, wrote and closed.
         caller.world.given();
@@ -123,7 +138,7 @@ fn look(caller: &Caller<'_>, target: &Target) -> Result<Program, Errno> {
             return Err(Errno::TXTBSY);
         }
     }
-    Ok(Program { file, found, exe })
+    Ok(Program { file, found, exe, readable })
 }
 
 /// Asks the kernel by the means that it has for it: a lease to read is refused while somebody may write. Somebody who opens

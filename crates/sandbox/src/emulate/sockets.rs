@@ -12,6 +12,7 @@
 //! Connections that the builder makes are the builder's for the kernel: who is behind one (SO_PEERCRED) is answered from what
 //! was noted when it was made. With a datagram (SCM_CREDENTIALS) come the ids that the kernel knows.
 
+use std::ffi::CString;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,17 +21,19 @@ use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 
 use super::abi::Abi;
-use super::caller::{AT_FDCWD, Caller, DONE, Handle, Handled, Reply, errno};
+use super::caller::{AT_FDCWD, Caller, DONE, Handled, Held, Reply, errno};
 use super::i386;
 use super::ids::WRITE;
 use super::memory;
 use super::open::answer_with;
-use super::place::{Spot, id_of, open_path, own_path, type_of, without_slashes};
+use super::place::{Spot, id_of, own_path, type_of, without_slashes};
 
 mod diag;
 mod indirect;
 mod known;
 mod raw;
+
+pub use raw::take;
 
 pub use indirect::{PASSED, socketcall};
 pub use known::Sockets;
@@ -65,7 +68,7 @@ struct To {
     shown: Vec<u8>,
     /// The socket there, if the step made it.
     server: Option<u64>,
-    _handle: Option<Handle>,
+    _held: Option<Held>,
 }
 
 impl Caller<'_> {
@@ -83,7 +86,7 @@ impl Caller<'_> {
         raw::inode(self.call.thread, self.descriptor(descriptor))
     }
 
-    fn hold(&self, descriptor: usize) -> Result<Hold, Errno> {
+    fn socket(&self, descriptor: usize) -> Result<Hold, Errno> {
         let inode = self.inode(descriptor)?;
         let kept = self.sockets().kept(inode);
         let number = self.descriptor(descriptor);
@@ -110,7 +113,7 @@ impl Caller<'_> {
     }
 
     /// Whether nobody can change the caller's descriptors before it has its answer.
-    fn is_alone(&self) -> bool {
+    pub fn is_alone(&self) -> bool {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.view.thread)).unwrap_or_default();
         status.lines().any(|line| line.strip_prefix("Threads:").is_some_and(|count| count.trim() == "1"))
     }
@@ -167,7 +170,7 @@ pub fn socket(caller: &Caller<'_>) -> Handled {
 
 /// (socket, address, length)
 pub fn bind(caller: &Caller<'_>) -> Handled {
-    let Hold::Ours(kept) = caller.hold(0)? else { return Ok(Reply::Continue) };
+    let Hold::Ours(kept) = caller.socket(0)? else { return Ok(Reply::Continue) };
     let address = caller.address(caller.arguments[1], caller.number(2))?;
     if !kept.is_unix() {
         if let Err(Errno::ADDRINUSE) = raw::bind(kept.socket.as_fd(), &address) {
@@ -209,6 +212,10 @@ fn bind_path(caller: &Caller<'_>, kept: &Kept, path: &[u8]) -> Handled {
     let first = format!(".zuwai-{}-{}", std::process::id(), caller.sockets().serial());
     let kernel = [own_path(dir.fd.as_fd()).to_bytes(), b"/", first.as_bytes()].concat();
     raw::bind(kept.socket.as_fd(), &path_address(&kernel))?;
+    let mode = 0o777 & !caller.view.umask;
+    let wanted = caller.new_file(&dir, mode, false)?;
+    let made = CString::new(first.as_bytes()).map_err(|_| Errno::INVAL)?;
+    let id = id_of(&caller.make(&dir, &made, (wanted, mode | 0o600), || Ok(()))?);
     let renamed = match rustix::fs::renameat_with(&dir.fd, &*first, &dir.fd, &name, RenameFlags::NOREPLACE) {
         // Not every file system can keep what is there.
         Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::linkat(&dir.fd, &*first, &dir.fd, &name, AtFlags::empty())
@@ -219,10 +226,6 @@ fn bind_path(caller: &Caller<'_>, kept: &Kept, path: &[u8]) -> Handled {
         let _ = rustix::fs::unlinkat(&dir.fd, &*first, AtFlags::empty());
         return Err(if error == Errno::EXIST { Errno::ADDRINUSE } else { error });
     }
-    let mode = 0o777 & !caller.view.umask;
-    caller.made(&dir, &name, mode, mode | 0o600)?;
-    let file = open_path(dir.fd.as_fd(), name.to_bytes(), rustix::fs::OFlags::empty())?;
-    let id = id_of(&super::place::look(file.as_fd())?);
     let absolute = caller.world.places.path_of_entry(&dir, name.to_bytes())?;
     caller.sockets().bound(kept.inode, id, kernel, path.to_vec(), absolute, caller.credentials());
     DONE
@@ -239,7 +242,7 @@ pub fn listen(caller: &Caller<'_>) -> Handled {
 
 /// Finds out where an address leads, and that the caller may go there.
 fn resolve(caller: &Caller<'_>, address: &[u8]) -> Result<To, Errno> {
-    let same = |server| To { address: address.to_vec(), shown: Vec::new(), server, _handle: None };
+    let same = |server| To { address: address.to_vec(), shown: Vec::new(), server, _held: None };
     if family(address) == Some(libc::AF_UNSPEC) {
         return Ok(same(None));
     }
@@ -273,23 +276,23 @@ fn path_to(caller: &Caller<'_>, path: &[u8]) -> Result<To, Errno> {
     let known = caller.sockets().absolute_for(path);
     let target = caller.walk(AT_FDCWD, known.as_deref().unwrap_or(path), true)?;
     let found = *target.existing()?;
-    caller.view.ids.may(&found, WRITE)?;
     if type_of(&found) != FileType::Socket {
         return Err(Errno::CONNREFUSED);
     }
     if !matches!(target.spot, Spot::Entry(_, _) | Spot::Mapped(_)) {
         return Err(Errno::CONNREFUSED);
     }
-    let handle = caller.handle(&target)?;
-    let address = path_address(handle.path.to_bytes());
-    let server = caller.sockets().server(id_of(&found));
-    Ok(To { address, shown: path.to_vec(), server, _handle: Some(handle) })
+    let held = caller.hold(target)?;
+    caller.view.ids.may(&held.found, WRITE)?;
+    let address = path_address(held.path.to_bytes());
+    let server = caller.sockets().server(id_of(&held.real));
+    Ok(To { address, shown: path.to_vec(), server, _held: Some(held) })
 }
 
 /// (socket, address, length)
 pub fn connect(caller: &Caller<'_>) -> Handled {
     let inode = caller.inode(0)?;
-    let Hold::Ours(kept) = caller.hold(0)? else {
+    let Hold::Ours(kept) = caller.socket(0)? else {
         if caller.sockets().kept(inode).is_some_and(|kept| kept.is_stream()) {
             caller.sockets().forget(inode);
         }
@@ -301,7 +304,7 @@ pub fn connect(caller: &Caller<'_>) -> Handled {
     }
     let to = match kept.is_unix() {
         true => resolve(caller, &address)?,
-        false => To { address, shown: Vec::new(), server: None, _handle: None },
+        false => To { address, shown: Vec::new(), server: None, _held: None },
     };
     let may_wait = raw::waits(kept.socket.as_fd()) && (kept.is_stream() || !kept.is_unix());
     let (sockets, client) = (caller.sockets().clone(), caller.credentials());
@@ -394,7 +397,7 @@ fn data(caller: &Caller<'_>, address: u64, length: u64) -> Result<Vec<u8>, Errno
 
 /// (socket, data, length, flags, address, length)
 pub fn send_to(caller: &Caller<'_>) -> Handled {
-    let Hold::Ours(kept) = caller.hold(0)? else { return Ok(Reply::Continue) };
+    let Hold::Ours(kept) = caller.socket(0)? else { return Ok(Reply::Continue) };
     let address = caller.address(caller.arguments[4], caller.number(5))?;
     let data = data(caller, caller.arguments[1], caller.arguments[2])?;
     let message = Message { address, data, control: Vec::new(), flags: caller.descriptor(3) };
@@ -472,7 +475,7 @@ pub fn send_message(caller: &Caller<'_>) -> Handled {
             None => without_address(caller),
         };
     }
-    let Hold::Ours(kept) = caller.hold(0)? else { return Ok(Reply::Continue) };
+    let Hold::Ours(kept) = caller.socket(0)? else { return Ok(Reply::Continue) };
     finish(caller, send(caller, &kept, header.message(caller, caller.descriptor(2))?)?)
 }
 
@@ -507,7 +510,7 @@ pub fn send_messages(caller: &Caller<'_>) -> Handled {
     if !headers.iter().any(Header::has_address) {
         return without_address(caller);
     }
-    let Hold::Ours(kept) = caller.hold(0)? else { return Ok(Reply::Continue) };
+    let Hold::Ours(kept) = caller.socket(0)? else { return Ok(Reply::Continue) };
     let mut done = 0;
     for (index, header) in headers.iter().enumerate() {
         let message = header.message(caller, caller.descriptor(3) | libc::MSG_DONTWAIT)?;

@@ -10,7 +10,7 @@ use rootfs::commit::Written;
 use rustix::fs::{AtFlags, CWD, OFlags, Statx};
 
 use super::World;
-use super::place::{Dir, Id, LOOK, Node, Spot, Target, id_of, lock, look, open_path, read_link};
+use super::place::{Dir, Id, LOOK, Node, Opened, Spot, id_of, lock, look, open_path, path_by_kernel};
 
 /// None once something was changed of which nobody can tell where it is.
 pub struct Log(Mutex<Option<Written>>);
@@ -41,8 +41,8 @@ impl Log {
     }
 
     /// A file is about to change, or a directory's own metadata.
-    pub fn target(&self, world: &World, target: &Target) {
-        match &target.spot {
+    pub fn target(&self, world: &World, spot: &Spot, found: &Statx) {
+        match spot {
             Spot::Entry(dir, _) | Spot::Node(Node::Dir(dir)) => self.directory(dir),
             Spot::Node(Node::Proc(_)) => {}
             Spot::Mapped(mapped)
@@ -51,7 +51,7 @@ impl Log {
                 self.anywhere();
             }
             Spot::Mapped(_) => {}
-            Spot::Open(path) => self.open_file(world, path, target.found.as_ref()),
+            Spot::Open(opened) => self.open_file(world, opened, found),
         }
     }
 
@@ -61,12 +61,11 @@ impl Log {
 
     /// A file that the step has open. Of one with several names nobody knows which directories see the change, of one without
     /// any none does.
-    fn open_file(&self, world: &World, path: &std::ffi::CStr, found: Option<&Statx>) {
-        let Some(found) = found.filter(|found| found.stx_nlink > 0) else { return };
-        let Ok(host) = read_link(CWD, path.to_bytes()) else { return self.anywhere() };
-        if !world.places.is_in_rootfs(&host) {
+    fn open_file(&self, world: &World, opened: &Opened, found: &Statx) {
+        if found.stx_nlink == 0 || !opened.area.as_ref().is_some_and(|area| area.is_rootfs()) {
             return;
         }
+        let Ok(host) = path_by_kernel(opened.file.as_fd()) else { return self.anywhere() };
         match directory_of(&host, found).filter(|_| found.stx_nlink == 1) {
             Some((directory, id)) => self.note(directory.as_fd(), id, world.root.id),
             None => self.anywhere(),
