@@ -7,7 +7,7 @@
 //!
 //! `calls` is the table of contents; `tasks` knows the processes, `program` and `exec` start programs.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use rootfs::Tree;
+use rustix::fs::Statx;
 use rustix::io::Errno;
 
 use crate::helper::{Helper, Place, Spec};
@@ -33,6 +34,7 @@ mod files;
 mod i386;
 mod identity;
 mod ids;
+mod ipc;
 mod links;
 mod memory;
 mod mounts;
@@ -127,9 +129,14 @@ impl Sandbox for Emulate {
             wall::behind(rules.as_ref(), cancelled, run)
         });
         let written = world.written.take();
+        let forgotten = world.nameless.forget();
         drop(world);
         let removed = crate::stubs::remove(rootfs.path(), &stubs);
         let exit = result?;
+        forgotten.map_err(|source| SandboxError::Setup {
+            action: "could not write the metadata table of the rootfs".to_owned(),
+            source,
+        })?;
         removed.map(|()| Ended { exit, written })
     }
 }
@@ -151,9 +158,11 @@ pub struct World {
     /// Files of before the step that have got another name in it.
     linked: Mutex<HashSet<place::Id>>,
     written: written::Log,
+    nameless: Nameless,
     /// Numbers of the terminals that the step has made.
     terminals: Mutex<BTreeSet<u32>>,
     sockets: Arc<sockets::Sockets>,
+    ipc: ipc::Ipc,
     /// Held to read while a file is opened for the step, until the builder has it no more.
     giving: RwLock<()>,
     /// Number of the terminal that the step was given.
@@ -161,6 +170,28 @@ pub struct World {
     waiting: waiting::Waiting,
     /// Lines of /proc/mounts.
     mount_lines: Mutex<Vec<String>>,
+}
+
+/// Files that have lost their last name, oldest first. Whoever has one open sees whose it is.
+#[derive(Default)]
+struct Nameless(Mutex<VecDeque<(Arc<Tree>, Statx)>>);
+
+impl Nameless {
+    /// As many are remembered.
+    const MOST: usize = 4096;
+
+    fn add(&self, tree: Arc<Tree>, found: Statx) -> io::Result<()> {
+        let mut all = lock(&self.0);
+        all.push_back((tree, found));
+        match all.len() > Self::MOST {
+            true => all.pop_front().map_or(Ok(()), |(tree, oldest)| tree.forget(&oldest)),
+            false => Ok(()),
+        }
+    }
+
+    fn forget(&self) -> io::Result<()> {
+        lock(&self.0).drain(..).try_for_each(|(tree, found)| tree.forget(&found))
+    }
 }
 
 impl World {
@@ -196,9 +227,11 @@ impl World {
             mark,
             began: links::Began::now(),
             linked: Mutex::default(),
+            nameless: Nameless::default(),
             written: written::Log::default(),
             terminals: Mutex::default(),
             sockets: Arc::default(),
+            ipc: ipc::Ipc::default(),
             giving: RwLock::default(),
             terminal: process.terminal.as_ref().and_then(|path| Some(rustix::fs::stat(path).ok()?.st_rdev)),
             waiting: waiting::Waiting::default(),

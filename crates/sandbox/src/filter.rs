@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 
 use crate::emulate::abi::Abi as Programs;
 use crate::emulate::{RLIMIT_LOCKS, calls, pass_of};
-use crate::{notify, sys};
+use crate::notify;
 
 /// A system call's answer.
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
@@ -199,14 +199,16 @@ enum Rule {
     AskWithOr(u32),
     /// When the first argument has one of these bits.
     RefuseWith(u32, u32),
-    /// These answers for these values of the first argument.
-    AnswerEach(&'static [(u32, &'static [u32])]),
+    /// These answers for these values of the argument with this index.
+    AnswerEach(u32, &'static [(u32, &'static [u32])]),
+    /// Requests of ioctl(2): see [`REQUESTS`].
+    Requests,
     /// This one for these values, and ask for all others.
     RefuseEachOrAsk(&'static [u32], u32),
     /// Where all of these arguments have one of these values.
     AskWhere(&'static [(u32, &'static [u32])]),
     RefuseWhere(&'static [(u32, &'static [u32])], u32),
-    /// A user namespace, and a process that shares descriptors and is no thread: see `emulate::sockets`. No other is asked
+    /// A user namespace, and a process that shares descriptors or directories and is no thread: see `emulate::sockets`, `emulate::tasks`. No other is asked
     /// about: to wait for an answer fork(2) could be interrupted, which programs do not expect of it.
     RefuseClone,
 }
@@ -216,32 +218,6 @@ enum Rule {
 pub struct Passes {
     pub execute: u64,
     pub send: u64,
-}
-
-/// What keeps a step from processes outside of it, beside the filter.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wall {
-    None,
-    /// A Landlock domain: no tracing, no looking into memory.
-    Domain,
-    /// One that keeps signals in as well (Linux 6.12).
-    Scope,
-}
-
-impl Wall {
-    /// Behind a domain of this version.
-    pub fn of(domain: io::Result<libc::c_long>) -> Wall {
-        match domain {
-            Ok(version) if version >= sys::SCOPES => Wall::Scope,
-            Ok(_) => Wall::Domain,
-            Err(_) => Wall::None,
-        }
-    }
-
-    /// For a process that enters no domain, when the calls are only tried.
-    pub fn of_kernel() -> Wall {
-        Wall::of(sys::landlock_version())
-    }
 }
 
 const FINE: u32 = libc::SECCOMP_RET_ERRNO;
@@ -316,6 +292,7 @@ const OTHERS: &[libc::c_long] = &[
 /// The limit by which the builder knows processes (`emulate::tasks`).
 const OUR_LIMIT: &[(u32, &[u32])] = &[(0, &[RLIMIT_LOCKS])];
 
+/// Between users of one step the kernel knows no difference.
 const SIGNALS: &[libc::c_long] = &[
     libc::SYS_kill,
     libc::SYS_tkill,
@@ -323,28 +300,73 @@ const SIGNALS: &[libc::c_long] = &[
     libc::SYS_rt_sigqueueinfo,
     libc::SYS_rt_tgsigqueueinfo,
     libc::SYS_pidfd_open,
+    libc::SYS_pidfd_send_signal,
 ];
 
-/// Who gets a file's signals: F_SETOWN. F_SETOWN_EX and two requests of ioctl(2) have it in memory,
-/// where it can be changed at any time.
-const OWN_FILE: &[(u32, &[u32])] = &[(1, &[libc::F_SETOWN as u32, 15])];
-const OWN_FILE_BY_ADDRESS: &[(u32, &[u32])] = &[(1, &[0x8901, 0x8902])];
+/// fcntl(2): who gets a file's signals (F_SETOWN is asked about; F_SETOWN_EX has it in memory, where it can be changed at any
+/// time), and what would have the builder wait or tell of others (F_SETLEASE, F_NOTIFY).
+const FILES: &[(u32, &[u32])] =
+    &[(ASK, &[libc::F_SETOWN as u32, 15]), (libc::SECCOMP_RET_ERRNO | libc::EINVAL as u32, &[1024, 1026])];
+
+/// What ioctl(2) answers for a request that the file does not know.
+const NOT_FOR_THIS_FILE: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOTTY as u32;
+
+/// Requests to files: those that only tell, and cloning, which needs a file that is open to write. Others change what is
+/// open to read only (flags, versions, subvolumes, seals), whatever it is mounted as. Of those to terminals: no typing into them.
+const REQUESTS: &[(u32, &[u32])] = &[
+    (
+        ALLOW,
+        &[
+            // FIBMAP, FIGETBSZ, FS_IOC_FIEMAP
+            1,
+            2,
+            0xc020_660b, // FICLONE, FICLONERANGE
+            0x4004_9409,
+            0x4020_940d, // FS_IOC_GETFLAGS, of 32 bits, FS_IOC_FSGETXATTR
+            0x8008_6601,
+            0x8004_6601,
+            0x801c_581f, // FS_IOC_GETVERSION, of 32 bits
+            0x8008_7601,
+            0x8004_7601,
+        ],
+    ),
+    // FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX
+    (NOT_PERMITTED, &[0x8901, 0x8902, 0x5412, 0x541c]),
+];
+
+/// Terminals and everything that can be read from, random devices, sockets, epoll.
+const KINDS_OF_REQUESTS: &[u8] = &[0x54, 0x52, 0x89, 0x8a];
 
 /// Calls by which one process looks into another.
 const LOOKS: &[libc::c_long] = &[libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
-/// kcmp, pidfd_getfd, process_madvise
+/// kcmp, pidfd_getfd, process_madvise: as Docker's profile has it for those without CAP_SYS_PTRACE.
 const LOOKS_BY_TWO: &[u32] = &[libc::SYS_kcmp as u32, 438, 440];
 
-/// Calls of i386 only: the oldest stat(2), uname(2) and fstat(2), which no library uses, and uselib(2).
-const UNKNOWN_I386: &[u32] = &[18, 28, 84, 59, 109, 86];
+/// Calls that need CAP_SYS_ADMIN or the like, but look paths up before they say so.
+const PRIVILEGED: &[libc::c_long] = &[
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_quotactl,
+    libc::SYS_acct,
+];
+
+/// Message queues have names that are the container's.
+const QUEUES: &[libc::c_long] = &[libc::SYS_mq_open, libc::SYS_mq_unlink];
+
+/// Calls of i386 only: the oldest stat(2), uname(2), fstat(2) and umount(2), which no library uses, uselib(2), and ipc(2), whose
+/// calls have numbers of their own since Linux 5.1.
+const UNKNOWN_I386: &[u32] = &[18, 28, 84, 59, 109, 86, 22, 117];
 const SOCKETCALL: u32 = 102;
 
 /// The rules of one architecture; the first that fits a call counts.
-fn emulation(abi: &Abi, programs: Programs, passes: Passes, wall: Wall) -> Vec<(u32, Rule)> {
+fn emulation(abi: &Abi, programs: Programs, passes: Passes) -> Vec<(u32, Rule)> {
     let Some(own) = ABIS.first() else { return Vec::new() };
     // The other number is a secret, which 32 bits are too few for: there it never fits.
     let passes = Passes { execute: pass_of(programs, passes.execute), ..passes };
-    let rules = own_rules(own, passes, wall).into_iter();
+    let rules = own_rules(own, passes).into_iter();
     let mut rules: Vec<_> =
         rules.flat_map(|(number, rule)| programs.numbers(number).map(move |number| (number, rule))).collect();
     if programs == Programs::I386 {
@@ -357,14 +379,14 @@ fn emulation(abi: &Abi, programs: Programs, passes: Passes, wall: Wall) -> Vec<(
 }
 
 /// With the numbers of this machine's own calls.
-fn own_rules(own: &Abi, passes: Passes, wall: Wall) -> Vec<(u32, Rule)> {
+fn own_rules(own: &Abi, passes: Passes) -> Vec<(u32, Rule)> {
     let mut rules = vec![
         (libc::SYS_execveat as u32, Rule::AskUnlessOurs(passes.execute)),
         (libc::SYS_sendmsg as u32, Rule::AskUnlessOurs(passes.send)),
         (libc::SYS_sendto as u32, Rule::AskWith(4)),
         (libc::SYS_getsockopt as u32, Rule::AskWhere(PEER)),
         (libc::SYS_setsockopt as u32, Rule::RefuseWhere(PEER_PROCESS, NO_OPTION)),
-        (libc::SYS_prctl as u32, Rule::AnswerEach(&[(FINE, ANSWERED_BY_0), (ASK, KEPT_RIGHTS)])),
+        (libc::SYS_prctl as u32, Rule::AnswerEach(0, &[(FINE, ANSWERED_BY_0), (ASK, KEPT_RIGHTS)])),
         (own.clone, Rule::RefuseClone),
         (libc::SYS_rt_sigaction as u32, Rule::AskWhere(CHILD_HANDLER)),
         (own.unshare, Rule::RefuseWith(libc::CLONE_NEWUSER as u32, NOT_PERMITTED)),
@@ -373,15 +395,12 @@ fn own_rules(own: &Abi, passes: Passes, wall: Wall) -> Vec<(u32, Rule)> {
     rules.push((libc::SYS_prlimit64 as u32, Rule::AskWithOr(RLIMIT_LOCKS)));
     rules.extend([libc::SYS_getrlimit, libc::SYS_setrlimit].map(|number| (number as u32, Rule::AskWhere(OUR_LIMIT))));
     rules.extend(OTHERS.iter().map(|number| (*number as u32, Rule::AskWith(0))));
-    if wall != Wall::Scope {
-        rules.extend(SIGNALS.iter().map(|number| (*number as u32, Rule::Ask)));
-        rules.push((libc::SYS_fcntl as u32, Rule::AskWhere(OWN_FILE)));
-        rules.push((libc::SYS_ioctl as u32, Rule::RefuseWhere(OWN_FILE_BY_ADDRESS, NOT_PERMITTED)));
-    }
-    if wall == Wall::None {
-        rules.extend(LOOKS.iter().map(|number| (*number as u32, Rule::Ask)));
-        rules.extend(LOOKS_BY_TWO.iter().map(|number| (*number, Rule::Refuse(NOT_PERMITTED))));
-    }
+    rules.extend(SIGNALS.iter().chain(LOOKS).map(|number| (*number as u32, Rule::Ask)));
+    rules.push((libc::SYS_fcntl as u32, Rule::AnswerEach(1, FILES)));
+    rules.push((libc::SYS_ioctl as u32, Rule::Requests));
+    rules.extend(LOOKS_BY_TWO.iter().map(|number| (*number, Rule::Refuse(NOT_PERMITTED))));
+    rules.extend(PRIVILEGED.iter().map(|number| (*number as u32, Rule::Refuse(NOT_PERMITTED))));
+    rules.extend(QUEUES.iter().map(|number| (*number as u32, Rule::Refuse(NOT_THERE))));
     rules.extend(UNKNOWN.iter().chain(UNKNOWN_OLD).map(|number| (*number, Rule::Refuse(NOT_THERE))));
     rules
 }
@@ -420,15 +439,16 @@ fn statements(rule: Rule) -> Vec<libc::sock_filter> {
         Rule::RefuseWith(bits, refusal) => {
             vec![load(FIRST_ARGUMENT), when(libc::BPF_JSET, bits, 1), answer(refusal), answer(ALLOW)]
         }
-        Rule::AnswerEach(answers) => answer_each(answers, ALLOW),
-        Rule::RefuseEachOrAsk(values, refusal) => answer_each(&[(refusal, values)], ASK),
+        Rule::AnswerEach(index, answers) => answer_each(index, answers, ALLOW),
+        Rule::RefuseEachOrAsk(values, refusal) => answer_each(0, &[(refusal, values)], ASK),
+        Rule::Requests => requests(),
         Rule::AskWhere(conditions) => answer_where(conditions, ASK),
         Rule::RefuseWhere(conditions, refusal) => answer_where(conditions, refusal),
         Rule::RefuseClone => vec![
             load(FIRST_ARGUMENT),
             when(libc::BPF_JSET, libc::CLONE_NEWUSER as u32, 1),
             answer(NOT_PERMITTED),
-            when(libc::BPF_JSET, libc::CLONE_FILES as u32, 2),
+            when(libc::BPF_JSET, (libc::CLONE_FILES | libc::CLONE_FS) as u32, 2),
             // Over the refusal, for a thread.
             statement(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, libc::CLONE_THREAD as u32, 1, 0),
             answer(NOT_PERMITTED),
@@ -437,15 +457,27 @@ fn statements(rule: Rule) -> Vec<libc::sock_filter> {
     }
 }
 
-/// Answers by the value of the first argument, and one for all other values.
-fn answer_each(answers: &[(u32, &[u32])], other: u32) -> Vec<libc::sock_filter> {
-    let mut all = vec![load(FIRST_ARGUMENT)];
+/// Answers by the value of an argument, and one for all other values.
+fn answer_each(index: u32, answers: &[(u32, &[u32])], other: u32) -> Vec<libc::sock_filter> {
+    let mut all = vec![load(argument(index))];
     for (found, values) in answers {
         for value in *values {
             all.extend([when(libc::BPF_JEQ, *value, 1), answer(*found)]);
         }
     }
     all.push(answer(other));
+    all
+}
+
+/// Single requests, and then by their kind (`linux/ioctl.h` _IOC_TYPE).
+fn requests() -> Vec<libc::sock_filter> {
+    let mut all = answer_each(1, REQUESTS, 0);
+    all.pop();
+    all.push(statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0xff00, 0, 0));
+    for kind in KINDS_OF_REQUESTS {
+        all.extend([when(libc::BPF_JEQ, u32::from(*kind) << 8, 1), answer(ALLOW)]);
+    }
+    all.push(answer(NOT_FOR_THIS_FILE));
     all
 }
 
@@ -468,7 +500,7 @@ fn answer_where(conditions: &[(u32, &[u32])], found: u32) -> Vec<libc::sock_filt
 /// Asks about every call that has to do with files or ids, lets those pass that only work on what is open, and refuses what
 /// would get around it. The numbers are compared first and nothing else is looked at for calls that pass, so that the kernel
 /// remembers the answer (Linux 5.11) and asks the filter no more.
-fn emulating(passes: Passes, wall: Wall) -> Vec<libc::sock_filter> {
+fn emulating(passes: Passes) -> Vec<libc::sock_filter> {
     let mut all = vec![load(ARCH)];
     for (index, abi) in ABIS.iter().enumerate() {
         let programs = match index {
@@ -476,7 +508,7 @@ fn emulating(passes: Passes, wall: Wall) -> Vec<libc::sock_filter> {
             _ if Programs::I386.is_here() && Programs::I386.audit() == Some(abi.arch) => Programs::I386,
             _ => continue,
         };
-        let section = emulating_one(abi, programs, passes, wall);
+        let section = emulating_one(abi, programs, passes);
         // Sections are longer than a comparison can jump.
         all.extend([when(libc::BPF_JEQ, abi.arch, 1), statement(libc::BPF_JMP | libc::BPF_JA, 1, 0, 0)]);
         all.push(statement(libc::BPF_JMP | libc::BPF_JA, section.len() as u32, 0, 0));
@@ -486,12 +518,12 @@ fn emulating(passes: Passes, wall: Wall) -> Vec<libc::sock_filter> {
     all
 }
 
-fn emulating_one(abi: &Abi, programs: Programs, passes: Passes, wall: Wall) -> Vec<libc::sock_filter> {
+fn emulating_one(abi: &Abi, programs: Programs, passes: Passes) -> Vec<libc::sock_filter> {
     let mut all = vec![load(NUMBER)];
     if let Some(end) = abi.numbers_end {
         all.extend([when(libc::BPF_JGE, end, 1), answer(NOT_THERE)]);
     }
-    for (number, rule) in emulation(abi, programs, passes, wall) {
+    for (number, rule) in emulation(abi, programs, passes) {
         let statements = statements(rule);
         all.push(when(libc::BPF_JEQ, number, statements.len() as u8));
         all.extend(statements);
@@ -500,10 +532,9 @@ fn emulating_one(abi: &Abi, programs: Programs, passes: Passes, wall: Wall) -> V
     all
 }
 
-/// Applies the filter of the `emulate` back-end to this process and what it becomes. It must be behind `wall`
-/// already.
-pub fn emulated(passes: Passes, wall: Wall, flags: libc::c_uint) -> io::Result<OwnedFd> {
-    let mut filter = emulating(passes, wall);
+/// Applies the filter of the `emulate` back-end to this process and what it becomes.
+pub fn emulated(passes: Passes, flags: libc::c_uint) -> io::Result<OwnedFd> {
+    let mut filter = emulating(passes);
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: the program points to as many statements as it says, and both outlive the call.
     let made = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
@@ -599,50 +630,56 @@ mod tests {
     #[test]
     fn an_emulated_step_asks_for_what_could_reach_out() {
         const PASSES: Passes = Passes { execute: 7 << 40, send: 9 << 40 };
-        const ALL: [Wall; 3] = [Wall::None, Wall::Domain, Wall::Scope];
+        const INVALID: u32 = libc::SECCOMP_RET_ERRNO | libc::EINVAL as u32;
         let files = libc::CLONE_FILES as u64;
-        let cases: &[(libc::c_long, [u64; 6], u32, &[Wall])] = &[
-            (libc::SYS_read, [0; 6], ALLOW, &ALL),
-            (libc::SYS_openat, [0; 6], ASK, &ALL),
-            (libc::SYS_socket, [libc::AF_UNIX as u64, 0, 0, 0, 0, 0], ASK, &ALL),
-            (libc::SYS_socket, [libc::AF_ALG as u64, 0, 0, 0, 0, 0], NO_FAMILY, &ALL),
-            (libc::SYS_connect, [0; 6], ASK, &ALL),
-            (libc::SYS_sendmsg, [0; 6], ASK, &ALL),
-            (libc::SYS_sendmsg, [0, 0, 0, 0, 0, PASSES.execute], ASK, &ALL),
-            (libc::SYS_sendmsg, [0, 0, 0, 0, 0, PASSES.send], ALLOW, &ALL),
-            (libc::SYS_execveat, [0, 0, 0, 0, 0, PASSES.send], ASK, &ALL),
-            (libc::SYS_execveat, [0, 0, 0, 0, 0, PASSES.execute], ALLOW, &ALL),
-            (libc::SYS_sendto, [0; 6], ALLOW, &ALL),
-            (libc::SYS_sendto, [0, 0, 0, 0, 1, 0], ASK, &ALL),
-            (libc::SYS_sendto, [0, 0, 0, 0, 1 << 32, 0], ASK, &ALL),
-            (libc::SYS_getsockopt, [0, 1, 17, 0, 0, 0], ASK, &ALL),
-            (libc::SYS_getsockopt, [0, 1, 77, 0, 0, 0], ASK, &ALL),
-            (libc::SYS_getsockopt, [0, 1, 4, 0, 0, 0], ALLOW, &ALL),
-            (libc::SYS_getsockopt, [0, 6, 17, 0, 0, 0], ALLOW, &ALL),
-            (libc::SYS_setsockopt, [0, 1, 76, 0, 0, 0], NO_OPTION, &ALL),
-            (libc::SYS_setsockopt, [0, 1, 16, 0, 0, 0], ALLOW, &ALL),
-            (libc::SYS_clone, [0x11, 0, 0, 0, 0, 0], ALLOW, &ALL),
-            (libc::SYS_clone, [files | libc::CLONE_THREAD as u64, 0, 0, 0, 0, 0], ALLOW, &ALL),
-            (libc::SYS_clone, [files | 0x11, 0, 0, 0, 0, 0], NOT_PERMITTED, &ALL),
-            (libc::SYS_clone, [libc::CLONE_NEWUSER as u64, 0, 0, 0, 0, 0], NOT_PERMITTED, &ALL),
-            (libc::SYS_prlimit64, [0; 6], ALLOW, &ALL),
-            (libc::SYS_prlimit64, [1, 0, 0, 0, 0, 0], ASK, &ALL),
-            (libc::SYS_kill, [1, 9, 0, 0, 0, 0], ASK, &[Wall::None, Wall::Domain]),
-            (libc::SYS_kill, [1, 9, 0, 0, 0, 0], ALLOW, &[Wall::Scope]),
-            (libc::SYS_fcntl, [0, libc::F_SETOWN as u64, 1, 0, 0, 0], ASK, &[Wall::None, Wall::Domain]),
-            (libc::SYS_fcntl, [0, libc::F_GETFL as u64, 0, 0, 0, 0], ALLOW, &ALL),
-            (libc::SYS_ioctl, [0, 0x8902, 0, 0, 0, 0], NOT_PERMITTED, &[Wall::None, Wall::Domain]),
-            (libc::SYS_ioctl, [0, 0x541b, 0, 0, 0, 0], ALLOW, &ALL),
-            (libc::SYS_ptrace, [16, 1, 0, 0, 0, 0], ASK, &[Wall::None]),
-            (libc::SYS_ptrace, [16, 1, 0, 0, 0, 0], ALLOW, &[Wall::Domain, Wall::Scope]),
-            (libc::SYS_kcmp, [0; 6], NOT_PERMITTED, &[Wall::None]),
+        let cases: &[(libc::c_long, [u64; 6], u32)] = &[
+            (libc::SYS_read, [0; 6], ALLOW),
+            (libc::SYS_openat, [0; 6], ASK),
+            (libc::SYS_socket, [libc::AF_UNIX as u64, 0, 0, 0, 0, 0], ASK),
+            (libc::SYS_socket, [libc::AF_ALG as u64, 0, 0, 0, 0, 0], NO_FAMILY),
+            (libc::SYS_connect, [0; 6], ASK),
+            (libc::SYS_sendmsg, [0; 6], ASK),
+            (libc::SYS_sendmsg, [0, 0, 0, 0, 0, PASSES.execute], ASK),
+            (libc::SYS_sendmsg, [0, 0, 0, 0, 0, PASSES.send], ALLOW),
+            (libc::SYS_execveat, [0, 0, 0, 0, 0, PASSES.send], ASK),
+            (libc::SYS_execveat, [0, 0, 0, 0, 0, PASSES.execute], ALLOW),
+            (libc::SYS_sendto, [0; 6], ALLOW),
+            (libc::SYS_sendto, [0, 0, 0, 0, 1, 0], ASK),
+            (libc::SYS_sendto, [0, 0, 0, 0, 1 << 32, 0], ASK),
+            (libc::SYS_getsockopt, [0, 1, 17, 0, 0, 0], ASK),
+            (libc::SYS_getsockopt, [0, 1, 77, 0, 0, 0], ASK),
+            (libc::SYS_getsockopt, [0, 1, 4, 0, 0, 0], ALLOW),
+            (libc::SYS_getsockopt, [0, 6, 17, 0, 0, 0], ALLOW),
+            (libc::SYS_setsockopt, [0, 1, 76, 0, 0, 0], NO_OPTION),
+            (libc::SYS_setsockopt, [0, 1, 16, 0, 0, 0], ALLOW),
+            (libc::SYS_clone, [0x11, 0, 0, 0, 0, 0], ALLOW),
+            (libc::SYS_clone, [files | libc::CLONE_THREAD as u64, 0, 0, 0, 0, 0], ALLOW),
+            (libc::SYS_clone, [files | 0x11, 0, 0, 0, 0, 0], NOT_PERMITTED),
+            (libc::SYS_clone, [libc::CLONE_NEWUSER as u64, 0, 0, 0, 0, 0], NOT_PERMITTED),
+            (libc::SYS_prlimit64, [0; 6], ALLOW),
+            (libc::SYS_prlimit64, [1, 0, 0, 0, 0, 0], ASK),
+            (libc::SYS_kill, [1, 9, 0, 0, 0, 0], ASK),
+            (libc::SYS_fcntl, [0, libc::F_SETOWN as u64, 1, 0, 0, 0], ASK),
+            (libc::SYS_fcntl, [0, libc::F_GETFL as u64, 0, 0, 0, 0], ALLOW),
+            (libc::SYS_fcntl, [0, 1024, 0, 0, 0, 0], INVALID),
+            (libc::SYS_ioctl, [0, 0x8902, 0, 0, 0, 0], NOT_PERMITTED),
+            (libc::SYS_ioctl, [0, 0x5412, 0, 0, 0, 0], NOT_PERMITTED),
+            (libc::SYS_ioctl, [0, 0x8008_6601, 0, 0, 0, 0], ALLOW),
+            (libc::SYS_ioctl, [0, 0x4008_6602, 0, 0, 0, 0], NOT_FOR_THIS_FILE),
+            (libc::SYS_ioctl, [0, 0x5000_940e, 0, 0, 0, 0], NOT_FOR_THIS_FILE),
+            (libc::SYS_mount, [0; 6], NOT_PERMITTED),
+            (libc::SYS_prlimit64, [0, RLIMIT_LOCKS.into(), 0, 0, 0, 0], ASK),
+            (libc::SYS_setrlimit, [RLIMIT_LOCKS.into(), 0, 0, 0, 0, 0], ASK),
+            (libc::SYS_setrlimit, [7, 0, 0, 0, 0, 0], ALLOW),
+            (libc::SYS_clone, [libc::CLONE_FS as u64 | 0x11, 0, 0, 0, 0, 0], NOT_PERMITTED),
+            (libc::SYS_ioctl, [0, 0x541b, 0, 0, 0, 0], ALLOW),
+            (libc::SYS_ptrace, [16, 1, 0, 0, 0, 0], ASK),
+            (libc::SYS_kcmp, [0; 6], NOT_PERMITTED),
         ];
-        for (number, arguments, wanted, walls) in cases {
-            for wall in *walls {
-                let program = emulating(PASSES, *wall);
-                let got = answer_with(&program, ABIS[0].arch, *number as u32, *arguments);
-                assert_eq!(got, *wanted, "{number} {arguments:?} {wall:?}");
-            }
+        let program = emulating(PASSES);
+        for (number, arguments, wanted) in cases {
+            let got = answer_with(&program, ABIS[0].arch, *number as u32, *arguments);
+            assert_eq!(got, *wanted, "{number} {arguments:?}");
         }
     }
 
@@ -650,7 +687,7 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     fn programs_of_i386_are_asked_by_their_own_numbers() {
         const PASSES: Passes = Passes { execute: 0x8234_5678_9abc_def0, send: 0x8234_5678_9abc_0001 };
-        let program = emulating(PASSES, Wall::None);
+        let program = emulating(PASSES);
         let [own, i386] = [ABIS[0].arch, ABIS[1].arch];
         for (arch, number, first, wanted) in [
             (own, 257, 0, ASK),
@@ -679,7 +716,7 @@ mod tests {
         {
             assert_eq!(answer_with(&program, i386, number, [0, 0, 0, 0, 0, last]), wanted, "{number}");
         }
-        for (number, _) in own_rules(&ABIS[0], PASSES, Wall::None) {
+        for (number, _) in own_rules(&ABIS[0], PASSES) {
             // Every rule has its number.
             assert!(Programs::I386.numbers(number).next().is_some(), "{number}");
         }

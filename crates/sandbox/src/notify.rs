@@ -320,13 +320,13 @@ pub fn listen(numbers: &[u32]) -> io::Result<OwnedFd> {
 
 /// As [`listen`], for the `emulate` back-end: every call about files, ids and addresses, with `pass` for its own, and sends
 /// the listener along.
-pub fn listen_emulated(pass: u64, wall: filter::Wall, to: &UnixStream) -> io::Result<()> {
+pub fn listen_emulated(pass: u64, to: &UnixStream) -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     // Nobody but this process ever knows this one: the step could send anything anywhere with it.
     let ticket = crate::emulate::random()?;
     let passes = filter::Passes { execute: pass, send: ticket };
-    let listener = filter::emulated(passes, wall, filter::NEW_LISTENER | filter::WAIT_KILLABLE)
-        .or_else(|_| filter::emulated(passes, wall, filter::NEW_LISTENER))?;
+    let listener = filter::emulated(passes, filter::NEW_LISTENER | filter::WAIT_KILLABLE)
+        .or_else(|_| filter::emulated(passes, filter::NEW_LISTENER))?;
     send_past(&listener, to, ticket)
 }
 

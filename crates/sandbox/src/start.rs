@@ -134,8 +134,8 @@ fn emulated(Emulated { builder, pass, mark, files }: Emulated<'_>) -> Result<(),
         let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
     }
     emulate::begin(mark).map_err(|error| Report::setup("setrlimit(RLIMIT_LOCKS)", error))?;
-    let wall = filter::Wall::of(sys::enter_empty_domain());
-    notify::listen_emulated(pass, wall, builder)
+    let _ = sys::enter_empty_domain();
+    notify::listen_emulated(pass, builder)
         .map_err(failed("could not apply a seccomp filter to the step and send it to the builder"))
 }
 

@@ -80,6 +80,12 @@ impl Caller<'_> {
         self.arguments[index] as u32
     }
 
+    /// `AT_*` flags, of which the call knows `known`: others are refused before anything is looked at.
+    pub fn flags(&self, index: usize, known: u32) -> Result<u32, Errno> {
+        let flags = self.number(index);
+        if flags & !known == 0 { Ok(flags) } else { Err(Errno::INVAL) }
+    }
+
     pub fn descriptor(&self, index: usize) -> i32 {
         self.arguments[index] as i32
     }
@@ -144,7 +150,7 @@ impl Caller<'_> {
     fn target_at(&self, descriptor: i32, path: &[u8], flags: u32) -> Result<Target, Errno> {
         if path.is_empty() && flags & EMPTY_PATH != 0 {
             return match descriptor {
-                AT_FDCWD => self.world.places.walk(&self.view, &self.view.cwd, b".", true),
+                AT_FDCWD => self.world.places.at_node(self.view.cwd.clone()),
                 descriptor => self.world.places.descriptor(self.view.thread, descriptor),
             };
         }
@@ -325,7 +331,14 @@ impl Caller<'_> {
             let above = self.world.places.seen(dir)?;
             if u32::from(above.stx_mode) & libc::S_ISGID != 0 {
                 wanted.gid = above.stx_gid;
-                wanted.mode |= if is_directory { libc::S_ISGID } else { 0 };
+                // `fs/inode.c` mode_strip_sgid: a program of the directory's group is for its members to make.
+                const PROGRAM: u32 = libc::S_ISGID | libc::S_IXGRP;
+                let is_foreign = mode & PROGRAM == PROGRAM && !ids.is_root() && !ids.is_in(above.stx_gid);
+                match () {
+                    () if is_directory => wanted.mode |= libc::S_ISGID,
+                    () if is_foreign => wanted.mode &= !libc::S_ISGID,
+                    () => {}
+                }
             }
         }
         Ok(wanted)

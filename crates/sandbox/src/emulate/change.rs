@@ -1,17 +1,17 @@
 //! Changing files: names, modes, owners, times.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use rootfs::FileKind;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Statx, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::abi::Abi;
-use super::caller::{AT_FDCWD, Caller, DONE, Entry, Handled, errno};
+use super::caller::{AT_FDCWD, Caller, DONE, EMPTY_PATH, Entry, Handled, NO_FOLLOW, errno};
 use super::ids::{READ, WRITE};
 use super::links;
 use super::memory;
-use super::place::{Node, Spot, Target, type_of, without_slashes};
+use super::place::{Node, Spot, Target, id_of, setting, type_of, without_slashes};
 
 const S_ISUID: u32 = libc::S_ISUID;
 const S_ISGID: u32 = libc::S_ISGID;
@@ -97,9 +97,9 @@ pub fn symlink(caller: &Caller<'_>) -> Handled {
 
 /// (directory, path, new directory, new path, flags)
 pub fn link(caller: &Caller<'_>) -> Handled {
-    let flags = caller.number(4);
+    let flags = caller.flags(4, libc::AT_SYMLINK_FOLLOW as u32 | EMPTY_PATH)?;
     let follow = flags & libc::AT_SYMLINK_FOLLOW as u32 != 0;
-    let held = caller.held(0, 1, super::files::following(follow) as u32 | (flags & super::caller::EMPTY_PATH))?;
+    let held = caller.held(0, 1, super::files::following(follow) as u32 | (flags & EMPTY_PATH))?;
     let entry = new_entry(caller, 2, 3, false)?;
     let area = match &held.spot {
         Spot::Entry(dir, _) => Some(&dir.area),
@@ -125,11 +125,8 @@ pub fn link(caller: &Caller<'_>) -> Handled {
 
 /// Who may give another name to a file of somebody else's (`fs/namei.c` may_linkat; proc_sys_fs(5) protected_hardlinks).
 fn may_link(caller: &Caller<'_>, found: &Statx) -> Result<(), Errno> {
-    static PROTECTED: LazyLock<bool> = LazyLock::new(|| {
-        std::fs::read("/proc/sys/fs/protected_hardlinks").is_ok_and(|value| value.first() != Some(&b'0'))
-    });
     let ids = &caller.view.ids;
-    if ids.owns(found) || !*PROTECTED {
+    if ids.owns(found) || setting("protected_hardlinks") == 0 {
         return Ok(());
     }
     let mode = u32::from(found.stx_mode);
@@ -139,7 +136,7 @@ fn may_link(caller: &Caller<'_>, found: &Statx) -> Result<(), Errno> {
 
 /// (directory, path, flags)
 pub fn unlink(caller: &Caller<'_>) -> Handled {
-    let flags = AtFlags::from_bits_retain(caller.number(2)).intersection(AtFlags::REMOVEDIR);
+    let flags = AtFlags::from_bits_retain(caller.flags(2, AtFlags::REMOVEDIR.bits())?);
     let path = caller.path(caller.arguments[1])?;
     let other = match without_slashes(&path).0.rsplit(|byte| *byte == b'/').next() {
         _ if flags.is_empty() => Errno::ISDIR,
@@ -155,21 +152,28 @@ pub fn unlink(caller: &Caller<'_>) -> Handled {
     let found = caller.may_remove(&entry)?;
     let name = entry.name.to_bytes();
     caller.world.places.changing(&[(&entry.dir, name)], || rustix::fs::unlinkat(&entry.dir.fd, &entry.name, flags))?;
-    gone(&entry, &found)?;
+    gone(caller, &entry, &found)?;
     DONE
 }
 
-/// A name of a file has been taken away.
-fn gone(entry: &Entry, found: &Statx) -> Result<(), Errno> {
+/// A name of a file has been taken away. Somebody may have the file open still: what is known of it is forgotten later.
+fn gone(caller: &Caller<'_>, entry: &Entry, found: &Statx) -> Result<(), Errno> {
     match &entry.dir.area.tree {
-        Some(tree) if found.stx_nlink <= 1 || type_of(found).is_dir() => tree.forget(found).map_err(errno),
+        Some(tree) if (found.stx_nlink <= 1 || type_of(found).is_dir()) && tree.knows(found) => {
+            caller.world.nameless.add(tree.clone(), *found).map_err(errno)
+        }
         _ => Ok(()),
     }
 }
 
 /// (directory, path, new directory, new path, flags)
 pub fn rename(caller: &Caller<'_>) -> Handled {
-    let flags = RenameFlags::from_bits_retain(caller.number(4));
+    let known = RenameFlags::NOREPLACE | RenameFlags::EXCHANGE | RenameFlags::WHITEOUT;
+    let flags = RenameFlags::from_bits_retain(caller.flags(4, known.bits())?);
+    if flags.contains(RenameFlags::EXCHANGE) && flags != RenameFlags::EXCHANGE || flags.contains(RenameFlags::WHITEOUT)
+    {
+        return Err(Errno::INVAL);
+    }
     let other = if flags.contains(RenameFlags::NOREPLACE) { Errno::EXIST } else { Errno::BUSY };
     let (from, to) = match (caller.entry(0, 1, Errno::BUSY), caller.entry(2, 3, other)) {
         (Ok(from), Ok(to)) => (from, to),
@@ -177,10 +181,11 @@ pub fn rename(caller: &Caller<'_>) -> Handled {
         (Err(Errno::BUSY), Err(error)) if error != other => return Err(error),
         (Err(error), _) | (_, Err(error)) => return Err(error),
     };
-    if flags.contains(RenameFlags::WHITEOUT) {
-        return Err(Errno::INVAL);
-    }
     slashes_fit(&from, &to, flags)?;
+    // `fs/namei.c` vfs_rename: before any right is asked.
+    if from.found.as_ref().map(id_of) == to.found.as_ref().map(id_of) {
+        return DONE;
+    }
     let found = caller.may_remove(&from)?;
     match &to.found {
         Some(_) => drop(caller.may_remove(&to)?),
@@ -207,7 +212,7 @@ pub fn rename(caller: &Caller<'_>) -> Handled {
     })?;
     let replaced = to.found.filter(|replaced| replaced.stx_ino != found.stx_ino);
     match replaced {
-        Some(replaced) if !flags.contains(RenameFlags::EXCHANGE) => gone(&to, &replaced)?,
+        Some(replaced) if !flags.contains(RenameFlags::EXCHANGE) => gone(caller, &to, &replaced)?,
         _ => {}
     }
     DONE
@@ -229,7 +234,7 @@ fn slashes_fit(from: &Entry, to: &Entry, flags: RenameFlags) -> Result<(), Errno
 
 /// (directory, path, mode, flags)
 pub fn chmod(caller: &Caller<'_>) -> Handled {
-    let held = caller.held(0, 1, caller.number(3))?;
+    let held = caller.held(0, 1, caller.flags(3, NO_FOLLOW | EMPTY_PATH)?)?;
     caller.changes(&held.spot, &held.found)?;
     if !caller.view.ids.owns(&held.found) {
         return Err(Errno::PERM);
@@ -252,9 +257,18 @@ pub fn chmod(caller: &Caller<'_>) -> Handled {
 
 /// (directory, path, user, group, flags)
 pub fn chown(caller: &Caller<'_>) -> Handled {
-    let held = caller.held(0, 1, caller.number(4))?;
+    let held = caller.held(0, 1, caller.flags(4, NO_FOLLOW | EMPTY_PATH)?)?;
     let found = &held.found;
     caller.changes(&held.spot, found)?;
+    let mut mode = u32::from(found.stx_mode) & 0o7777;
+    if type_of(found) == FileType::RegularFile {
+        mode = without_set_ids(mode);
+    }
+    let loses = mode != u32::from(found.stx_mode) & 0o7777;
+    // Nothing is asked for, and so nothing refused (`fs/attr.c` setattr_prepare).
+    if [2, 3].iter().all(|index| caller.number(*index) == u32::MAX) && !loses {
+        return DONE;
+    }
     let id = |index, old| Some(caller.number(index)).filter(|id| *id != u32::MAX).unwrap_or(old);
     let (user, group) = (id(2, found.stx_uid), id(3, found.stx_gid));
     let ids = &caller.view.ids;
@@ -264,9 +278,9 @@ pub fn chown(caller: &Caller<'_>) -> Handled {
         return Err(Errno::PERM);
     }
     let Some(tree) = caller.tree(&held.spot) else { return DONE };
-    let mut mode = u32::from(found.stx_mode) & 0o7777;
-    if type_of(found) == FileType::RegularFile {
-        mode = without_set_ids(mode);
+    if let Spot::Entry(dir, name) = &held.spot {
+        // Whose a link is, is remembered with it.
+        caller.world.places.changing(&[(dir, name.to_bytes())], || Ok(()))?;
     }
     let held = links::own(caller, held)?;
     tree.pretend_owner(&held.look()?, user, group, mode).map_err(errno)?;
@@ -294,9 +308,13 @@ pub enum Times {
 
 /// (directory, path, times, flags)
 pub fn times(caller: &Caller<'_>, written: Times) -> Handled {
-    let flags = caller.number(3) | if caller.arguments[1] == 0 { super::caller::EMPTY_PATH } else { 0 };
-    let held = caller.held(0, 1, flags)?;
     let wanted = read_times(caller, written)?;
+    // `fs/utimes.c` do_utimensat: not even the path is looked at then.
+    if [wanted.last_access.tv_nsec, wanted.last_modification.tv_nsec] == [rustix::fs::UTIME_OMIT; 2] {
+        return DONE;
+    }
+    let flags = caller.flags(3, NO_FOLLOW | EMPTY_PATH)? | if caller.arguments[1] == 0 { EMPTY_PATH } else { 0 };
+    let held = caller.held(0, 1, flags)?;
     caller.changes(&held.spot, &held.found)?;
     let is_now = |time: &Timespec| time.tv_nsec == rustix::fs::UTIME_NOW;
     if !caller.view.ids.owns(&held.found) {

@@ -8,18 +8,20 @@ use rustix::fs::{CWD, FileType, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::abi::Abi;
-use super::caller::{AT_FDCWD, Caller, DONE, Handled, Held, NO_FOLLOW, Reply, errno};
+use super::caller::{AT_FDCWD, Caller, DONE, EMPTY_PATH, Handled, Held, NO_FOLLOW, Reply, errno};
 use super::i386;
 use super::ids::{EXECUTE, READ, WRITE};
 use super::memory::raw;
 use super::place::{LOOK, Node, Spot, Target, path_by_kernel, read_link, type_of};
 use super::procfs::{Below, Magic};
 
+/// Flags of calls that look at files (`fs/stat.c`): also AT_NO_AUTOMOUNT, AT_STATX_SYNC_TYPE.
+const LOOKING: u32 = NO_FOLLOW | EMPTY_PATH | 0x800 | 0x6000;
 const XATTR_SIZE_MAX: usize = 65536;
 
 /// (directory, path, buffer, flags)
 pub fn stat(caller: &Caller<'_>) -> Handled {
-    let found = caller.seen(0, 1, caller.number(3))?;
+    let found = caller.seen(0, 1, caller.flags(3, LOOKING)?)?;
     match caller.call.abi() {
         Abi::Own => caller.write(caller.arguments[2], raw(&classic(&found)))?,
         Abi::I386 => caller.write(caller.arguments[2], &i386::stat64(&found))?,
@@ -55,7 +57,7 @@ fn classic(found: &Statx) -> libc::stat {
 
 /// (directory, path, flags, mask, buffer)
 pub fn statx(caller: &Caller<'_>) -> Handled {
-    let mut found = caller.seen(0, 1, caller.number(2))?;
+    let mut found = caller.seen(0, 1, caller.flags(2, LOOKING)?)?;
     let wanted = StatxFlags::from_bits_retain(caller.number(3)) | LOOK;
     found.stx_mask &= wanted.bits();
     caller.write(caller.arguments[4], raw(&found))?;
@@ -64,7 +66,7 @@ pub fn statx(caller: &Caller<'_>) -> Handled {
 
 /// (directory, path, mode, flags)
 pub fn access(caller: &Caller<'_>) -> Handled {
-    let (mode, flags) = (caller.number(2), caller.number(3));
+    let (mode, flags) = (caller.number(2), caller.flags(3, libc::AT_EACCESS as u32 | NO_FOLLOW | EMPTY_PATH)?);
     if mode & !7 != 0 {
         return Err(Errno::INVAL);
     }
@@ -194,33 +196,56 @@ fn file_system(caller: &Caller<'_>) -> Result<rustix::fs::StatFs, Errno> {
     rustix::fs::statfs(caller.hold(target)?.path.as_c_str())
 }
 
-/// The attribute's name, and whether it is kept in the table instead of the file.
-fn attribute(caller: &Caller<'_>, index: usize) -> Result<(Vec<u8>, bool), Errno> {
+/// Where an attribute is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// `user.*`: in the file.
+    File,
+    /// `security.capability`: in the table.
+    Table,
+    /// For CAP_SYS_ADMIN, which a step does not have (`fs/xattr.c` xattr_permission, `security/commoncap.c`).
+    Nowhere,
+}
+
+/// The attribute's name, and where it is kept.
+fn attribute(caller: &Caller<'_>, index: usize) -> Result<(Vec<u8>, Kept), Errno> {
     let name = super::memory::text(caller.call.thread, caller.arguments[index], 256).map_err(|error| match error {
         Errno::NAMETOOLONG => Errno::RANGE,
         error => error,
     })?;
-    if name.starts_with(b"security.") || name.starts_with(b"trusted.") {
-        return Ok((name, true));
-    }
-    if name.starts_with(b"user.") { Ok((name, false)) } else { Err(Errno::OPNOTSUPP) }
+    let kept = match name.as_slice() {
+        CAPABILITY => Kept::Table,
+        name if name.starts_with(b"user.") => Kept::File,
+        name if name.starts_with(b"security.") || name.starts_with(b"trusted.") => Kept::Nowhere,
+        _ => return Err(Errno::OPNOTSUPP),
+    };
+    Ok((name, kept))
+}
+
+const CAPABILITY: &[u8] = b"security.capability";
+
+/// Whether a value is one of capabilities (`security/commoncap.c` validheader: of the second or third version).
+fn is_capability(value: &[u8]) -> bool {
+    let version = value.first_chunk().map(|magic| u32::from_le_bytes(*magic) >> 24);
+    matches!((version, value.len()), (Some(2), 20) | (Some(3), 24))
 }
 
 /// (directory, path, flags, name, value, size); flags here are those of the form, not setxattr's own.
 pub fn getxattr(caller: &Caller<'_>) -> Handled {
     let held = caller.held(0, 1, caller.number(2))?;
     let (name, kept) = attribute(caller, 3)?;
-    if !kept && !has_attributes(&held.found) {
+    if kept == Kept::File && !has_attributes(&held.found) {
         return Err(Errno::NODATA);
     }
     let value = match kept {
-        true => {
+        Kept::Nowhere => return Err(Errno::NODATA),
+        Kept::Table => {
             let tree = caller.tree(&held.spot).ok_or(Errno::NODATA)?;
             let all = tree.pretended_attributes(&held.real);
             let found = all.into_iter().find(|(known, _)| known.as_bytes() == name);
             found.ok_or(Errno::NODATA)?.1
         }
-        false => {
+        Kept::File => {
             // `fs/xattr.c` xattr_permission
             caller.view.ids.may(&held.found, READ)?;
             let mut value = vec![0; XATTR_SIZE_MAX];
@@ -235,6 +260,12 @@ pub fn getxattr(caller: &Caller<'_>) -> Handled {
 /// Attributes of `user.` are for files and directories only (`fs/xattr.c` xattr_permission).
 fn has_attributes(found: &Statx) -> bool {
     matches!(type_of(found), FileType::RegularFile | FileType::Directory)
+}
+
+/// Whether somebody may change attributes of `user.` of a file: of a sticky directory only the owner.
+fn may_have_attributes(caller: &Caller<'_>, found: &Statx) -> bool {
+    let is_sticky = type_of(found).is_dir() && u32::from(found.stx_mode) & libc::S_ISVTX != 0;
+    has_attributes(found) && (!is_sticky || caller.view.ids.owns(found))
 }
 
 /// Writes as much as there is, or says how much that is when the size is 0.
@@ -284,12 +315,12 @@ pub fn removexattr(caller: &Caller<'_>) -> Handled {
     change_attribute(caller, held, &name, kept, None)
 }
 
-fn change_attribute(caller: &Caller<'_>, held: Held, name: &[u8], kept: bool, value: Option<(&[u8], u32)>) -> Handled {
+fn change_attribute(caller: &Caller<'_>, held: Held, name: &[u8], kept: Kept, value: Option<(&[u8], u32)>) -> Handled {
     caller.changes(&held.spot, &held.found)?;
-    if !kept && !has_attributes(&held.found) {
+    if kept == Kept::Nowhere || (kept == Kept::File && !may_have_attributes(caller, &held.found)) {
         return Err(Errno::PERM);
     }
-    if !kept {
+    if kept == Kept::File {
         caller.view.ids.may(&held.found, WRITE)?;
         let held = super::links::own(caller, held)?;
         let path = held.path.as_c_str();
@@ -303,6 +334,9 @@ fn change_attribute(caller: &Caller<'_>, held: Held, name: &[u8], kept: bool, va
     }
     if !caller.view.ids.is_root() {
         return Err(Errno::PERM);
+    }
+    if value.is_some_and(|(value, _)| !is_capability(value)) {
+        return Err(Errno::INVAL);
     }
     let tree = caller.tree(&held.spot).ok_or(Errno::OPNOTSUPP)?;
     let held = super::links::own(caller, held)?;

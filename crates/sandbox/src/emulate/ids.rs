@@ -107,6 +107,7 @@ pub struct Rights {
 
 /// What a container's root has.
 pub const ALL: u64 = crate::start::CAPABILITIES.bits();
+const KILL: u64 = 1 << 5;
 const SETGID: u64 = 1 << 6;
 const SETUID: u64 = 1 << 7;
 const SYS_CHROOT: u64 = 1 << 18;
@@ -164,6 +165,11 @@ impl Ids {
     /// Whether the list of groups may be changed.
     pub fn may_set_groups(&self) -> bool {
         self.may_change(Kind::Group)
+    }
+
+    /// CAP_KILL
+    pub fn may_kill(&self) -> bool {
+        self.rights.effective & KILL != 0
     }
 
     pub fn may_change_root(&self) -> bool {

@@ -9,7 +9,9 @@ use rustix::io::Errno;
 
 use super::caller::{Caller, Handled, Held, Reply, errno};
 use super::ids::{READ, WRITE};
-use super::place::{Dir, Mapped, Node, Opened, Spot, Target, id_of, look, path_by_kernel, type_of, without_slashes};
+use super::place::{
+    Dir, Mapped, Node, Opened, Spot, Target, id_of, look, path_by_kernel, setting, type_of, without_slashes,
+};
 use super::procfs::Proc;
 use super::stand_in::StandIn;
 use super::{links, terminal, waiting};
@@ -51,7 +53,11 @@ pub fn open(caller: &Caller<'_>) -> Handled {
     if flags.contains(OFlags::PATH) {
         flags -= OFlags::CREATE | OFlags::EXCL;
     }
-    if flags.contains(OFlags::CREATE | OFlags::DIRECTORY) {
+    let is_unnamed = flags.contains(OFlags::TMPFILE);
+    // `fs/open.c` build_open_flags
+    if flags.contains(OFlags::CREATE | OFlags::DIRECTORY)
+        || (is_unnamed && !flags.contains(OFlags::PATH) && !flags.intersects(OFlags::WRONLY | OFlags::RDWR))
+    {
         return Err(Errno::INVAL);
     }
     let follow = !flags.contains(OFlags::NOFOLLOW) && !flags.contains(OFlags::CREATE | OFlags::EXCL);
@@ -121,7 +127,6 @@ fn open_target(caller: &Caller<'_>, target: Target, flags: OFlags) -> Handled {
             allowed(caller, &Spot::Node(Node::Dir(dir.clone())), &found, flags)?;
             open_at(dir.fd.as_fd(), c".", passed)?
         }
-        (Spot::Entry(_, _), FileType::Symlink) => return Err(Errno::LOOP),
         (_, FileType::RegularFile) => again_owned(caller, target, flags)?,
         _ => return special(caller, target, flags),
     };
@@ -246,6 +251,7 @@ fn allowed(caller: &Caller<'_>, spot: &Spot, found: &Statx, flags: OFlags) -> Re
     let kind = type_of(found);
     let writes = writes(flags);
     match kind {
+        FileType::Symlink if flags.contains(OFlags::DIRECTORY) => return Err(Errno::NOTDIR),
         FileType::Symlink => return Err(Errno::LOOP),
         FileType::Directory if writes || flags.contains(OFlags::CREATE) => return Err(Errno::ISDIR),
         FileType::Directory => {}
@@ -261,9 +267,35 @@ fn allowed(caller: &Caller<'_>, spot: &Spot, found: &Statx, flags: OFlags) -> Re
     if writes && !is_special && !is_proc {
         caller.changes(spot, found)?;
     }
+    if let Spot::Node(Node::Proc(proc)) = spot
+        && caller.world.places.procfs.is_own_descriptors(proc, &caller.view)
+    {
+        return Ok(());
+    }
+    if let (Spot::Entry(dir, _), true) = (spot, flags.contains(OFlags::CREATE)) {
+        not_of_others(caller, dir, found)?;
+    }
     let access = flags.intersection(OFlags::ACCMODE);
     let reads = if access == OFlags::WRONLY { 0 } else { READ };
     caller.view.ids.may(found, reads | if writes { WRITE } else { 0 })
+}
+
+/// What is not opened to be made where somebody else has made it already, in a directory in which everybody has files of their
+/// own (`fs/namei.c` may_create_in_sticky; proc_sys_fs(5) protected_regular, protected_fifos).
+fn not_of_others(caller: &Caller<'_>, dir: &Dir, found: &Statx) -> Result<(), Errno> {
+    let level = match type_of(found) {
+        FileType::RegularFile => setting("protected_regular"),
+        FileType::Fifo => setting("protected_fifos"),
+        _ => 0,
+    };
+    if level == 0 || found.stx_uid == caller.view.ids.user.files {
+        return Ok(());
+    }
+    let above = caller.world.places.seen(dir)?;
+    let mode = u32::from(above.stx_mode);
+    let is_shared = mode & libc::S_IWOTH != 0 || (mode & libc::S_IWGRP != 0 && level >= 2);
+    let refused = mode & libc::S_ISVTX != 0 && above.stx_uid != found.stx_uid && is_shared;
+    if refused { Err(Errno::ACCESS) } else { Ok(()) }
 }
 
 /// What writing takes from a file: its capabilities, and from one who is not root the set-id bits (`fs/attr.c`
@@ -377,7 +409,9 @@ fn open_for_path(caller: &Caller<'_>, target: Target, flags: OFlags) -> Handled 
     }
     let places = &caller.world.places;
     if let Spot::Node(Node::Proc(proc)) = &target.spot {
-        let opened = open_proc(caller, proc, OFlags::RDONLY);
+        // Of a link itself nothing can be opened.
+        let is_link = kind.is_symlink();
+        let opened = if is_link { Err(Errno::ACCESS) } else { open_proc(caller, proc, OFlags::RDONLY) };
         let file = match opened {
             Err(Errno::ACCESS | Errno::PERM) => places.stand_for(StandIn::Node(Node::Proc(proc.clone())))?,
             opened => opened?,

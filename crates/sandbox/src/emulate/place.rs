@@ -112,7 +112,8 @@ impl std::hash::Hash for Dir {
 #[derive(Clone)]
 enum Child {
     Dir(Arc<Dir>),
-    Link(Arc<[u8]>),
+    /// Its text, and whose it is.
+    Link(Arc<[u8]>, u32),
 }
 
 /// What is mapped over a name.
@@ -417,7 +418,11 @@ impl Places {
         let fd = open_path(dir.fd.as_fd(), name, OFlags::empty())?;
         let found = look(fd.as_fd())?;
         let child = match type_of(&found) {
-            FileType::Symlink => Child::Link(read_link(fd.as_fd(), b"")?.into()),
+            FileType::Symlink => {
+                let mut seen = found;
+                self.present(dir.area.tree.as_deref(), &mut seen);
+                Child::Link(read_link(fd.as_fd(), b"")?.into(), seen.stx_uid)
+            }
             // A link back to the directory whose children are locked is none: that would be a loop of directories.
             FileType::Directory => {
                 drop(children);
@@ -475,7 +480,7 @@ impl Places {
                 (_, b".") => Step::Go(at.clone()),
                 (_, b"..") => Step::Go(self.above(view, &at)?),
                 (Node::Proc(proc), name) => self.in_proc(view, proc, name, is_last, follow || wants_directory)?,
-                (Node::Dir(dir), name) => self.in_directory(dir, name, is_last, follow || wants_directory)?,
+                (Node::Dir(dir), name) => self.in_directory(view, dir, name, is_last, follow || wants_directory)?,
             };
             let after = after.to_vec();
             match step {
@@ -497,12 +502,14 @@ impl Places {
                         rest.pop();
                     }
                 }
+                // What is no directory has nothing below it.
+                Step::End(_) if !is_last => return Err(Errno::NOTDIR),
                 Step::End(target) => return Ok((target, wants_directory)),
             }
         }
     }
 
-    fn at_node(&self, at: Node) -> Result<Target, Errno> {
+    pub fn at_node(&self, at: Node) -> Result<Target, Errno> {
         let found = match &at {
             Node::Dir(dir) => self.seen(dir)?,
             Node::Proc(proc) => self.procfs.look(proc)?,
@@ -510,7 +517,14 @@ impl Places {
         Ok(Target { spot: Spot::Node(at), found: Some(found) })
     }
 
-    fn in_directory(&self, dir: &Arc<Dir>, name: &[u8], is_last: bool, follow: bool) -> Result<Step, Errno> {
+    fn in_directory(
+        &self,
+        view: &View,
+        dir: &Arc<Dir>,
+        name: &[u8],
+        is_last: bool,
+        follow: bool,
+    ) -> Result<Step, Errno> {
         match self.mounted(dir, name) {
             Some(Mounted::Dir(dir)) => return Ok(Step::Go(Node::Dir(dir))),
             Some(Mounted::Proc) => return Ok(Step::Go(Node::Proc(Proc::root()))),
@@ -524,15 +538,31 @@ impl Places {
         if !is_last {
             return Ok(match self.enter(dir, name)? {
                 Child::Dir(dir) => Step::Go(Node::Dir(dir)),
-                Child::Link(target) => Step::Link(target.to_vec()),
+                Child::Link(target, owner) => {
+                    self.may_follow(view, dir, owner)?;
+                    Step::Link(target.to_vec())
+                }
             });
         }
         let found = self.seen_at(dir, name)?;
-        if follow && found.as_ref().is_some_and(|found| type_of(found).is_symlink()) {
+        if follow && let Some(link) = found.as_ref().filter(|found| type_of(found).is_symlink()) {
+            self.may_follow(view, dir, link.stx_uid)?;
             return Ok(Step::Link(read_link(dir.fd.as_fd(), name)?));
         }
         let name = CString::new(name).map_err(|_| Errno::INVAL)?;
         Ok(Step::End(Target { spot: Spot::Entry(dir.clone(), name), found }))
+    }
+
+    /// Whose links are followed in a directory in which everybody has files of their own (`fs/namei.c` may_follow_link;
+    /// proc_sys_fs(5) protected_symlinks).
+    fn may_follow(&self, view: &View, dir: &Dir, owner: u32) -> Result<(), Errno> {
+        const EVERYBODYS: u32 = libc::S_ISVTX | libc::S_IWOTH;
+        if owner == view.ids.user.files || setting("protected_symlinks") == 0 {
+            return Ok(());
+        }
+        let found = self.seen(dir)?;
+        let is_everybodys = u32::from(found.stx_mode) & EVERYBODYS == EVERYBODYS;
+        if is_everybodys && found.stx_uid != owner { Err(Errno::ACCESS) } else { Ok(()) }
     }
 
     fn in_proc(&self, view: &View, proc: &Proc, name: &[u8], is_last: bool, follow: bool) -> Result<Step, Errno> {
@@ -735,6 +765,15 @@ fn alive(known: &HashMap<Id, Vec<Weak<Dir>>>, id: Id) -> impl Iterator<Item = Ar
     known.get(&id).into_iter().flatten().filter_map(Weak::upgrade)
 }
 
+/// A number of the host's in /proc/sys/fs, as it was at first.
+pub fn setting(name: &'static str) -> u8 {
+    static KNOWN: Mutex<Option<HashMap<&'static str, u8>>> = Mutex::new(None);
+    *lock(&KNOWN).get_or_insert_default().entry(name).or_insert_with(|| {
+        let text = std::fs::read_to_string(format!("/proc/sys/fs/{name}")).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    })
+}
+
 fn nameless() -> rustix::io::Result<[(u32, u32); 2]> {
     let device = |file: OwnedFd| look(file.as_fd()).map(|found| (found.stx_dev_major, found.stx_dev_minor));
     let memory = rustix::fs::memfd_create("device", rustix::fs::MemfdFlags::CLOEXEC)?;
@@ -817,7 +856,7 @@ impl Places {
     pub fn walk_into(&self, dir: &Arc<Dir>, name: &[u8]) -> Result<Option<Arc<Dir>>, Errno> {
         match self.enter(dir, name)? {
             Child::Dir(dir) => Ok(Some(dir)),
-            Child::Link(_) => Ok(None),
+            Child::Link(_, _) => Ok(None),
         }
     }
 }

@@ -168,6 +168,12 @@ impl View {
         Some(self.tasks.known(process)?.exe.to_vec()).filter(|exe| !exe.is_empty())
     }
 
+    /// The directory of one's own open files is always one's own (`fs/proc/fd.c` proc_fd_permission).
+    pub fn is_own_descriptors(&self, proc: &Proc, caller: &Caller) -> bool {
+        proc.process()
+            .is_some_and(|(process, rest)| rest == [b"fd"] && (process == caller.thread || process == caller.process()))
+    }
+
     /// Whether somebody may look into a process (`kernel/ptrace.c` __ptrace_may_access with PTRACE_MODE_READ_FSCREDS).
     pub fn may_look(&self, caller: &Caller, process: u32) -> Result<(), Errno> {
         let target = self.tasks.known(process).ok_or(Errno::NOENT)?;

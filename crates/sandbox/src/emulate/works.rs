@@ -12,7 +12,6 @@ use rustix::process::{Signal, WaitOptions};
 
 use super::exec::Pass;
 use super::{calls, memory};
-use crate::filter;
 use crate::notify::{self, Answer, Call, Listener};
 use crate::sys::{self, Forked};
 
@@ -48,7 +47,7 @@ fn answered() -> io::Result<()> {
     let child = match sys::fork()? {
         Forked::Parent(child) => child,
         Forked::Child => {
-            let got = notify::listen_emulated(PASS, filter::Wall::of_kernel(), &step)
+            let got = notify::listen_emulated(PASS, &step)
                 .and_then(|()| Ok(rustix::fs::open(ASKED, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?));
             sys::exit_now(got.err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO)))
         }
