@@ -269,6 +269,10 @@ impl Supervisor for World {
         std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 4))
     }
 
+    fn is_quick(&self, call: &Call) -> bool {
+        self.forms.of(call.abi(), call.number, &call.arguments).is_some_and(|(operation, _)| operation.is_quick())
+    }
+
     fn answer(&self, call: &Call, listener: &Listener) -> Answer {
         // A fault of ours fails one call of the step, and not the build.
         let decided = catch_unwind(AssertUnwindSafe(|| self.decide(call, listener)));

@@ -90,6 +90,11 @@ pub trait Supervisor: Sync {
 
     fn answer(&self, call: &Call, listener: &Listener) -> Answer;
 
+    /// Whether a call is answered sooner than another thread is woken to wait for the next.
+    fn is_quick(&self, _: &Call) -> bool {
+        false
+    }
+
     /// From time to time: what waits on behalf of a caller that is gone is to be given up.
     fn look_after(&self) {}
 
@@ -97,7 +102,8 @@ pub trait Supervisor: Sync {
     fn end(&self) {}
 }
 
-/// The threads that answer one step's calls.
+/// The threads that answer one step's calls. One of them waits for calls, since the kernel wakes all that do, and has another
+/// take its place before it does what is not quick.
 pub struct Serving<'scope> {
     threads: Vec<ScopedJoinHandle<'scope, ()>>,
     numbers: Arc<Mutex<Vec<rustix::thread::Pid>>>,
@@ -114,12 +120,29 @@ impl<'scope> Serving<'scope> {
         listener.wake_here();
         let listener = Arc::new(listener);
         let mut serving = Serving { threads: Vec::new(), numbers: Arc::default(), ended: Arc::default() };
+        let leading = Arc::new(Mutex::new(()));
         for _ in 0..supervisor.threads() {
             let (listener, numbers, ended) = (listener.clone(), serving.numbers.clone(), serving.ended.clone());
+            let leading = leading.clone();
             let serve = move || {
                 numbers.lock().unwrap_or_else(PoisonError::into_inner).push(rustix::thread::gettid());
-                let mut decide = |call: &Call, listener: &Listener| supervisor.answer(call, listener);
-                while !ended.load(Ordering::Relaxed) && listener.serve(&mut decide).is_ok() {}
+                let mut lead = None;
+                loop {
+                    let leading = || leading.lock().unwrap_or_else(PoisonError::into_inner);
+                    let held = lead.take().unwrap_or_else(leading);
+                    if ended.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let call = match listener.receive() {
+                        Ok(Some(call)) => call,
+                        Ok(None) => continue,
+                        Err(_) => return,
+                    };
+                    lead = supervisor.is_quick(&call).then_some(held);
+                    if listener.give_answer(&call, supervisor.answer(&call, &listener)).is_err() {
+                        return;
+                    }
+                }
             };
             // One is enough.
             if serving.threads.is_empty() {
@@ -165,15 +188,26 @@ impl Listener {
     /// # Errors
     /// When nobody is left who could call; before Linux 6.11 it waits for ever then.
     pub fn serve(&self, decide: &mut dyn FnMut(&Call, &Listener) -> Answer) -> rustix::io::Result<()> {
+        match self.receive()? {
+            Some(call) => self.give_answer(&call, decide(&call, self)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for a call; none when a signal has ended the waiting.
+    fn receive(&self) -> rustix::io::Result<Option<Call>> {
         let mut call = Call::default();
         match self.control(RECEIVE, (&raw mut call).cast()) {
-            Ok(()) => {}
-            Err(Errno::INTR) => return Ok(()),
+            Ok(()) => Ok(Some(call)),
+            Err(Errno::INTR) => Ok(None),
             // It was killed before it could be asked about, or there is nobody left.
-            Err(Errno::NOENT) if !self.is_abandoned() => return Ok(()),
-            Err(error) => return Err(error),
+            Err(Errno::NOENT) if !self.is_abandoned() => Ok(None),
+            Err(error) => Err(error),
         }
-        let (value, error, flags) = match decide(&call, self) {
+    }
+
+    fn give_answer(&self, call: &Call, answer: Answer) -> rustix::io::Result<()> {
+        let (value, error, flags) = match answer {
             Answer::Continue => (0, 0, CONTINUE),
             Answer::Done(Ok(())) => (0, 0, 0),
             Answer::Value(Ok(value)) => (value, 0, 0),

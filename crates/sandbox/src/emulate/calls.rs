@@ -361,6 +361,41 @@ impl Forms {
     }
 }
 
+impl Operation {
+    /// Whether it only looks, or changes what the builder itself keeps. Opening is, mostly.
+    pub fn is_quick(self) -> bool {
+        matches!(
+            self,
+            O::Open
+                | O::Stat
+                | O::ShortStat
+                | O::Statx
+                | O::Access
+                | O::ReadLink
+                | O::WorkingDirectory
+                | O::ChangeDirectory
+                | O::ChangeDirectoryTo
+                | O::Umask
+                | O::Id(..)
+                | O::Ids(_)
+                | O::SetId(_)
+                | O::SetTwo(_)
+                | O::SetThree(_)
+                | O::SetFiles(_)
+                | O::Groups
+                | O::SetGroups
+                | O::Capabilities
+                | O::SystemName
+                | O::KeepRights
+                | O::HandleSignal
+                | O::Limit(_)
+                | O::Signal(_)
+                | O::Ipc(..)
+                | O::Socket
+        )
+    }
+}
+
 /// Which argument of a call that opens is the path.
 pub fn path_of_open(number: i32) -> usize {
     usize::from(libc::c_long::from(number) == libc::SYS_openat)

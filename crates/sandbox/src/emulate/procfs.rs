@@ -3,13 +3,13 @@
 //! What is shown is the builder's /proc, less what is other people's and what containers hide. Links to what a process has
 //! (`exe`, `cwd`, `root`, `fd/N`) are answered from what is known of it, never followed by the kernel.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags, Statx};
@@ -151,13 +151,14 @@ pub struct View {
     scratch: PathBuf,
     /// Whether there is a network to be seen.
     network: bool,
-    made: AtomicUsize,
-    listings: Mutex<HashMap<Id, Node>>,
+    /// The names in the listing of /proc, once there is one.
+    shown: Mutex<Option<HashSet<OsString>>>,
+    listing: Mutex<Option<Id>>,
 }
 
 impl View {
     pub fn new(tasks: Arc<Tasks>, scratch: PathBuf, network: bool) -> View {
-        View { tasks, scratch, network, made: AtomicUsize::new(0), listings: Mutex::default() }
+        View { tasks, scratch, network, shown: Mutex::default(), listing: Mutex::default() }
     }
 
     pub fn cwd_of(&self, process: u32) -> Option<Node> {
@@ -187,7 +188,7 @@ impl View {
 
     /// A directory that was made to be listed in the place of another.
     pub fn stands_for(&self, id: Id) -> Option<Node> {
-        lock(&self.listings).get(&id).cloned()
+        (*lock(&self.listing) == Some(id)).then(|| Node::Proc(Proc::root()))
     }
 
     /// `caller`: whom `self` means.
@@ -292,24 +293,35 @@ impl View {
         proc.process().is_some_and(|(_, rest)| matches!(rest[..], [name] if WRITABLE.contains(&name)))
     }
 
-    /// A directory with the names that the step is to see in /proc.
+    /// A directory with the names that the step is to see in /proc: one for the whole step, brought up to date each time.
     fn listing(&self) -> io::Result<OwnedFd> {
-        let dir = self.scratch.join(format!("proc-{}", self.made.fetch_add(1, Ordering::Relaxed)));
-        fs::create_dir(&dir)?;
+        let dir = self.scratch.join("proc");
+        let mut shown = lock(&self.shown);
+        if shown.is_none() {
+            fs::create_dir(&dir)?;
+        }
+        let shown = shown.get_or_insert_default();
+        let mut gone = std::mem::take(shown);
         for entry in fs::read_dir("/proc")?.flatten() {
             let name = entry.file_name();
-            let shown = match number(name.as_bytes()) {
-                Some(number) => self.tasks.known(number).is_some(),
+            let is_shown = match number(name.as_bytes()) {
+                Some(number) => self.tasks.holds(number),
                 None => !HIDDEN.contains(&name.as_bytes()),
             };
-            if shown {
-                let _ = stand_in(&entry, &dir.join(&name));
+            if is_shown {
+                if !gone.remove(&name) {
+                    let _ = stand_in(&entry, &dir.join(&name));
+                }
+                shown.insert(name);
             }
+        }
+        // Whatever is gone was a process.
+        for name in gone {
+            let _ = fs::remove_dir(dir.join(name));
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let listing = rustix::fs::open(&dir, flags, Mode::empty())?;
-        let id = id_of(&look(listing.as_fd())?);
-        lock(&self.listings).insert(id, Node::Proc(Proc::root()));
+        *lock(&self.listing) = Some(id_of(&look(listing.as_fd())?));
         Ok(listing)
     }
 
