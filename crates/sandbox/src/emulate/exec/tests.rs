@@ -224,7 +224,7 @@ fn decide(call: &Call, listener: &Listener, ids: Option<[u32; 4]>) -> Result<(),
         ids: ids.unwrap_or([uid, uid, gid, gid]),
         secure: ids.is_some(),
     };
-    execute(call, listener, PASS, &request, &mut || {})
+    execute(call, listener, PASS, &request, &mut |_| Ok(()))
 }
 
 fn open(path: &Path) -> Result<std::os::fd::OwnedFd, Errno> {
