@@ -198,7 +198,7 @@ pub fn request(
         shm_bytes: settings::shm_bytes(typed.run.shm_size.as_deref())?,
         layer_limit_bytes: typed.run.layer_limit.saturating_mul(1 << 30),
         work: work.path().to_owned(),
-        cache_mounts: CacheRoot { path: work.root().join(crate::work::CACHE_MOUNTS), namespace: cache_namespace },
+        cache_mounts: CacheRoot::new(work.root().join(crate::work::CACHE_MOUNTS), cache_namespace),
         jobs: typed.run.jobs.unwrap_or_else(processors).max(1),
         cancelled,
         observer: shown,
