@@ -2,23 +2,30 @@
 # shellcheck disable=SC2154 # variables of lib.sh
 # What `inplace` leaves of its container when the disk is full or the builder is killed: everything where it was.
 #
-#     tests/inplace.sh [--every N]
+#     tests/inplace.sh [--binary ZUWAI] [--every N]
 #
 # A container is imitated: an overlay of a small image and a tmpfs that can be full, files mounted over /etc, a volume, a process
 # namespace. A step runs in it in place, and strace kills the builder at one of its calls that change a file system (every Nth,
-# 5 unless said otherwise), or has every one from that on fail as on a full disk. Then the next builder starts, on the disk as it
+# 8 unless said otherwise), or has every one from that on fail as on a full disk. Then the next builder starts, on the disk as it
 # is, and all must be as it was. Needs root, strace and busybox. The last line reads `N passed, N failed, N skipped`.
 set -euo pipefail
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-every=5
-[ "${1:-}" != --every ] || every=$2
+every=8 zuwai=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --binary) zuwai=$2 && shift 2 ;;
+    --every) every=$2 && shift 2 ;;
+    *) die "unknown option $1" ;;
+  esac
+done
 
 if ! is_root; then skip "inplace: need root"; finish; fi
 if ! install_tools strace=strace busybox=busybox-static; then skip "inplace: a tool is missing"; finish; fi
 if ! unshare -mpf true 2>/dev/null; then skip "inplace: no namespaces here"; finish; fi
 [ -n "${contract:-}" ] || build_contract ci
+[ -n "$zuwai" ] || build_binary ci
 make_workdir
 
 # The image: what a container has, in layers below the overlay, where directories cannot be renamed.
@@ -27,6 +34,7 @@ mkdir -p "$image"/{bin,etc/sub,root,tmp,usr/lib,var/lib/volume,var/cache,opt,pro
 cp /bin/busybox "$image/bin/busybox"
 for applet in sh cat cp dd echo find ls mkdir mv rm sort stat sync touch true chmod; do ln -s busybox "$image/bin/$applet"; done
 cp "$contract" "$image/opt/contract"
+cp "$zuwai" "$image/opt/zuwai"
 for name in resolv.conf hosts hostname passwd; do echo "image's $name" >"$image/etc/$name"; done
 echo nested >"$image/etc/sub/file"
 echo library >"$image/usr/lib/library"
@@ -72,8 +80,6 @@ list() {
    find . -xdev \( -path ./work -o -path ./.zuwai-inplace \) -prune -o -type f -printf '%p %T@ ' -exec sha1sum {} \; | sort
    find var/lib/volume work/cache -type f)
 }
-# builder: the contract program, which puts everything back when it starts, and runs a step
-builder() { chroot "$root" /opt/contract "$@" </dev/null; }
 fill() {
   # Blocks, then the bytes of the last one, or inodes.
   case $what in
@@ -89,7 +95,7 @@ ${trace:-} chroot "$root" /opt/contract run inplace /work /work/rootfs --bind /w
 case $what in *then-full*) fill ;; esac
 # The next one. Whatever it does then, it has put things back before.
 if [ -e "$root/.zuwai-inplace" ] && [ "$status" != 0 ]; then
-  builder run inplace /work /work/none /bin/true >"$disk/../next" 2>&1 || true
+  chroot "$root" /opt/zuwai build --work-dir /work /none >"$disk/../next" 2>&1 </dev/null || true
 fi
 list >"$disk/../after"
 if [ -e "$root/.zuwai-inplace/swapped.json" ]; then echo "the record is still there" >>"$disk/../after"; fi
