@@ -8,7 +8,8 @@
 //!
 //! Landlock has no rights for modes, owners, times and attributes, nor for a file that is open already. Rights to read and to cut
 //! short (LANDLOCK_ACCESS_FS_TRUNCATE) are not asked for: either makes every opening a walk up to the root, 0.9 of 3.2
-//! microseconds of processor time where it was measured (without them 0.15 of 2.5), and to whom a step gives a directory it can give what is in it.
+//! microseconds of processor time where it was measured (without them 0.15 of 2.5), and to whom a step gives a directory it
+//! can give what is in it.
 
 use std::fs::File;
 use std::io;
