@@ -224,16 +224,19 @@ fn cache(
             give(&root, Access { mode: *mode, uid: *uid, gid: *gid }).map_err(rootfs)?;
             std::fs::rename(root.join(PARTIAL), &content)
                 .map_err(BuildError::io(format!("could not make cache directory `{}`", root.display())))?;
+            request.cache_mounts.forget(&root);
         }
     }
-    let tree = Tree::open(&content, Some(&root.join(METADATA))).map_err(rootfs)?;
+    // Steps of this build and other builders may have it at the same time.
+    let open = || Tree::open_shared(&content, &root.join(METADATA), &request.stop());
+    let tree = request.cache_mounts.open(&root, open).map_err(rootfs)?;
     let below = tree.resolve(Path::new(source), true).map_err(rootfs)?;
     let found = tree.stat(&below).map_err(rootfs)?;
     if found.is_none() {
         return Err(BuildError::dockerfile(&step.span, format!("cache `{id}` has no `{source}`: no such directory")));
     }
     let source = MountSource::Bind { path: host_path(&tree, &below)?, read_only: *read_only };
-    Ok((source, Some(Arc::new(tree))))
+    Ok((source, Some(tree)))
 }
 
 /// Whose a cache is made. As in BuildKit, the same id with another owner or mode is another cache (`setCacheUIDGID`).
@@ -282,9 +285,12 @@ fn make_cache(
     // A step can leave a set-user-ID program in it, which is nothing for the other users of a machine.
     std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o700)).map_err(io)?;
     let partial = root.join(PARTIAL);
-    match std::fs::remove_dir_all(&partial) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
-        _ => {}
+    // Nor is what was known of files that are gone of use for new ones, which can have their numbers.
+    for removed in [std::fs::remove_dir_all(&partial), std::fs::remove_file(root.join(METADATA))] {
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
     }
     if *from == plan::Source::Empty {
         return std::fs::create_dir(&partial).map_err(io);

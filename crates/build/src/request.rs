@@ -1,18 +1,18 @@
 //! What a build is asked for: flags became these values once, in `cli`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use context::Context;
 use dockerfile::Dockerfile;
 use net::Net;
 use oci::media_type::Compression;
 use oci::{Flavor, Platform, Reference};
-use rootfs::Stop;
+use rootfs::{RootfsError, Stop, Tree};
 use sandbox::{Sandbox, Server};
 use store::{Exporter, ImageSource};
 
@@ -86,6 +86,39 @@ pub struct CacheRoot {
     pub path: PathBuf,
     /// `BUILDKIT_CACHE_MOUNT_NS`; part of every id.
     pub namespace: String,
+    /// The caches that steps have at this moment, by their directories.
+    in_use: Arc<Mutex<HashMap<PathBuf, Weak<Tree>>>>,
+}
+
+impl CacheRoot {
+    pub fn new(path: PathBuf, namespace: String) -> CacheRoot {
+        CacheRoot { path, namespace, in_use: Arc::default() }
+    }
+
+    /// The tree that steps of this build have of a cache, opened by the first of them.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub(crate) fn open(
+        &self,
+        cache: &Path,
+        open: impl FnOnce() -> Result<Tree, RootfsError>,
+    ) -> Result<Arc<Tree>, RootfsError> {
+        // A panic elsewhere leaves it as it was: each change is one call.
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tree) = in_use.get(cache).and_then(Weak::upgrade) {
+            return Ok(tree);
+        }
+        in_use.retain(|_, tree| tree.strong_count() > 0);
+        let tree = Arc::new(open()?);
+        in_use.insert(cache.to_owned(), Arc::downgrade(&tree));
+        Ok(tree)
+    }
+
+    /// A cache was made anew: whoever has the one before keeps it.
+    pub(crate) fn forget(&self, cache: &Path) {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner).remove(cache);
+    }
 }
 
 pub enum NamedContext {

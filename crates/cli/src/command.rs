@@ -44,6 +44,7 @@ fn build_until(
     work: &mut Option<WorkDir>,
 ) -> Result<(), Failure> {
     let begun = Instant::now();
+    wire::recover()?;
     let work = work.insert(WorkDir::make(&settings::work_root(typed.run.work_dir.as_ref()), !typed.kaniko.cleanup)?);
     // Namespaces can only be entered while there is one thread: this comes before everything that may start another.
     let sandbox = wire::sandbox(typed, work.path())?;

@@ -82,6 +82,12 @@ pub fn sandbox(typed: &Build, work: &Path) -> Result<Arc<dyn Sandbox>, Failure> 
     }
 }
 
+/// Puts `/` in order if a killed builder has left it full of a stage's files. Before anything takes space there: the disk may be
+/// full, and what fills it be gone then.
+pub fn recover() -> Result<(), Failure> {
+    sandbox::inplace::recover().map_err(|error| Failure::Other { error: error.into(), code: 6, hint: None })
+}
+
 /// What is opened by its path while a step may have taken the place of `/`: the context, credentials, outputs.
 fn kept_in_place(typed: &Build) -> Vec<PathBuf> {
     let local = |spec: &String| PathBuf::from(spec.strip_prefix("dir://").unwrap_or(spec));
@@ -198,7 +204,7 @@ pub fn request(
         shm_bytes: settings::shm_bytes(typed.run.shm_size.as_deref())?,
         layer_limit_bytes: typed.run.layer_limit.saturating_mul(1 << 30),
         work: work.path().to_owned(),
-        cache_mounts: CacheRoot { path: work.root().join(crate::work::CACHE_MOUNTS), namespace: cache_namespace },
+        cache_mounts: CacheRoot::new(work.root().join(crate::work::CACHE_MOUNTS), cache_namespace),
         jobs: typed.run.jobs.unwrap_or_else(processors).max(1),
         cancelled,
         observer: shown,

@@ -99,8 +99,10 @@ pub struct Tree {
     gives_files_away: bool,
     table: Option<Arc<Mutex<Table>>>,
     table_path: Option<PathBuf>,
-    /// Whether the table has entries: spares the lock where it has none.
+    /// Whether the table has entries: spares the lock where it has none. Of a table that is shared with other processes this
+    /// says nothing.
     has_entries: Arc<AtomicBool>,
+    is_shared: bool,
     /// By inode: the change time that [`Tree::moved_back`] left a file with, and the one that counts instead.
     returned: Arc<Mutex<HashMap<u64, (Time, Time)>>>,
     /// It is a mounted overlay: a file is to be in the upper directory before the table has anything of it.
@@ -117,24 +119,32 @@ pub struct Tree {
 type Time = (i64, u32);
 
 impl Tree {
-    /// Opens an existing directory. With `table`, metadata that the kernel refuses to set is kept in that file.
+    /// Opens an existing directory. With `table`, metadata that the kernel refuses to set is kept in that file, and nobody else
+    /// changes it as long as the tree is open.
     pub fn open(path: &Path, table: Option<&Path>) -> Result<Tree, RootfsError> {
+        let table = table.map(|file| Table::open(file).map_err(unreadable_table(file))).transpose()?;
+        Tree::with_table(path, table)
+    }
+
+    /// The same of a directory that other processes have open as well, each with the table: what one of them has set all see,
+    /// and nothing of it is lost. `stop` ends the waiting for others.
+    pub fn open_shared(path: &Path, table: &Path, stop: &Stop) -> Result<Tree, RootfsError> {
+        let table = Table::open_shared(table, stop).map_err(unreadable_table(table))?;
+        Ok(Tree::with_table(path, Some(table))?.stopping(stop))
+    }
+
+    fn with_table(path: &Path, table: Option<Table>) -> Result<Tree, RootfsError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|error| io_error("could not open the directory", path, error.into()))?;
-        let table_path = table.map(Path::to_owned);
-        let table = match table {
-            Some(file) => {
-                Some(Table::open(file).map_err(|error| io_error("could not read the metadata table", file, error))?)
-            }
-            None => None,
-        };
+        let table_path = table.as_ref().map(|table| table.path().to_owned());
         Ok(Tree {
             openat2: sys::has_openat2(root.as_fd()),
             root,
             path: path.to_owned(),
             gives_files_away: sys::may_give_files_away(),
             has_entries: Arc::new(AtomicBool::new(table.as_ref().is_some_and(|table| !table.is_empty()))),
+            is_shared: table.as_ref().is_some_and(Table::is_shared),
             table: table.map(|table| Arc::new(Mutex::new(table))),
             table_path,
             returned: Arc::default(),
@@ -411,15 +421,18 @@ impl Tree {
 
     /// Whether the table knows anything: metadata that the kernel does not have.
     pub fn has_entries(&self) -> bool {
-        self.has_entries.load(Ordering::Acquire)
+        if self.is_shared { self.entries().is_some() } else { self.has_entries.load(Ordering::Acquire) }
     }
 
     /// The table, where there is one that has entries.
     fn entries(&self) -> Option<MutexGuard<'_, Table>> {
-        if !self.has_entries() {
-            return None;
+        if !self.is_shared {
+            return if self.has_entries() { self.locked_table() } else { None };
         }
-        self.locked_table()
+        let mut table = self.locked_table()?;
+        // Where it cannot be read any more, what is known of it counts; a change says so.
+        let _ = table.refresh(&self.stop);
+        Some(table).filter(|table| !table.is_empty())
     }
 
     fn locked_table(&self) -> Option<MutexGuard<'_, Table>> {
@@ -448,13 +461,17 @@ impl Tree {
     fn pretend(&self, key: Key, change: impl FnOnce(&mut table::Entry)) -> io::Result<()> {
         match self.locked_table() {
             Some(mut table) => {
-                table.change(key, change)?;
+                table.change(key, &self.stop, change)?;
                 self.has_entries.store(!table.is_empty(), Ordering::Release);
                 Ok(())
             }
             None => Ok(()),
         }
     }
+}
+
+fn unreadable_table(file: &Path) -> impl FnOnce(io::Error) -> RootfsError {
+    |error| io_error("could not read the metadata table", file, error)
 }
 
 pub(crate) fn io_error(action: &'static str, path: &Path, source: io::Error) -> RootfsError {

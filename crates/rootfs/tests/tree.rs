@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use zuwai_rootfs::{FileKind, Metadata, RootfsError, Tree};
+use zuwai_rootfs::{FileKind, Metadata, RootfsError, Stop, Tree};
 
 fn path(text: &str) -> &Path {
     Path::new(text)
@@ -284,6 +284,47 @@ fn handles_work_for_root() {
 #[test]
 fn handles_work_for_root_without_mknod_fsetid_and_setfcap() {
     common::as_root_without(&[27, 4, 31], "handles_work_for_root_without_mknod_fsetid_and_setfcap", handles_work);
+}
+
+/// Issue 9: owners in a shared cache were lost when two had it, and with them on a full disk.
+fn shared_tables_survive_a_full_disk() {
+    let outer = tempfile::tempdir().unwrap();
+    let mounted = outer.path();
+    rustix::mount::mount("tmpfs", mounted, "tmpfs", rustix::mount::MountFlags::empty(), c"size=256k").unwrap();
+    std::fs::create_dir(mounted.join("content")).unwrap();
+    let open = || Tree::open_shared(&mounted.join("content"), &mounted.join("table"), &Stop::default()).unwrap();
+    let (one, other) = (open(), open());
+    for name in ["a", "b", "c"] {
+        write(&one, name, "");
+    }
+    one.set_owner(path("a"), 70_001, 1).unwrap();
+    let ballast = std::fs::File::create(mounted.join("ballast")).unwrap();
+    while (&ballast).write(&[0; 4096]).is_ok() {}
+    // What fits on the page that is there is kept, and then there is an error, which is nobody's loss.
+    let (mut kept, mut number) = (0, 0);
+    let failed = loop {
+        number += 1;
+        match [&one, &other][number % 2].set_owner(path("b"), number as u32, 1) {
+            Ok(()) => kept = number as u32,
+            Err(error) => break error,
+        }
+    };
+    assert!(failed.to_string().contains("/b"), "{failed}");
+    for tree in [&one, &other, &open()] {
+        assert_eq!((stat(tree, "a").uid, stat(tree, "b").uid), (70_001, kept));
+    }
+    ballast.set_len(0).unwrap();
+    other.set_owner(path("c"), 70_003, 1).unwrap();
+    one.set_owner(path("b"), 70_002, 1).unwrap();
+    for tree in [&one, &other, &open()] {
+        assert_eq!(["a", "b", "c"].map(|name| stat(tree, name).uid), [70_001, 70_002, 70_003]);
+    }
+}
+
+#[test]
+fn shared_tables_survive_a_full_disk_in_a_namespace() {
+    let name = "shared_tables_survive_a_full_disk_in_a_namespace";
+    common::with_own_mounts(true, name, shared_tables_survive_a_full_disk);
 }
 
 #[test]

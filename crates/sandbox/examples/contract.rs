@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! contract BACKEND BUSYBOX WORK [PART-OF-A-NAME [SECONDS-OF-THE-RACE]]
-//! contract run BACKEND WORK ROOTFS-OR-TAR PROGRAM [ARGUMENT...]
+//! contract run BACKEND WORK ROOTFS-OR-TAR [--bind SOURCE:TARGET] PROGRAM [ARGUMENT...]
 //! contract probe WORK
 //! ```
 //!
@@ -23,15 +23,21 @@ use std::time::{Duration, Instant};
 
 use rootfs::{RootfsError, Tree};
 use zuwai_sandbox::contract::{Abilities, SHORT_RACE, Settings, attack, check_all};
-use zuwai_sandbox::{Network, Process, os, probe};
+use zuwai_sandbox::{Mount, MountSource, Network, Process, os, probe};
 
 fn main() -> ExitCode {
     probe::dispatch_child();
     attack::dispatch();
     let args: Vec<String> = std::env::args().collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [_, "run", backend, work, rootfs, "--bind", bind, ref program @ ..] => {
+            let (path, target) = bind.split_once(':').unwrap_or((bind, bind));
+            let source = MountSource::Bind { path: path.into(), read_only: false };
+            let mounts = [Mount { target: target.into(), source, tree: None }];
+            run(backend, Path::new(work), Path::new(rootfs), &mounts, program)
+        }
         [_, "run", backend, work, rootfs, ref program @ ..] => {
-            run(backend, Path::new(work), Path::new(rootfs), program)
+            run(backend, Path::new(work), Path::new(rootfs), &[], program)
         }
         [_, "probe", work] => report(Path::new(work)),
         [_, backend, busybox, work] => suite(backend, Path::new(busybox), Path::new(work), "", SHORT_RACE),
@@ -64,7 +70,7 @@ fn report(work: &Path) -> ExitCode {
     ExitCode::from(u8::from(report.chosen.is_none()))
 }
 
-fn run(backend: &str, work: &Path, rootfs: &Path, program: &[&str]) -> ExitCode {
+fn run(backend: &str, work: &Path, rootfs: &Path, mounts: &[Mount], program: &[&str]) -> ExitCode {
     let process = Process {
         args: program.iter().map(|argument| os(argument)).collect(),
         env: vec![os("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), os("HOME=/root")],
@@ -80,7 +86,7 @@ fn run(backend: &str, work: &Path, rootfs: &Path, program: &[&str]) -> ExitCode 
     };
     let mut output = |_, bytes: &[u8]| print!("{}", String::from_utf8_lossy(bytes));
     let ran = probe::enter(backend, work)
-        .and_then(|sandbox| sandbox.run(&open(work, rootfs)?, &process, &[], &mut output, &|| false));
+        .and_then(|sandbox| sandbox.run(&open(work, rootfs)?, &process, mounts, &mut output, &|| false));
     match ran {
         Ok(outcome) => println!("{:?}", outcome.exit),
         Err(error) => {

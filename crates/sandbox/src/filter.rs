@@ -37,6 +37,11 @@ const REFUSED_FAMILIES: [libc::c_int; 2] = [libc::AF_ALG, libc::AF_VSOCK];
 /// Same numbers everywhere.
 const CLONE3: u32 = 435;
 const IO_URING: [u32; 3] = [425, 426, 427];
+/// open_tree, open_tree_attr: for who may mount. Without a copy being asked for the kernel takes the first for another open.
+const OPEN_TREE: [u32; 2] = [428, 467];
+/// statmount, listmount: by them mounts are seen of which /proc/self/mountinfo says nothing. Programs that know them read that
+/// where the kernel has neither.
+const MOUNTS: [u32; 2] = [457, 458];
 
 #[cfg(target_arch = "x86_64")]
 const ABIS: &[Abi] = &[
@@ -123,8 +128,11 @@ fn section(abi: &Abi) -> Vec<libc::sock_filter> {
     }
     // Its flags are in memory, out of a filter's sight; libraries fall back to clone.
     section.extend([when(libc::BPF_JEQ, CLONE3, 1), answer(NOT_THERE)]);
-    for number in abi.refused.iter().chain(&IO_URING) {
+    for number in abi.refused.iter().chain(&IO_URING).chain(&OPEN_TREE) {
         section.extend([when(libc::BPF_JEQ, *number, 1), answer(NOT_PERMITTED)]);
+    }
+    for number in MOUNTS {
+        section.extend([when(libc::BPF_JEQ, number, 1), answer(NOT_THERE)]);
     }
     for number in [abi.clone, abi.unshare] {
         let flags = [load(FIRST_ARGUMENT), when(libc::BPF_JSET, libc::CLONE_NEWUSER as u32, 1), answer(NOT_PERMITTED)];
@@ -596,6 +604,8 @@ mod tests {
                 (abi.socket, libc::AF_ALG as u32, NO_FAMILY),
                 (abi.socket, libc::AF_VSOCK as u32, NO_FAMILY),
                 (IO_URING[0], 0, NOT_PERMITTED),
+                (OPEN_TREE[0], 0, NOT_PERMITTED),
+                (MOUNTS[1], 0, NOT_THERE),
                 (CLONE3, 0, NOT_THERE),
                 (59, 0, ALLOW),
             ];

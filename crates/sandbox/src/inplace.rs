@@ -28,10 +28,10 @@ pub mod host;
 pub mod lacks;
 mod lend;
 mod mounts;
+mod reserve;
 mod swap;
 
 use lacks::Lacks;
-use mounts::Mounted;
 use swap::Swap;
 
 /// Where the builder's own files wait, and the record of what has been swapped. Always the same place, for a builder that
@@ -153,8 +153,7 @@ impl Sandbox for InPlace {
         let mounts = with_network_files(process, mounts);
         let covered = covered_files(rootfs, &mounts)?;
         let mut sockets = Sockets::default();
-        let mounted = Mounted::put(rootfs, &self.state.path, &mounts, &mut sockets)?;
-        let swap = Swap::put_in(rootfs, &stage, &self.state.path, &self.keep, mounted)?;
+        let swap = Swap::put_in(rootfs, &stage, &self.state.path, &self.keep, &mounts, &mut sockets)?;
         let log = self.log(rootfs, process)?;
         let spec = Spec { process: process.clone(), place: Place::Here { logged: log.is_some() } };
         let result = helper.run(&spec, log.as_ref().map(|log| log as &dyn Supervisor), output, cancelled);

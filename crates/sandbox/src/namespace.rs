@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod arrange;
+pub mod domain;
 pub mod user;
 
 pub use arrange::arrange;
@@ -114,6 +115,8 @@ pub fn leave_namespaces(inside: &Inside, network: Network) -> Result<(), Report>
     for (name, flag) in flags {
         sys::unshare(flag).map_err(|error| Report::setup(format!("unshare({name})"), error))?;
     }
+    // Where the step sees the numbers of processes outside of its own, ours are among them.
+    user::keep_limits();
     if network == Network::None {
         sys::loopback_up().map_err(|error| Report::setup("could not switch the loopback interface on", error))?;
     }

@@ -3,14 +3,15 @@
 //! Found by doing on the work directory itself: an upper directory cannot be on an overlay (a container's own file system), nor
 //! on some network file systems, and without CAP_SYS_ADMIN of the first user namespace it takes `userxattr` (Linux 5.11).
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use rootfs::overlay::Marks;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,8 @@ pub struct Overlay {
 
 /// Of all options together: a page, with the 0 at the end.
 const MAX_OPTIONS_BYTES: usize = 4095;
+/// No more fit, whatever the numbers of their descriptors are.
+const MAX_LOWERS: usize = MAX_OPTIONS_BYTES / "/proc/self/fd/0:".len();
 
 impl Overlay {
     pub fn marks(&self) -> Marks {
@@ -46,15 +49,25 @@ impl Overlay {
         } else {
             options.extend(b",redirect_dir=off,metacopy=off");
         }
+        if lowers.len() > MAX_LOWERS {
+            return Err(Errno::TOOBIG.into());
+        }
+        // The kernel shows the options to everybody who sees the mount, as they were given. So directories are given by the
+        // numbers of our descriptors, which say nothing.
+        let mut opened = Vec::new();
+        let mut give = |option: &[u8], path: &Path| -> io::Result<()> {
+            let directory = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            options.extend(option);
+            options.extend(format!("/proc/self/fd/{}", directory.as_raw_fd()).bytes());
+            opened.push(directory);
+            Ok(())
+        };
         for (index, lower) in lowers.iter().enumerate() {
-            options.extend(if index == 0 { b",lowerdir=".as_slice() } else { b":" });
-            escape(lower.as_os_str(), &mut options);
+            give(if index == 0 { b",lowerdir=" } else { b":" }, lower)?;
         }
         if let Some((upper, work)) = upper {
-            for (option, path) in [(b",upperdir=".as_slice(), upper), (b",workdir=", work)] {
-                options.extend(option);
-                escape(path.as_os_str(), &mut options);
-            }
+            give(b",upperdir=", upper)?;
+            give(b",workdir=", work)?;
             if self.is_volatile {
                 options.extend(b",volatile");
             }
@@ -115,26 +128,9 @@ impl Overlay {
     }
 }
 
-/// A path as mount options take it: `\`, `,` and `:` have a meaning there.
-fn escape(path: &OsStr, options: &mut Vec<u8>) {
-    for &byte in path.as_bytes() {
-        if matches!(byte, b'\\' | b',' | b':') {
-            options.push(b'\\');
-        }
-        options.push(byte);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_are_escaped() {
-        let mut options = Vec::new();
-        escape(OsStr::new(r"/a:b,c\d"), &mut options);
-        assert_eq!(options, br"/a\:b\,c\\d");
-    }
 
     /// In namespaces of its own only: the contract suite does that.
     #[test]

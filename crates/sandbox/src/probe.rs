@@ -153,6 +153,7 @@ fn candidates<'a>(wanted: &'a Wanted<'a>) -> impl Iterator<Item = Candidate> {
 
 fn become_fit_for(chosen: Chosen, wanted: &Wanted<'_>) -> Result<Box<dyn Sandbox>, SandboxError> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let has_kernels_users = !matches!(chosen, Chosen::Emulate);
     let sandbox: Box<dyn Sandbox> = match chosen {
         Chosen::Namespace { way, fresh_proc, overlay } => {
             user::enter(&way, wanted.work).map_err(|(action, source)| SandboxError::Setup { action, source })?;
@@ -167,6 +168,12 @@ fn become_fit_for(chosen: Chosen, wanted: &Wanted<'_>) -> Result<Box<dyn Sandbox
             Box::new(Emulate::new(wanted.work)?)
         }
     };
+    if has_kernels_users {
+        user::keep_limits();
+    }
+    // Everybody may read the command line of a process that he sees, and values of build arguments are in it. While we are
+    // dumpable, or our memory would not be ours.
+    let _ = sys::hide_arguments();
     // Nobody of the same user reads our memory, environment or descriptors.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|error| SandboxError::Setup { action: "prctl(PR_SET_DUMPABLE)".into(), source: error.into() })?;

@@ -13,7 +13,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::helper::Report;
 use crate::sys::{self, plain};
-use crate::{Process, emulate, filter, log, notify};
+use crate::{Process, emulate, filter, log, namespace, notify};
 
 /// Docker's default capabilities (moby `daemon/pkg/oci/caps/defaults.go`), which BuildKit gives to a step as well.
 pub const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
@@ -87,7 +87,8 @@ fn prepare(process: &Process, filter: Filter<'_>) -> Result<(), Report> {
     sys::leave_session_keyring();
     let unfiltered = |error: io::Error| Report::setup("could not apply a seccomp filter to the step", error);
     if let Filter::Refusing = filter {
-        sys::keep_to_itself().map_err(|error| Report::setup("could not put the step into a Landlock domain", error))?;
+        namespace::domain::enter()
+            .map_err(|error| Report::setup("could not put the step into a Landlock domain", error))?;
         filter::apply().map_err(unfiltered)?;
     }
     if let Filter::None = filter {

@@ -208,6 +208,26 @@ pub fn leave_session_keyring() {
     unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
 }
 
+/// Leaves of this process's command line the program's name: whoever asks for it from now on finds nothing else
+/// (`std::env::args` as well). The kernel shows what is in the process's memory between two addresses (proc_pid_stat(5): fields
+/// 48 and 49).
+pub fn hide_arguments() -> io::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let none = || io::Error::from(io::ErrorKind::InvalidData);
+    let text = fs::read_to_string("/proc/self/stat")?;
+    // The name, in brackets, may hold anything; the third field comes after it.
+    let mut fields = text.rsplit_once(')').ok_or_else(none)?.1.split_ascii_whitespace().skip(48 - 3);
+    let mut address = || fields.next().and_then(|field| field.parse::<u64>().ok()).ok_or_else(none);
+    let (start, end) = (address()?, address()?);
+    let length = end.checked_sub(start).filter(|length| *length < 1 << 24).ok_or_else(none)?;
+    let memory = fs::OpenOptions::new().read(true).write(true).open("/proc/self/mem")?;
+    let mut arguments = vec![0; length as usize];
+    memory.read_exact_at(&mut arguments, start)?;
+    let name = arguments.iter().position(|byte| *byte == 0).unwrap_or(arguments.len());
+    arguments[name..].fill(0);
+    memory.write_all_at(&arguments[name..], start + name as u64)
+}
+
 /// No core files in the rootfs.
 pub fn no_core_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -79,7 +79,7 @@ impl Bench {
             shm_bytes: None,
             layer_limit_bytes: 1 << 30,
             work: directory.path().join("work"),
-            cache_mounts: CacheRoot { path: directory.path().join("caches"), namespace: String::new() },
+            cache_mounts: CacheRoot::new(directory.path().join("caches"), String::new()),
             jobs: 2,
             cancelled: Arc::new(AtomicBool::new(false)),
             observer: events.clone(),

@@ -1,6 +1,7 @@
 //! RUN as the sandbox gets it, and what becomes of how it ends.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sandbox::{Exit, MountSource, Network};
@@ -303,6 +304,27 @@ fn cache_mounts_last_by_their_id() {
     let outcome = bench.build();
     assert!(outcome.layers.concat().is_empty());
     assert!(all_files(&bench.path("caches")).iter().any(|(_, content)| content == b"kept"), "and beyond the build");
+}
+
+/// Issue 9: each had a table of the owners, and they took each other's records away.
+#[test]
+fn steps_that_share_a_cache_share_its_owners() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: a cache directory is given to the user it is for, which takes root");
+    }
+    let cache = |target: &str| format!("--mount=type=cache,target={target},id=one");
+    let dockerfile = format!(
+        "FROM scratch AS a\nRUN {} {} write x 1\nFROM scratch\nRUN {} write y 1\nCOPY --from=a /x /x\n",
+        cache("/c"),
+        cache("/d"),
+        cache("/c")
+    );
+    let bench = Bench::new(&dockerfile);
+    bench.build();
+    let ran = lock(&bench.sandbox.ran);
+    let trees: Vec<_> = ran.iter().flat_map(|(_, mounts)| mounts).map(|mount| mount.tree.as_ref().unwrap()).collect();
+    assert_eq!(trees.len(), 3);
+    assert!(trees.iter().all(|tree| Arc::ptr_eq(tree, trees[0])));
 }
 
 /// The same id for another owner or mode is another cache.

@@ -11,6 +11,7 @@ use crate::{Process, sys};
 
 mod call;
 mod files;
+mod handed;
 mod hostile;
 mod kernel;
 mod processes;
@@ -30,6 +31,7 @@ type Attack = fn(&mut Outcomes, &[String]) -> io::Result<()>;
 const ATTACKS: &[(&str, Attack)] = &[
     ("look", processes::look),
     ("signal", processes::signal),
+    ("limit", processes::limit),
     ("lower", processes::lower),
     ("keepers", processes::keepers),
     ("connect", files::connect),
@@ -43,6 +45,8 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("exchange", sockets::exchange),
     ("talk", sockets::talk),
     ("crowd", sockets::crowd),
+    ("give", handed::give),
+    ("take", handed::take),
     ("deep", hostile::deep),
     ("descriptors", hostile::descriptors),
     ("forks", hostile::forks),

@@ -8,10 +8,12 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
+use rootfs::Tree;
 use rustix::thread::CapabilitySet;
 
-use super::suite::{Place, Suite, memory, same, shell, text};
+use super::suite::{Place, Suite, bind, memory, same, shell, text};
 use super::{Check, attack};
+use crate::sys;
 
 pub const CHECKS: &[(&str, Check)] = &[
     ("no user namespace within", user_namespaces),
@@ -21,7 +23,10 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("the builder's environment is not the step's", environment_scrubbed),
     ("the builder's command line", command_line),
     ("signals to the builder", signals_out),
-    ("limits and priority of the builder", limits),
+    ("limits of the builder", limits),
+    ("priority of the builder", priority),
+    ("mount tables and the builder's directories", mount_tables),
+    ("changes in another step by a descriptor", handed_on),
     ("sockets of the builder", sockets),
     ("files outside cannot be read", files_read),
     ("files outside cannot be changed", files_changed),
@@ -185,13 +190,18 @@ fn environment_scrubbed(suite: &Suite<'_>) -> Result<(), String> {
     same("a variable that was not given", strange, None)
 }
 
-/// It is in sight where `/proc` is shared, which in place is always so.
+/// The builder is this process, and its work directory among its arguments. Those of others are in sight where `/proc` is shared.
 fn command_line(suite: &Suite<'_>) -> Result<(), String> {
-    let seen = sees_builder(&suite.place()?)?;
+    let place = suite.place()?;
+    let script = format!("tr '\\0' '\\n' < /proc/{}/cmdline 2> /dev/null; true", own_id());
+    let shown = place.script(&script, &[])?;
+    let work = suite.settings.work.display().to_string();
+    same("the work directory is in the command line", shown.contains(&work), false)?;
+    let seen = sees_builder(&place)?;
     match suite.sandbox.name() {
         // Where no proc of its own can be mounted it has the container's.
         "namespace" => Ok(()),
-        name => same("seen", seen, name == "inplace"),
+        name => same("others are seen", seen, name == "inplace"),
     }
 }
 
@@ -218,14 +228,75 @@ fn signals_out(suite: &Suite<'_>) -> Result<(), String> {
 
 fn limits(suite: &Suite<'_>) -> Result<(), String> {
     let place = suite.place_for_attacks()?;
-    if sees_builder(&place)? {
-        // Neither Landlock nor a capability holds prlimit(2) among processes of one user.
+    let seen = sees_builder(&place)?;
+    let other = Other::start(suite)?;
+    // Other programs of the container have no saved group by which they could be told from the step, nor has who watches over
+    // it in place, as docs/isolation.md says.
+    let all = [Some(own_id()), (!seen).then(|| other.0.id())].into_iter().flatten().map(|pid| pid.to_string());
+    let outcomes = place.attack("limit", &[&all.collect::<Vec<_>>().join(",")])?;
+    match suite.sandbox.name() {
+        "inplace" => {
+            let own = format!("prlimit64({})", own_id());
+            same("the builder's are reached", outcomes.reached().contains(&&*own), false)
+        }
+        _ => outcomes.all_refused(),
+    }
+}
+
+fn priority(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place_for_attacks()?;
+    let other = Other::start(suite)?;
+    let all = [own_id(), other.0.id()].into_iter().filter(|pid| *pid != 1).map(|pid| pid.to_string());
+    let outcomes = place.attack("lower", &[&all.collect::<Vec<_>>().join(",")])?;
+    match sees_builder(&place)? {
+        // As docs/isolation.md says: the kernel asks for the user alone.
+        true => same("reached", outcomes.reached().is_empty(), false),
+        false => outcomes.all_refused(),
+    }
+}
+
+/// An overlay shows the options that it was mounted with to everybody who sees it.
+fn mount_tables(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let Some(overlay) = suite.sandbox.overlay() else {
+        let shown = place.script("cat /proc/self/mountinfo /proc/self/mounts /proc/self/mountstats; true", &[])?;
+        let is_named = shown.contains(&*place.path().to_string_lossy());
+        // Without overlays a stage is bound, and the kernel shows what: docs/isolation.md says so.
+        return same("named", is_named, is_named && suite.sandbox.name() == "namespace");
+    };
+    let directory = fs::canonicalize(suite.fresh_directory("overlay")?).map_err(text)?;
+    let [upper, work, merged] = ["upper", "work", "merged"].map(|name| directory.join(name));
+    for directory in [&upper, &work, &merged] {
+        fs::create_dir(directory).map_err(text)?;
+    }
+    overlay.mount(&[place.path()], Some((&upper, &work)), &merged).map_err(text)?;
+    let table = directory.join("table");
+    let tree = Tree::open_overlay(&merged, &table).map_err(text)?;
+    let shown = Place { suite, tree }.script("cat /proc/self/mountinfo /proc/self/mounts", &[]);
+    overlay.unmount(&merged).map_err(text)?;
+    let shown = shown?;
+    let named = shown.lines().find(|line| line.contains(&*directory.to_string_lossy()) || line.contains("/rootfs-"));
+    same("a directory of the builder's", named, None)?;
+    same("an overlay is shown", shown.contains(" overlay "), true)
+}
+
+/// Two steps at the same time, and a cache that both have.
+fn handed_on(suite: &Suite<'_>) -> Result<(), String> {
+    let kernel_can = sys::landlock_version().is_ok_and(|version| version >= 2);
+    if suite.sandbox.name() != "namespace" || !kernel_can {
         return Ok(());
     }
-    let other = Other::start(suite)?;
-    // Process 1 is the step's own init, whose limits are the step's own trouble.
-    let all = [own_id(), other.0.id()].into_iter().filter(|pid| *pid != 1).map(|pid| pid.to_string());
-    place.attack("lower", &[&all.collect::<Vec<_>>().join(",")])?.all_refused()
+    let (giver, taker) = (suite.place_for_attacks()?, suite.place_for_attacks()?);
+    let cache = [bind(&suite.fresh_directory("cache")?, "/c", false)];
+    let arguments = ["/c/socket"];
+    let (given, taken) = std::thread::scope(|scope| {
+        let given = scope.spawn(|| giver.success(&attack::process("give", &arguments), &cache));
+        let taken = taker.success(&attack::process("take", &arguments), &cache);
+        (given.join(), taken)
+    });
+    given.map_err(|_| "the giver panicked".to_owned())??;
+    attack::parse(&taken?)?.all_refused()?;
+    same("content", fs::read_to_string(giver.path().join("canary")).map_err(text)?.as_str(), "of another step")
 }
 
 fn sockets(suite: &Suite<'_>) -> Result<(), String> {

@@ -61,8 +61,8 @@ fn needed(rootfs: &Tree, process: &Process, mounts: &[Mount], scratch: &Path) ->
         if let MountSource::Bind { path, read_only } = &mount.source {
             let rights = if *read_only { Rights::READ } else { Rights::ALL };
             all.push((path.clone(), rights));
-            let table = mount.tree.as_ref().and_then(|tree| tree.table_directory()).filter(|_| !read_only);
-            all.extend(table.map(|table| (table.to_owned(), Rights::ALL)));
+            let table = mount.tree.as_ref().and_then(|tree| tree.table_directory());
+            all.extend(table.map(|table| (table.to_owned(), rights)));
         }
     }
     all.extend(own_program().into_iter().map(|file| (file, Rights::READ)));

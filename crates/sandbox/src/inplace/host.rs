@@ -107,6 +107,8 @@ fn root_filesystem(mountinfo: &str) -> Option<&str> {
 fn renames(work: &Path) -> Result<String, String> {
     let here = work.join(".zuwai-probe");
     let there = Path::new("/.zuwai-probe");
+    // Of a process that was killed while it tried.
+    let _ = (fs::remove_dir(&here), fs::remove_dir(there));
     let call = |name: &'static str| move |error: io::Error| format!("{name}: {}", sys::plain(&error));
     fs::create_dir(&here).map_err(call("mkdir in the work directory"))?;
     let moved = fs::rename(&here, there).map_err(|error| match error.kind() {

@@ -29,6 +29,8 @@ pub struct Mounted {
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Placed {
+    /// The name of what it covers, in the directory for that.
+    number: usize,
     /// Relative, free of symbolic links.
     #[serde(with = "wire")]
     target: PathBuf,
@@ -36,7 +38,7 @@ struct Placed {
     in_dev: bool,
     /// Directories and the like made for it, outermost first.
     made: Vec<Written>,
-    /// Something was there and waits in `covered`, under the index of this entry.
+    /// Something was there and waits in `covered`.
     covers: bool,
     back: Back,
 }
@@ -44,6 +46,8 @@ struct Placed {
 /// What happens to the thing afterwards.
 #[derive(Clone, Serialize, Deserialize)]
 enum Back {
+    /// It is not there yet.
+    Nothing,
     /// It is removed.
     Nowhere,
     /// It was moved here from the source, and returns.
@@ -52,29 +56,29 @@ enum Back {
     Copy(Written),
 }
 
+/// Writes down what is about to be done.
+type Journal<'a> = dyn FnMut(&Mounted) -> Result<(), SandboxError> + 'a;
+
 impl Mounted {
-    /// Puts every mount into the tree; on an error nothing is left of them. Sockets are listened at by `sockets`.
-    pub fn put(tree: &Tree, state: &Path, mounts: &[Mount], sockets: &mut Sockets) -> Result<Mounted, SandboxError> {
+    /// None yet.
+    pub fn new(state: &Path) -> Result<Mounted, SandboxError> {
         let covered = state.join("covered");
-        let mut mounted = Mounted { covered, places: Vec::new() };
-        fs::create_dir_all(&mounted.covered).map_err(|error| failed("could not make", &mounted.covered, error))?;
-        for (index, mount) in mounts.iter().enumerate() {
-            if let Err(error) = mounted.put_one(tree, mount, &mounts[..index], sockets) {
-                // The first error is the one to be told.
-                let _ = mounted.undo(tree.path());
-                return Err(error);
-            }
-        }
-        Ok(mounted)
+        fs::create_dir_all(&covered).map_err(|error| failed("could not make", &covered, error))?;
+        Ok(Mounted { covered, places: Vec::new() })
     }
 
-    fn put_one(
+    /// Puts the mount with this index into the tree, after those before it. What [`Mounted::undo`] will have to do for it is
+    /// given to `journal` before it begins. On an error it is for that to clear what is left. Sockets are listened at by
+    /// `sockets`.
+    pub fn put(
         &mut self,
         tree: &Tree,
-        mount: &Mount,
-        earlier: &[Mount],
+        mounts: &[Mount],
+        index: usize,
         sockets: &mut Sockets,
+        journal: &mut Journal<'_>,
     ) -> Result<(), SandboxError> {
+        let Some((mount, earlier)) = mounts.get(index).zip(mounts.get(..index)) else { return Ok(()) };
         let refuse = |reason: String| SandboxError::Mount { target: mount.target.clone(), reason };
         let impossible = |reason: String| SandboxError::MountPoint { target: mount.target.clone(), reason };
         check(mount).map_err(refuse)?;
@@ -98,17 +102,30 @@ impl Mounted {
         if there.is_none() && self.is_below_read_only(&target, earlier) {
             return Err(impossible("could not make the mount point: the mount that it is in is read-only".into()));
         }
-        // From here on `undo` knows of it, whatever fails.
-        let covered = self.covered.join(self.places.len().to_string());
-        self.places.push(Placed { target, in_dev, made: Vec::new(), covers: there.is_some(), back: Back::Nowhere });
+        // From here on `undo` knows of it, whatever fails; and after a kill from what is written down, all of which is true of
+        // what is outside of the stage, however much of it has been done.
+        let covered = self.covered.join(index.to_string());
+        let made = missing_parents(base, &target);
+        let planned = match (&source, &alias) {
+            (MountSource::Bind { path, read_only: false }, None) => {
+                let source = fs::canonicalize(path).map_err(|error| refuse(sys::plain(&error)))?;
+                Back::Move(Written(source))
+            }
+            _ => Back::Nowhere,
+        };
+        self.places.push(Placed { number: index, target, in_dev, made, covers: false, back: planned });
+        journal(self)?;
         let Some(placed) = self.places.last_mut() else { return Ok(()) };
-        make_parents(base, &placed.target, &mut placed.made).map_err(|error| {
+        let planned = std::mem::replace(&mut placed.back, Back::Nothing);
+        make_all(base, &placed.made).map_err(|error| {
             let reason = format!("could not make the mount point: {}", sys::plain(&error));
             if stubs::can_be_nowhere(&error) { impossible(reason) } else { refuse(reason) }
         })?;
         if there.is_some() {
             renamed(&place, &covered).map_err(|error| failed("could not move", &place, error))?;
+            placed.covers = true;
         }
+        placed.back = planned;
         let mode = there.map_or(crate::NEW_TMPFS_MODE, |there| there.mode() & 0o7777);
         placed.back = match alias {
             Some(first) => in_parent(&place, || symlink(first, &place)).map(|()| Back::Nowhere),
@@ -134,23 +151,33 @@ impl Mounted {
         let MountSource::Bind { path, read_only } = source else { return (source.clone(), None) };
         let moved = self.places.iter().find_map(|placed| match &placed.back {
             Back::Move(Written(from)) => Some(placed.target.join(path.strip_prefix(from).ok()?)),
-            Back::Nowhere | Back::Copy(_) => None,
+            Back::Nothing | Back::Nowhere | Back::Copy(_) => None,
         });
         let Some(now) = moved else { return (source.clone(), None) };
         let alias = (!read_only).then(|| Path::new("/").join(&now));
         (MountSource::Bind { path: stage.join(now), read_only: *read_only }, alias)
     }
 
-    /// Removes everything again, the last first.
+    /// Removes everything again, the last first. One that cannot be removed does not keep the others there, and is tried again
+    /// the next time.
     pub fn undo(&mut self, stage: &Path) -> Result<(), SandboxError> {
-        while let Some(placed) = self.places.last() {
+        let mut left: Vec<Placed> = Vec::new();
+        let mut result = Ok(());
+        while let Some(placed) = self.places.pop() {
+            if left.iter().any(|inner| inner.target.starts_with(&placed.target)) {
+                left.push(placed);
+                continue;
+            }
             let stage = base(placed.in_dev, stage);
             let place = stage.join(&placed.target);
-            let covered = self.covered.join((self.places.len() - 1).to_string());
-            undo_one(stage, placed, &covered).map_err(|error| failed("could not clear the mount at", &place, error))?;
-            self.places.pop();
+            if let Err(error) = undo_one(stage, &placed, &self.covered.join(placed.number.to_string())) {
+                result = result.and(Err(failed("could not clear the mount at", &place, error)));
+                left.push(placed);
+            }
         }
-        Ok(())
+        left.reverse();
+        self.places = left;
+        result
     }
 }
 
@@ -185,16 +212,20 @@ fn is_directory(source: &MountSource) -> Result<bool, String> {
     }
 }
 
-fn make_parents(root: &Path, target: &Path, made: &mut Vec<Written>) -> io::Result<()> {
-    let mut parents: Vec<&Path> = target.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
-    parents.reverse();
-    for path in parents {
+/// What is not there of the way to `target`, outermost first.
+fn missing_parents(root: &Path, target: &Path) -> Vec<Written> {
+    let parents = target.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty());
+    let mut missing: Vec<Written> =
+        parents.filter(|path| !root.join(path).exists()).map(|path| Written(path.to_owned())).collect();
+    missing.reverse();
+    missing
+}
+
+fn make_all(root: &Path, directories: &[Written]) -> io::Result<()> {
+    for Written(path) in directories {
         let place = root.join(path);
-        if !place.exists() {
-            in_parent(&place, || fs::create_dir(&place))?;
-            fs::set_permissions(&place, fs::Permissions::from_mode(0o755))?;
-            made.push(Written(path.to_owned()));
-        }
+        in_parent(&place, || fs::create_dir(&place))?;
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o755))?;
     }
     Ok(())
 }
@@ -312,6 +343,7 @@ fn give_back(place: &Path, back: &Back) -> io::Result<()> {
         };
     }
     match back {
+        Back::Nothing => Ok(()),
         Back::Nowhere => in_parent(place, || remove(place)),
         Back::Move(Written(source)) if source.symlink_metadata().is_err() => renamed(place, source),
         Back::Move(_) => in_parent(place, || remove(place)),

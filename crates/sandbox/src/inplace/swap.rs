@@ -11,7 +11,13 @@
 //!
 //! Single files of a stage are not moved but copied ([`super::lend`] says why).
 //!
-//! Every step is idempotent, and what has been begun is on disk before it begins: [`recover`] finishes it.
+//! Every step is idempotent, and what has been begun is on disk before it begins: [`recover`] finishes it. After that all is where
+//! it was; times of shared directories are those of the kill.
+//!
+//! Going back takes no space, for the step can have filled the disk: phases are passed by removing files, and entries that were
+//! there go to where they were. What it can take all the same (a directory that has to grow, a placeholder for what the step has
+//! put into a directory that is not the stage's) is set aside before ([`super::reserve`]). If that is not enough, the stage makes
+//! room: the builder's files come first, and the build fails.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +35,10 @@ use serde::{Deserialize, Serialize};
 
 use super::lend::{Lent, can_be_lent, lend};
 use super::mounts::Mounted;
-use crate::SandboxError;
+use super::reserve::{Reserve, is_no_space};
+use crate::sockets::Sockets;
 use crate::wire::Written;
+use crate::{Mount, SandboxError};
 
 /// Always there and never a stage's: mounts of the container.
 const SYSTEM: &[&str] = &["/proc", "/sys", "/dev"];
@@ -38,9 +46,12 @@ const SYSTEM: &[&str] = &["/proc", "/sys", "/dev"];
 /// Mounts of the container where what a step leaves is of no interest, so that a stage may have such a directory.
 const FLEETING: &[&str] = &["/tmp", "/run", "/var/tmp", "/var/run", "/run/secrets", "/var/run/secrets"];
 
-/// How far it has got; on disk, so that a killed builder can be recovered from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// How far it has got; on disk, so that a killed builder can be recovered from. The record says whether it is the first; each of
+/// [`MARKS`] that is not there any more stands for a later one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
+    /// Mounts are being put into the stage.
+    Mounting,
     /// The builder's entries are being moved to the stash; none of the stage's is in `/`.
     Taking,
     /// None of the builder's is in `/`.
@@ -49,9 +60,12 @@ enum Phase {
     Restoring,
 }
 
+/// To remove a file takes no space, other than to write another phase down.
+const MARKS: [&str; 2] = ["not-placed", "not-restoring"];
+
 #[derive(Clone, Serialize, Deserialize)]
 struct Record {
-    phase: Phase,
+    is_mounting: bool,
     #[serde(with = "crate::wire")]
     stage: PathBuf,
     /// What stays in `/`.
@@ -64,6 +78,7 @@ pub struct Swap<'t> {
     /// Whose files they are, where its table counts.
     tree: Option<&'t Tree>,
     record: Record,
+    phase: Phase,
     state: PathBuf,
     mounts: BTreeSet<PathBuf>,
     /// Copies that the step has instead of the files themselves.
@@ -71,6 +86,11 @@ pub struct Swap<'t> {
     /// What is in the container's volumes that the step sees.
     seen: Vec<(PathBuf, Vec<OsString>)>,
     in_root: bool,
+    /// From then on what fails does not keep the rest from being done.
+    is_going_back: bool,
+    /// The first of what has failed on the way back.
+    failed: RefCell<Option<SandboxError>>,
+    reserve: Reserve,
 }
 
 /// Which side's directory entries are moved to or from.
@@ -81,24 +101,48 @@ enum Side {
 }
 
 impl<'t> Swap<'t> {
-    /// Moves the builder's entries of `/` out of the way and those of `tree`, which is the directory `stage`, in.
+    /// Puts `mounts` into the stage `tree`, which is the directory `stage`, moves the builder's entries of `/` out of the way and
+    /// those of the stage in.
     pub fn put_in(
         tree: &'t Tree,
         stage: &Path,
         state: &Path,
         keep: &[PathBuf],
-        mounted: Mounted,
+        mounts: &[Mount],
+        sockets: &mut Sockets,
     ) -> Result<Swap<'t>, SandboxError> {
         let keep = keep.iter().cloned().map(Written).collect();
-        let record = Record { phase: Phase::Taking, stage: stage.to_owned(), keep, mounted };
-        let mut swap = Swap::of(Some(tree), record, state)?;
+        let record = Record { is_mounting: true, stage: stage.to_owned(), keep, mounted: Mounted::new(state)? };
+        let mut swap = Swap::of(Some(tree), record, Phase::Mounting, state)?;
+        let entries = swap.mounts.iter().map(PathBuf::as_path).chain(swap.keep());
+        // A placeholder for each directory above them, at most.
+        swap.reserve = Reserve::make(state, entries.map(|path| path.components().count()).sum())?;
+        for mark in MARKS.map(|mark| state.join(mark)) {
+            fs::write(&mark, "").map_err(setup("could not write", &mark))?;
+        }
         swap.in_root = true;
-        swap.enter_phase(Phase::Taking)?;
+        swap.mount(mounts, sockets)?;
+        swap.record.is_mounting = false;
+        write_record(state, &swap.record)?;
+        swap.phase = Phase::Taking;
         swap.take(Side::Builder, Path::new("/"))?;
         swap.enter_phase(Phase::Placed)?;
         swap.put(Side::Stage, Path::new("/"))?;
         swap.seen = swap.volumes();
         Ok(swap)
+    }
+
+    fn mount(&mut self, mounts: &[Mount], sockets: &mut Sockets) -> Result<(), SandboxError> {
+        let Some(tree) = self.tree else { return Ok(()) };
+        let (state, record) = (&self.state, &mut self.record);
+        for index in 0..mounts.len() {
+            let mut planned = record.clone();
+            record.mounted.put(tree, mounts, index, sockets, &mut |mounted| {
+                planned.mounted = mounted.clone();
+                write_record(state, &planned)
+            })?;
+        }
+        Ok(())
     }
 
     /// Directories mounted in the container where the step sees them, with their entries.
@@ -119,15 +163,19 @@ impl<'t> Swap<'t> {
         })
     }
 
-    fn of(tree: Option<&'t Tree>, record: Record, state: &Path) -> Result<Swap<'t>, SandboxError> {
+    fn of(tree: Option<&'t Tree>, record: Record, phase: Phase, state: &Path) -> Result<Swap<'t>, SandboxError> {
         Ok(Swap {
             tree,
             record,
+            phase,
             state: state.to_owned(),
             mounts: container_mounts()?,
             lent: RefCell::default(),
             seen: Vec::new(),
             in_root: false,
+            is_going_back: false,
+            failed: RefCell::default(),
+            reserve: Reserve::found(state),
         })
     }
 
@@ -137,20 +185,68 @@ impl<'t> Swap<'t> {
     }
 
     fn finish(&mut self) -> Result<(), SandboxError> {
-        self.in_root = false;
-        if self.record.phase == Phase::Placed {
-            self.take(Side::Stage, Path::new("/"))?;
+        (self.in_root, self.is_going_back) = (false, true);
+        if self.phase == Phase::Placed {
+            self.goes_on(self.take(Side::Stage, Path::new("/")))?;
         }
-        self.enter_phase(Phase::Restoring)?;
-        self.put(Side::Builder, Path::new("/"))?;
-        self.record.mounted.undo(&self.record.stage)?;
+        if self.phase != Phase::Mounting {
+            self.enter_phase(Phase::Restoring)?;
+            let failed_before = self.failed.take();
+            self.goes_on(self.put(Side::Builder, Path::new("/")))?;
+            if let Some(error) = self.failed.take() {
+                // The record stays: the next builder tries again.
+                return Err(failed_before.unwrap_or(error));
+            }
+            *self.failed.borrow_mut() = failed_before;
+        }
+        let undone = match self.record.mounted.undo(&self.record.stage) {
+            Err(error) if lacks_space(&error) && self.reserve.release() => {
+                self.record.mounted.undo(&self.record.stage).map_err(|_| error)
+            }
+            undone => undone,
+        };
+        self.goes_on(undone)?;
         let file = record_file(&self.state);
-        fs::remove_file(&file).map_err(setup("could not remove", &file))
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.goes_on(Err(setup("could not remove", &file)(error)))?;
+            }
+            _ => {}
+        }
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// On the way back an error is kept for the end, and the rest is done.
+    fn goes_on(&self, done: Result<(), SandboxError>) -> Result<(), SandboxError> {
+        match done {
+            Err(error) if self.is_going_back => {
+                self.failed.borrow_mut().get_or_insert(error);
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Does something, on the way back with what was set aside for it if there is no space.
+    fn with_room<T>(&self, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match act() {
+            Err(error) if self.is_going_back && is_no_space(&error) && self.reserve.release() => act(),
+            done => done,
+        }
     }
 
     fn enter_phase(&mut self, phase: Phase) -> Result<(), SandboxError> {
-        self.record.phase = phase;
-        write_record(&self.state, &self.record)
+        self.phase = phase;
+        let passed = if phase == Phase::Placed { &MARKS[..1] } else { &MARKS[..] };
+        for mark in passed.iter().map(|mark| self.state.join(mark)) {
+            match fs::remove_file(&mark) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    self.goes_on(Err(setup("could not remove", &mark)(error)))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Where a side waits while it has not `/`.
@@ -184,7 +280,7 @@ impl<'t> Swap<'t> {
     /// Whether a directory above something kept is the stage's as well. If not, all that is in it may stay. It is so when the
     /// stage has it; from then on the stash has its placeholder.
     fn shares(&self, path: &Path) -> bool {
-        let side = if self.record.phase == Phase::Taking { Side::Stage } else { Side::Builder };
+        let side = if self.phase == Phase::Taking { Side::Stage } else { Side::Builder };
         fs::symlink_metadata(self.waiting(side, path)).is_ok_and(|looks| looks.is_dir())
     }
 
@@ -192,21 +288,27 @@ impl<'t> Swap<'t> {
     fn take(&self, side: Side, path: &Path) -> Result<(), SandboxError> {
         let place = self.waiting(side, path);
         let looks = fs::symlink_metadata(path).map_err(setup("could not look at", path))?;
-        let made = make_placeholder(&place)?;
-        for entry in entries(path)? {
-            let path = path.join(&entry);
-            if !self.stays(&path) {
-                self.take_entry(side, &path)?;
-            }
+        let mut taken: Vec<PathBuf> = entries(path)?.iter().map(|entry| path.join(entry)).collect();
+        taken.retain(|path| !self.stays(path));
+        // A directory of the container's image is no business of a stage that neither has it nor put anything there.
+        if side == Side::Stage && taken.is_empty() && fs::symlink_metadata(&place).is_err() {
+            return Ok(());
+        }
+        let made = match self.with_room(|| make_placeholder(&place, &looks, &self.state)) {
+            Err(error) if self.is_going_back && side == Side::Stage => return self.make_room(&taken, &place, error),
+            made => made.map_err(setup("could not make", &place))?,
+        };
+        for path in taken {
+            self.goes_on(self.take_entry(side, &path))?;
         }
         if side == Side::Stage {
-            self.drop_removed(path)?;
+            self.goes_on(self.drop_removed(path))?;
         }
-        // A directory of the container's image is no business of a stage that neither has it nor put anything there.
+        // Nor is one in which only such were.
         if made && side == Side::Stage && fs::remove_dir(&place).is_ok() {
             return Ok(());
         }
-        dress(&place, &looks)
+        self.with_room(|| dress(&place, &looks)).map_err(setup("could not set owner, mode and times of", &place))
     }
 
     fn take_entry(&self, side: Side, path: &Path) -> Result<(), SandboxError> {
@@ -214,11 +316,14 @@ impl<'t> Swap<'t> {
             return fs::remove_file(path).map_err(setup("could not remove", path));
         }
         if !self.is_above_kept(path) {
-            match fs::rename(path, self.waiting(side, path)) {
+            match self.with_room(|| fs::rename(path, self.waiting(side, path))) {
                 Ok(()) => return Ok(()),
                 // A mount that came into being after the mounts were read.
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Ok(()),
                 Err(error) if is_shared(&error) && path.is_dir() && !path.is_symlink() => {}
+                Err(error) if self.is_going_back && side == Side::Stage => {
+                    return self.make_room(&[path.to_owned()], &self.waiting(side, path), error);
+                }
                 Err(error) => return Err(setup("could not move out of `/`:", path)(error)),
             }
         }
@@ -230,6 +335,32 @@ impl<'t> Swap<'t> {
         Ok(())
     }
 
+    /// Removes what a step has in `/` and what cannot be moved to its stage: the builder's files come back, and the build fails.
+    fn make_room(&self, stage: &[PathBuf], to: &Path, error: io::Error) -> Result<(), SandboxError> {
+        for path in stage {
+            let _ = self.discard(path);
+        }
+        // After a kill nobody asks for the stage.
+        if self.tree.is_some() { Err(setup("could not move out of `/` to", to)(error)) } else { Ok(()) }
+    }
+
+    /// Removes what is at `path` in `/`, and nothing that stays there.
+    fn discard(&self, path: &Path) -> io::Result<()> {
+        if self.stays(path) {
+            return Ok(());
+        }
+        if !fs::symlink_metadata(path)?.is_dir() {
+            return fs::remove_file(path);
+        }
+        if !self.is_above_kept(path) && !self.mounts.iter().any(|mount| mount.starts_with(path)) {
+            return fs::remove_dir_all(path);
+        }
+        for entry in fs::read_dir(path)? {
+            let _ = self.discard(&entry?.path());
+        }
+        fs::remove_dir(path)
+    }
+
     /// Moves the entries that a side has for the directory `path` into `/`.
     fn put(&self, side: Side, path: &Path) -> Result<(), SandboxError> {
         let place = self.waiting(side, path);
@@ -239,12 +370,16 @@ impl<'t> Swap<'t> {
             looks => looks.map_err(setup("could not look at", &place))?,
         };
         for entry in entries(&place)? {
-            self.put_entry(side, &path.join(&entry))?;
+            self.goes_on(self.put_entry(side, &path.join(&entry)))?;
         }
-        if side == Side::Builder {
-            fs::remove_dir(&place).map_err(setup("could not remove", &place))?;
+        // Before the placeholder goes, which knows how it looks.
+        self.goes_on(
+            self.with_room(|| dress(path, &looks)).map_err(setup("could not set owner, mode and times of", path)),
+        )?;
+        match side {
+            Side::Builder => fs::remove_dir(&place).map_err(setup("could not remove", &place)),
+            Side::Stage => Ok(()),
         }
-        dress(path, &looks)
     }
 
     fn put_entry(&self, side: Side, path: &Path) -> Result<(), SandboxError> {
@@ -257,20 +392,30 @@ impl<'t> Swap<'t> {
         if side == Side::Stage && self.stays(path) {
             return self.check_hidden(path, &from, &own, &there);
         }
-        match own.is_dir() && there.is_dir() {
-            true => self.put(side, path),
-            false => Err(hidden(path, "is of another type in the stage")),
+        match (own.is_dir() && there.is_dir(), side) {
+            (true, _) => self.put(side, path),
+            (false, Side::Stage) => Err(hidden(path, "is of another type in the stage")),
+            (false, Side::Builder) => {
+                // Something of the stage that could not be moved.
+                if there.is_dir() {
+                    self.discard(path).map_err(setup("could not remove", path))?;
+                }
+                self.put_new(side, &from, path)
+            }
         }
     }
 
     fn put_new(&self, side: Side, from: &Path, path: &Path) -> Result<(), SandboxError> {
         let looks = fs::symlink_metadata(from).map_err(setup("could not look at", from))?;
         if side == Side::Builder || !can_be_lent(&looks) {
-            return fs::rename(from, path).map_err(setup("could not move into `/`:", path));
+            return self.with_room(|| fs::rename(from, path)).map_err(setup("could not move into `/`:", path));
         }
-        let lent = lend(from, path, &looks).map_err(setup("could not copy into `/`:", path))?;
-        self.pretend_alike(from, path).map_err(setup("could not copy into `/`:", path))?;
-        self.lent.borrow_mut().insert(path.to_owned(), lent);
+        let lent = lend(from, path, &looks).and_then(|lent| self.pretend_alike(from, path).map(|()| lent));
+        if lent.is_err() {
+            // Half a copy must not come to be the file.
+            let _ = fs::remove_file(path);
+        }
+        self.lent.borrow_mut().insert(path.to_owned(), lent.map_err(setup("could not copy into `/`:", path))?);
         Ok(())
     }
 
@@ -349,25 +494,34 @@ fn entries(directory: &Path) -> Result<Vec<OsString>, SandboxError> {
     names.map_err(setup("could not list", directory))
 }
 
-/// True when the directory was not there.
-fn make_placeholder(place: &Path) -> Result<bool, SandboxError> {
-    match fs::create_dir(place) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(setup("could not make", place)(error)),
+/// True when the directory was not there. A new one has the owner and mode of another from the start: whoever comes after a kill
+/// takes them from it.
+fn make_placeholder(place: &Path, looks: &Metadata, state: &Path) -> io::Result<bool> {
+    if fs::symlink_metadata(place).is_ok() {
+        return Ok(false);
     }
+    let new = state.join("new");
+    match fs::create_dir(&new) {
+        // Left by a kill.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let made = dress(&new, looks).and_then(|()| fs::rename(&new, place));
+    if made.is_err() {
+        let _ = fs::remove_dir(&new);
+    }
+    made.map(|()| true)
 }
 
 /// Gives a directory the owner, mode and times of another.
-fn dress(directory: &Path, looks: &Metadata) -> Result<(), SandboxError> {
+fn dress(directory: &Path, looks: &Metadata) -> io::Result<()> {
     let times = Timestamps {
         last_access: Timespec { tv_sec: looks.atime(), tv_nsec: looks.atime_nsec() as _ },
         last_modification: Timespec { tv_sec: looks.mtime(), tv_nsec: looks.mtime_nsec() as _ },
     };
-    lchown(directory, Some(looks.uid()), Some(looks.gid()))
-        .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(looks.mode() & 0o7777)))
-        .and_then(|()| Ok(rustix::fs::utimensat(CWD, directory, &times, AtFlags::SYMLINK_NOFOLLOW)?))
-        .map_err(setup("could not set owner, mode and times of", directory))
+    lchown(directory, Some(looks.uid()), Some(looks.gid()))?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(looks.mode() & 0o7777))?;
+    Ok(rustix::fs::utimensat(CWD, directory, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 /// Where something is mounted in the container, except `/`.
@@ -431,12 +585,35 @@ pub fn recover(state: &Path) -> Result<(), SandboxError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         text => text.map_err(setup("could not read", &file))?,
     };
-    let record =
+    let mut record: Record =
         serde_json::from_slice(&text).map_err(io::Error::from).map_err(setup("could not understand", &file))?;
+    let is_there = |mark: &str| state.join(mark).exists();
+    let phase = match (record.is_mounting, MARKS.map(is_there)) {
+        (true, _) => Phase::Mounting,
+        (false, [true, _]) => Phase::Taking,
+        (false, [false, true]) => Phase::Placed,
+        (false, [false, false]) => Phase::Restoring,
+    };
     let lost = state.join("lost");
-    make_placeholder(&lost)?;
-    Swap::of(None, Record { stage: lost.clone(), ..record }, state)?.finish()?;
-    fs::remove_dir_all(&lost).map_err(setup("could not remove", &lost))
+    let reserve = Reserve::found(state);
+    if !fs::symlink_metadata(&record.stage).is_ok_and(|looks| looks.is_dir()) {
+        let make = || fs::DirBuilder::new().recursive(true).create(&lost);
+        let made = match make() {
+            Err(error) if is_no_space(&error) && reserve.release() => make(),
+            made => made,
+        };
+        made.map_err(setup("could not make", &lost))?;
+        record.stage.clone_from(&lost);
+    }
+    Swap::of(None, record, phase, state)?.finish()?;
+    match fs::remove_dir_all(&lost) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(setup("could not remove", &lost)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn lacks_space(error: &SandboxError) -> bool {
+    matches!(error, SandboxError::Setup { source, .. } if is_no_space(source))
 }
 
 #[cfg(test)]

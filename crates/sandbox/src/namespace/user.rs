@@ -152,6 +152,16 @@ pub fn enter(way: &Way, work: &Path) -> Result<(), (String, io::Error)> {
     sys::unshare(UnshareFlags::NEWNS).map_err(at("unshare(CLONE_NEWNS) in the user namespace"))
 }
 
+/// Keeps the limits of this process (and of those it forks, until they execute something) from others of the same user: the kernel
+/// lets nobody set them whose user and group are not all six of the target's (prlimit(2)). A saved group of its own changes
+/// nothing else. Where the user namespace has no other group than root's it stays as it is.
+pub fn keep_limits() {
+    /// In every map that has more than one id, and of no meaning.
+    const SAVED: u32 = 1;
+    let gid = rustix::process::getegid();
+    let _ = rustix::thread::set_thread_res_gid(rustix::process::getgid(), gid, Gid::from_raw(SAVED));
+}
+
 fn at(call: &str) -> impl FnOnce(io::Error) -> (String, io::Error) {
     move |error| (call.to_owned(), error)
 }

@@ -125,14 +125,21 @@ fn queued() -> [i32; 32] {
     info
 }
 
-/// `PIDS`: limits, processors and priority of another process. What is set is what it has already.
-pub fn lower(outcomes: &mut Outcomes, arguments: &[String]) -> io::Result<()> {
-    for pid in named(arguments) {
+/// `PIDS`: limits of these and of those that watch over the step. What is set is what they have already.
+pub fn limit(outcomes: &mut Outcomes, arguments: &[String]) -> io::Result<()> {
+    for pid in targets(arguments) {
         let limit = [0u64; 2];
         let limit = limit.as_ptr() as usize;
         let set = call(libc::SYS_prlimit64, [pid, libc::RLIMIT_NOFILE as usize, 0, limit])
             .and_then(|_| call(libc::SYS_prlimit64, [pid, libc::RLIMIT_NOFILE as usize, limit, 0]));
         outcomes.note(format!("prlimit64({pid})"), set);
+    }
+    Ok(())
+}
+
+/// `PIDS`: processors and priority of another process. What is set is what it has already.
+pub fn lower(outcomes: &mut Outcomes, arguments: &[String]) -> io::Result<()> {
+    for pid in named(arguments) {
         let processors = [0u64; 128];
         let mask = processors.as_ptr() as usize;
         let set = call(libc::SYS_sched_getaffinity, [pid, size_of::<[u64; 128]>(), mask])
