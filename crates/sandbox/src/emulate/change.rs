@@ -18,6 +18,13 @@ const S_ISGID: u32 = libc::S_ISGID;
 
 /// A name for a new file (`fs/namei.c` filename_create): only a directory's may have a slash after it.
 fn new_entry(caller: &Caller<'_>, descriptor: usize, path: usize, is_directory: bool) -> Result<Entry, Errno> {
+    let entry = free_entry(caller, descriptor, path, is_directory)?;
+    caller.may_add(&entry.dir)?;
+    Ok(entry)
+}
+
+/// The place of a new name, before anybody has asked whether the caller may make it.
+fn free_entry(caller: &Caller<'_>, descriptor: usize, path: usize, is_directory: bool) -> Result<Entry, Errno> {
     let entry = caller.entry(descriptor, path, Errno::EXIST)?;
     if entry.found.is_some() || caller.world.places.is_mounted(&entry.dir, entry.name.to_bytes()) {
         return Err(Errno::EXIST);
@@ -25,7 +32,6 @@ fn new_entry(caller: &Caller<'_>, descriptor: usize, path: usize, is_directory: 
     if entry.slash && !is_directory {
         return Err(Errno::NOENT);
     }
-    caller.may_add(&entry.dir)?;
     Ok(entry)
 }
 
@@ -95,24 +101,34 @@ pub fn link(caller: &Caller<'_>) -> Handled {
     let follow = flags & libc::AT_SYMLINK_FOLLOW as u32 != 0;
     let (target, found) =
         caller.existing(0, 1, super::files::following(follow) as u32 | (flags & super::caller::EMPTY_PATH))?;
-    let entry = new_entry(caller, 2, 3, false)?;
+    let entry = free_entry(caller, 2, 3, false)?;
+    if entry.dir.area.read_only {
+        return Err(Errno::ROFS);
+    }
+    let is_one_mount = match &target.spot {
+        Spot::Entry(dir, _) | Spot::Node(Node::Dir(dir)) => std::sync::Arc::ptr_eq(&dir.area, &entry.dir.area),
+        Spot::Open(_) => {
+            let same = caller.tree(&target).zip(entry.dir.area.tree.clone());
+            same.is_some_and(|(one, other)| std::sync::Arc::ptr_eq(&one, &other))
+        }
+        _ => false,
+    };
+    if !is_one_mount {
+        return Err(Errno::XDEV);
+    }
+    // Whose the file is matters before the rights on the directory do (do_linkat in the kernel's fs/namei.c).
+    links::may_link(caller, &found)?;
+    caller.may_add(&entry.dir)?;
     if type_of(&found).is_dir() {
         return Err(Errno::PERM);
     }
     match &target.spot {
         Spot::Entry(dir, name) => {
-            if !std::sync::Arc::ptr_eq(&dir.area, &entry.dir.area) {
-                return Err(Errno::XDEV);
-            }
             links::detach(caller, &target, &found)?;
             links::linking(caller, &found);
             rustix::fs::linkat(&dir.fd, name, &entry.dir.fd, &entry.name, AtFlags::empty())?;
         }
         Spot::Open(path) => {
-            let same = caller.tree(&target).zip(entry.dir.area.tree.clone());
-            if !same.is_some_and(|(one, other)| std::sync::Arc::ptr_eq(&one, &other)) {
-                return Err(Errno::XDEV);
-            }
             rustix::fs::linkat(CWD, path.as_c_str(), &entry.dir.fd, &entry.name, AtFlags::SYMLINK_FOLLOW)?;
         }
         _ => return Err(Errno::XDEV),

@@ -8,12 +8,14 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FileType, Mode, OFlags, Statx, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 use super::caller::{Caller, Entry, errno};
+use super::ids::{READ, WRITE};
 use super::place::{Dir, Spot, Target, id_of, lock, look, own_path, type_of};
 
 /// When a step began, in the clock that files are stamped with.
@@ -60,6 +62,23 @@ pub fn linking(caller: &Caller<'_>, found: &Statx) {
     if found.stx_nlink == 1 && caller.world.began.is_after(found) {
         lock(&caller.world.linked).insert(id_of(found));
     }
+}
+
+/// That the caller may give a file one more name: with `fs.protected_hardlinks`, which every distribution sets, only its owner
+/// and who may read and write it, if it is a regular file without set-ID bits (`may_linkat` in the kernel's fs/namei.c).
+pub fn may_link(caller: &Caller<'_>, found: &Statx) -> Result<(), Errno> {
+    static IS_PROTECTED: LazyLock<bool> = LazyLock::new(|| {
+        let setting = std::fs::read("/proc/sys/fs/protected_hardlinks");
+        setting.map_or(true, |setting| !setting.starts_with(b"0"))
+    });
+    let ids = &caller.view.ids;
+    if ids.owns(found) || !*IS_PROTECTED {
+        return Ok(());
+    }
+    let mode = u32::from(found.stx_mode);
+    let sets_group = mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID | libc::S_IXGRP;
+    let is_safe = type_of(found).is_file() && mode & libc::S_ISUID == 0 && !sets_group;
+    if is_safe && ids.may(found, READ | WRITE).is_ok() { Ok(()) } else { Err(Errno::PERM) }
 }
 
 pub fn is_shared(found: &Statx) -> bool {
