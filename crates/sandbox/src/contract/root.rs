@@ -12,6 +12,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("owners given by number come back from an archive", archives),
     ("hard links, renames and the way back to `/`", names_of_files),
     ("new names for the files of others", names_for_files_of_others),
+    ("a change through one of several names leaves the directory's time", time_beside_names),
     ("file capabilities", capabilities),
     ("sockets with names in the rootfs", sockets),
     ("another user's rights", rights_of_users),
@@ -96,6 +97,16 @@ fn names_for_files_of_others(suite: &Suite<'_>) -> Result<(), String> {
         place.script("ln /pipe /own/new; ln /own/f /new; stat -c %h /pipe /own/f", &[]).map(|text| text.len()),
         Ok(4),
     )
+}
+
+/// Issue 8, kind: times. A copy-up on an overlay leaves those of the directory.
+fn time_beside_names(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let names = "mkdir /d; for n in a b c d e; do echo $n > /d/$n; ln /d/$n /d/$n.2; done; touch -d @1000000000 /d";
+    place.script(names, &[])?;
+    let changes = "cd /d; echo x >> a; chmod 600 b; touch c; chown 1:1 d; : > e; stat -c %Y /d";
+    same("in the step", place.script(changes, &[])?.as_str(), "1000000000\n")?;
+    same("afterwards", place.script("stat -c %Y /d", &[])?.as_str(), "1000000000\n")
 }
 
 fn capabilities(suite: &Suite<'_>) -> Result<(), String> {

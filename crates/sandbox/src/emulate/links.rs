@@ -11,7 +11,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{FileType, Mode, OFlags, Statx, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 use super::caller::{Caller, Entry, errno};
@@ -90,6 +90,7 @@ fn detach_name(caller: &Caller<'_>, dir: &Dir, name: &CString, found: &Statx) ->
         return Ok(());
     }
     caller.world.written.directory(dir);
+    let before = look(dir.fd.as_fd())?;
     static COPIES: AtomicU64 = AtomicU64::new(0);
     let copy = format!(".zuwai-copy-{}-{}", std::process::id(), COPIES.fetch_add(1, Ordering::Relaxed));
     let copy = CString::new(copy).map_err(|_| Errno::INVAL)?;
@@ -99,9 +100,16 @@ fn detach_name(caller: &Caller<'_>, dir: &Dir, name: &CString, found: &Statx) ->
         caller.world.places.changing(&[(dir, name.to_bytes())], change)
     });
     if moved.is_err() {
-        let _ = rustix::fs::unlinkat(&dir.fd, &copy, rustix::fs::AtFlags::empty());
+        let _ = rustix::fs::unlinkat(&dir.fd, &copy, AtFlags::empty());
     }
+    // To the step no name has come or gone.
+    rustix::fs::utimensat(CWD, own_path(dir.fd.as_fd()).as_c_str(), &times(&before), AtFlags::empty())?;
     moved
+}
+
+fn times(file: &Statx) -> Timestamps {
+    let time = |time: rustix::fs::StatxTimestamp| Timespec { tv_sec: time.tv_sec, tv_nsec: time.tv_nsec.into() };
+    Timestamps { last_access: time(file.stx_atime), last_modification: time(file.stx_mtime) }
 }
 
 /// With content, times, attributes and what the table says.
@@ -115,9 +123,7 @@ fn copy_file(dir: &Dir, name: &CString, copy: &CString, found: &Statx) -> io::Re
     let real = look(from.as_fd())?;
     rustix::fs::fchmod(&to, Mode::from_raw_mode(u32::from(real.stx_mode) & 0o7777))?;
     copy_attributes(&from, &to)?;
-    let time = |time: rustix::fs::StatxTimestamp| Timespec { tv_sec: time.tv_sec, tv_nsec: time.tv_nsec.into() };
-    let times = Timestamps { last_access: time(real.stx_atime), last_modification: time(real.stx_mtime) };
-    rustix::fs::futimens(&to, &times)?;
+    rustix::fs::futimens(&to, &times(&real))?;
     let Some(tree) = &dir.area.tree else { return Ok(()) };
     let made = look(to.as_fd())?;
     let mode = u32::from(found.stx_mode) & 0o7777;
