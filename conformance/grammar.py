@@ -321,8 +321,10 @@ class Maker:
 
     def look(self, target):
         target = target.rstrip("/")
+        # A fifo would be waited for without an end.
+        contents = f'for f in {target}/*; do test -p "$f" || cat "$f"; done 2>/dev/null'
         return self.pick(f"find {target} 2>/dev/null | sort", f"find {target} 2>/dev/null | sort | xargs -d '\\n' stat -c '%n %a %u %g %F %h'",
-                         f"ls -A {target}", f"stat -c '%a %u %g' {target}", f"cat {target}/* 2>/dev/null", f"cp -a {target} /tmp/c{self.outputs} 2>/dev/null")
+                         f"ls -A {target}", f"stat -c '%a %u %g' {target}", contents, f"cp -a {target} /tmp/c{self.outputs} 2>/dev/null")
 
     def mount(self):
         kind = self.r.choices(("bind", "cache", "tmpfs", "secret", "ssh"), (8, 4, 2, 2, .5))[0]

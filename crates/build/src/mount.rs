@@ -119,9 +119,12 @@ fn bind(
         let message = format!("mount source `{source}` does not exist in {}", taken.name);
         return Err(BuildError::dockerfile(&step.span, message));
     };
+    // The topmost directory of a context is open to everybody, whatever it is on the host (`mktemp -d`).
+    let is_open = taken.keep_owner || !resolved.as_os_str().is_empty() || found.mode & 0o555 == 0o555;
     let shows_right = || {
         let all_visible = taken.ignore.as_ref().is_none_or(|i| i.patterns.is_empty());
         Ok(all_visible
+            && is_open
             && !taken.tree.hides_below(&resolved)?
             && (taken.keep_owner || are_shown_as_roots(&taken.tree, resolved.clone(), &found)?))
     };
@@ -196,7 +199,23 @@ fn private_copy(
     let options = CopyOptions { keep_links, literal: true, ..crate::execute::copy_options(None, taken.keep_owner) };
     rootfs::copy::copy(&taken.tree, taken.filter(), &sources, &to, "/source", &options)
         .map_err(|e| crate::execute::copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
+    keep_directory(taken, source, &to).map_err(failed)?;
     Ok((copy, root.join("source"), to))
+}
+
+/// Gives the copy of a directory its mode and owner, of which COPY leaves nothing. The topmost directory of a context has none:
+/// BuildKit is not sent it.
+fn keep_directory(taken: &Taken, source: &str, to: &Tree) -> Result<(), RootfsError> {
+    let resolved = taken.tree.resolve(Path::new(source), true)?;
+    let Some(found) = taken.tree.stat(&resolved)? else { return Ok(()) };
+    if found.kind != FileKind::Directory || !taken.keep_owner && resolved.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let copy = Path::new("source");
+    if taken.keep_owner {
+        to.set_owner(copy, found.uid, found.gid)?;
+    }
+    to.set_mode(copy, found.mode)
 }
 
 /// A cache directory on the host, named by a hash of its id, source and owner; made and filled from its source the first time.

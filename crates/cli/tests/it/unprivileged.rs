@@ -62,6 +62,20 @@ fn files_are_the_users_own() {
     place.assert_clean();
 }
 
+/// Issue 8, kind: contexts. A directory that its owner has closed is not opened for the owner.
+#[test]
+fn a_context_stays_as_it_is() {
+    if cannot() {
+        return;
+    }
+    let place = Place::new("FROM scratch\nCOPY . /\n").file("context/d/f", "content");
+    std::fs::set_permissions(place.path("context/d"), std::fs::Permissions::from_mode(0)).unwrap();
+    let ran = build_as_nobody(&place, &["--no-push"]);
+    ran.failed(3, &["could not copy from the build context", "could not read the directory `/d`", "Permission denied"]);
+    assert_eq!(std::fs::metadata(place.path("context/d")).unwrap().permissions().mode() & 0o777, 0);
+    place.assert_clean();
+}
+
 #[test]
 fn a_run_says_what_would_be_needed() {
     if cannot() {

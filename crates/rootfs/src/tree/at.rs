@@ -125,8 +125,8 @@ impl Tree {
             return Err(Errno::NOENT.into());
         }
         match rustix::fs::openat(directory, name, flags, Mode::empty()) {
-            // A step can take its own directories' permissions away; they are ours all the same.
-            Err(Errno::ACCESS) => {
+            // A step can take its own directories' permissions away; they are ours all the same. The user's are not.
+            Err(Errno::ACCESS) if self.hidden.is_none() || self.table.is_some() => {
                 sys::change_mode(directory, name, self.existing(directory, name)?.metadata.mode | 0o700)?;
                 Ok(rustix::fs::openat(directory, name, flags, Mode::empty())?)
             }

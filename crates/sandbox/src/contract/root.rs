@@ -11,6 +11,8 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("root reads and writes where the mode says nobody may", past_modes),
     ("owners given by number come back from an archive", archives),
     ("hard links, renames and the way back to `/`", names_of_files),
+    ("new names for the files of others", names_for_files_of_others),
+    ("a change through one of several names leaves the directory's time", time_beside_names),
     ("file capabilities", capabilities),
     ("sockets with names in the rootfs", sockets),
     ("another user's rights", rights_of_users),
@@ -54,6 +56,57 @@ fn names_of_files(suite: &Suite<'_>) -> Result<(), String> {
     let got = suite.place()?.script(script, &[])?;
     // The last line counts the inodes of `/` and `/..`, however `ls` pads them.
     same("output", got.strip_suffix("1\n"), Some(wanted))
+}
+
+/// Issue 8, kind: which error comes first. Whether a user may link at all is asked before the rights on the directory are.
+fn names_for_files_of_others(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let before = "mkdir /own /dir; touch /own/f /own/exists /closed /open /sets; mkfifo /pipe; chmod 666 /open /pipe; chmod 4666 /sets
+        chown -R 1000:1000 /own";
+    place.script(before, &[])?;
+    let is_protected =
+        std::fs::read("/proc/sys/fs/protected_hardlinks").map_or(true, |setting| !setting.starts_with(b"0"));
+    let (linked, refused, in_order) =
+        if is_protected { ("EPERM", "EPERM", "EPERM") } else { ("linked", "EPERM", "EACCES") };
+    let tries = [
+        ("/own/f /own/g", "linked"),
+        ("/own/f /g", "EACCES"),
+        ("/open /own/open", "linked"),
+        ("/open /g", "EACCES"),
+        ("/closed /own/closed", linked),
+        ("/closed /g", in_order),
+        ("/closed /own/exists", "EEXIST"),
+        ("/sets /own/sets", linked),
+        ("/pipe /own/pipe", linked),
+        ("/dir /own/dir", refused),
+        ("/dir /g", in_order),
+        ("/own /own/own", "EPERM"),
+        ("/own /g", "EACCES"),
+    ];
+    let (mut script, mut wanted) = (String::new(), String::new());
+    for (names, outcome) in tries {
+        script.push_str(&format!("echo \"{names} $(try {names})\"\n"));
+        wanted.push_str(&format!("{names} {outcome}\n"));
+    }
+    let try_one =
+        "try() { case \"$(ln $1 $2 2>&1)\" in '') echo linked;; *not\\ permitted) echo EPERM;; *denied) echo EACCES;;
+        *exists) echo EEXIST;; *) ln $1 $2 2>&1;; esac; }\n";
+    same("a user", user(&place, &[], &(try_one.to_owned() + &script))?, wanted)?;
+    same(
+        "root",
+        place.script("ln /pipe /own/new; ln /own/f /new; stat -c %h /pipe /own/f", &[]).map(|text| text.len()),
+        Ok(4),
+    )
+}
+
+/// Issue 8, kind: times. A copy-up on an overlay leaves those of the directory.
+fn time_beside_names(suite: &Suite<'_>) -> Result<(), String> {
+    let place = suite.place()?;
+    let names = "mkdir /d; for n in a b c d e; do echo $n > /d/$n; ln /d/$n /d/$n.2; done; touch -d @1000000000 /d";
+    place.script(names, &[])?;
+    let changes = "cd /d; echo x >> a; chmod 600 b; touch c; chown 1:1 d; : > e; stat -c %Y /d";
+    same("in the step", place.script(changes, &[])?.as_str(), "1000000000\n")?;
+    same("afterwards", place.script("stat -c %Y /d", &[])?.as_str(), "1000000000\n")
 }
 
 fn capabilities(suite: &Suite<'_>) -> Result<(), String> {

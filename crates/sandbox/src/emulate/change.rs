@@ -20,6 +20,13 @@ const S_ISGID_RUN: u32 = libc::S_ISGID | libc::S_IXGRP;
 
 /// A name for a new file (`fs/namei.c` filename_create): only a directory's may have a slash after it.
 fn new_entry(caller: &Caller<'_>, descriptor: usize, path: usize, is_directory: bool) -> Result<Entry, Errno> {
+    let entry = free_entry(caller, descriptor, path, is_directory)?;
+    caller.may_add(&entry.dir)?;
+    Ok(entry)
+}
+
+/// The place of a new name, before anybody has asked whether the caller may make it.
+fn free_entry(caller: &Caller<'_>, descriptor: usize, path: usize, is_directory: bool) -> Result<Entry, Errno> {
     let entry = caller.entry(descriptor, path, Errno::EXIST)?;
     if entry.found.is_some() || caller.world.places.is_mounted(&entry.dir, entry.name.to_bytes()) {
         return Err(Errno::EXIST);
@@ -27,7 +34,6 @@ fn new_entry(caller: &Caller<'_>, descriptor: usize, path: usize, is_directory: 
     if entry.slash && !is_directory {
         return Err(Errno::NOENT);
     }
-    caller.may_add(&entry.dir)?;
     Ok(entry)
 }
 
@@ -100,19 +106,24 @@ pub fn link(caller: &Caller<'_>) -> Handled {
     let flags = caller.flags(4, libc::AT_SYMLINK_FOLLOW as u32 | EMPTY_PATH)?;
     let follow = flags & libc::AT_SYMLINK_FOLLOW as u32 != 0;
     let held = caller.held(0, 1, super::files::following(follow) as u32 | (flags & EMPTY_PATH))?;
-    let entry = new_entry(caller, 2, 3, false)?;
+    let entry = free_entry(caller, 2, 3, false)?;
+    if entry.dir.area.read_only {
+        return Err(Errno::ROFS);
+    }
     let area = match &held.spot {
-        Spot::Entry(dir, _) => Some(&dir.area),
+        Spot::Entry(dir, _) | Spot::Node(Node::Dir(dir)) => Some(&dir.area),
         Spot::Open(opened) => opened.area.as_ref(),
         _ => None,
     };
-    if type_of(&held.found).is_dir() {
-        return Err(Errno::PERM);
-    }
     if !area.is_some_and(|area| Arc::ptr_eq(area, &entry.dir.area)) {
         return Err(Errno::XDEV);
     }
+    // Whose the file is matters before the rights on the directory do (do_linkat in the kernel's fs/namei.c).
     may_link(caller, &held.found)?;
+    caller.may_add(&entry.dir)?;
+    if type_of(&held.found).is_dir() {
+        return Err(Errno::PERM);
+    }
     let held = links::own(caller, held)?;
     links::linking(caller, &held.found);
     let (dir, name) = (&entry.dir.fd, &entry.name);

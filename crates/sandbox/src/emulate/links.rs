@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{FileType, Mode, OFlags, Statx, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 use super::caller::{Caller, Held, errno};
@@ -43,22 +43,21 @@ pub fn own(caller: &Caller<'_>, held: Held) -> Result<Held, Errno> {
     static COPIES: AtomicU64 = AtomicU64::new(0);
     let copy = format!(".zuwai-copy-{}-{}", std::process::id(), COPIES.fetch_add(1, Ordering::Relaxed));
     let copy = CString::new(copy).map_err(|_| Errno::INVAL)?;
-    let made = copy_file(caller, &dir, &held, &copy);
+    let before = look(dir.fd.as_fd())?;
+    let made = copy_file(&dir, &held, &copy);
     let moved = made.and_then(|file| {
         let change = || rustix::fs::renameat(&dir.fd, &copy, &dir.fd, &name);
         caller.world.places.changing(&[(&dir, name.to_bytes())], change)?;
         Ok(file)
     });
-    match moved {
-        Ok(file) => {
-            let (real, found) = caller.world.places.seen_opened(dir.area.tree.as_deref(), file.as_fd())?;
-            Ok(held.replaced(file, real, found))
-        }
-        Err(error) => {
-            let _ = rustix::fs::unlinkat(&dir.fd, &copy, rustix::fs::AtFlags::empty());
-            Err(error)
-        }
+    if moved.is_err() {
+        let _ = rustix::fs::unlinkat(&dir.fd, &copy, AtFlags::empty());
     }
+    // To the step no name has come or gone.
+    rustix::fs::utimensat(CWD, own_path(dir.fd.as_fd()).as_c_str(), &times(&before), AtFlags::empty())?;
+    let file = moved?;
+    let (real, found) = caller.world.places.seen_opened(dir.area.tree.as_deref(), file.as_fd())?;
+    Ok(held.replaced(file, real, found))
 }
 
 /// Whether changing the file takes this name from others first, so that what they name stays as it is.
@@ -83,25 +82,26 @@ pub fn is_shared(found: &Statx) -> bool {
     found.stx_nlink > 1 && type_of(found) == FileType::RegularFile
 }
 
+fn times(file: &Statx) -> Timestamps {
+    let time = |time: rustix::fs::StatxTimestamp| Timespec { tv_sec: time.tv_sec, tv_nsec: time.tv_nsec.into() };
+    Timestamps { last_access: time(file.stx_atime), last_modification: time(file.stx_mtime) }
+}
+
 /// With content, times, attributes and what the table says.
-fn copy_file(caller: &Caller<'_>, dir: &Dir, held: &Held, copy: &CString) -> Result<OwnedFd, Errno> {
+fn copy_file(dir: &Dir, held: &Held, copy: &CString) -> Result<OwnedFd, Errno> {
     let from = super::open::again(held, OFlags::RDONLY)?;
     let new = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
-    caller.world.places.making(|| {
-        let to: OwnedFd = rustix::fs::openat(&dir.fd, copy, new, Mode::from_raw_mode(0o600))?;
-        let (mut from, mut to) = (File::from(from), File::from(to));
-        fill(&mut from, &mut to, dir, held).map_err(errno)?;
-        Ok(to.into())
-    })
+    let to: OwnedFd = rustix::fs::openat(&dir.fd, copy, new, Mode::from_raw_mode(0o600))?;
+    let (mut from, mut to) = (File::from(from), File::from(to));
+    fill(&mut from, &mut to, dir, held).map_err(errno)?;
+    Ok(to.into())
 }
 
 fn fill(from: &mut File, to: &mut File, dir: &Dir, Held { real, found, .. }: &Held) -> io::Result<()> {
     io::copy(from, to)?;
     rustix::fs::fchmod(&*to, Mode::from_raw_mode(u32::from(real.stx_mode) & 0o7777))?;
     copy_attributes(from, to)?;
-    let time = |time: rustix::fs::StatxTimestamp| Timespec { tv_sec: time.tv_sec, tv_nsec: time.tv_nsec.into() };
-    let times = Timestamps { last_access: time(real.stx_atime), last_modification: time(real.stx_mtime) };
-    rustix::fs::futimens(&*to, &times)?;
+    rustix::fs::futimens(&*to, &times(real))?;
     let Some(tree) = &dir.area.tree else { return Ok(()) };
     let made = look(to.as_fd())?;
     let mode = u32::from(found.stx_mode) & 0o7777;

@@ -1,0 +1,1 @@
+mkdir sticky && touch sticky/f hidden && chmod 1777 sticky
