@@ -187,6 +187,7 @@ static void say_address(const struct sockaddr_un *from, socklen_t size) {
 }
 
 // A file capability: cap_net_bind_service, permitted and effective.
+#define CAPABILITY "security.capability"
 static const unsigned capability[5] = {0x02000001, 1 << 10, 0, 0, 0};
 
 // `struct statx`, for C libraries without it.
@@ -381,6 +382,60 @@ static void copy_program(const char *to, mode_t mode) {
     if (made >= 0) close(made);
 }
 
+// The calls of before there were directories to begin at, where the machine has them.
+static int act_old(const char *op, const char *a, const char *b, const char *c) {
+    struct stat is;
+    (void)op, (void)a, (void)b, (void)c, (void)is;
+#ifdef SYS_open
+    const char *path = path_of(a);
+    if (IS("old-open")) {
+        long file = CALL(open, path, number_of(b) & ~O_PATH, 0644);
+        done(file);
+        if (file >= 0) CALL(close, file);
+    } else if (IS("old-creat")) {
+        long file = CALL(creat, path, number_of(b));
+        done(file);
+        if (file >= 0) CALL(close, file);
+    } else if (IS("old-stat") || IS("old-lstat")) {
+        long value = IS("old-stat") ? CALL(stat, path, &is) : CALL(lstat, path, &is);
+        value < 0 ? (void)done(value) : say_stat(&is);
+    } else if (IS("old-access")) done(CALL(access, path, number_of(b)));
+    else if (IS("old-mkdir")) done(CALL(mkdir, path, number_of(b)));
+    else if (IS("old-rmdir")) done(CALL(rmdir, path));
+    else if (IS("old-unlink")) done(CALL(unlink, path));
+    else if (IS("old-rename")) done(CALL(rename, path, path_of(b)));
+    else if (IS("old-link")) done(CALL(link, path, path_of(b)));
+    else if (IS("old-symlink")) done(CALL(symlink, path, path_of(b)));
+    else if (IS("old-chmod")) done(CALL(chmod, path, number_of(b)));
+    else if (IS("old-chown")) done(CALL(chown, path, number_of(b), number_of(c)));
+    else if (IS("old-lchown")) done(CALL(lchown, path, number_of(b), number_of(c)));
+    else if (IS("old-utimes")) {
+        struct timeval times[2] = {{number_of(b), 0}, {number_of(c), 0}};
+        done(CALL(utimes, path, times));
+    } else return 0;
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+// What a process is, as /proc has it.
+static void say_status(void) {
+    char text[8192], *line = text;
+    int file = CALL(openat, AT_FDCWD, "/proc/self/status", O_RDONLY | O_CLOEXEC);
+    ssize_t size = file < 0 ? -1 : read(file, text, sizeof text - 1);
+    if (file >= 0) CALL(close, file);
+    if (!done(size)) return;
+    text[size] = 0;
+    for (char *next; (next = strchr(line, '\n')); line = next + 1) {
+        *next = 0;
+        if (strncmp(line, "Uid:", 4) == 0 || strncmp(line, "Gid:", 4) == 0 || strncmp(line, "Groups:", 7) == 0 ||
+            strncmp(line, "Umask:", 6) == 0) {
+            say(" "), say_bytes(line, strlen(line));
+        }
+    }
+}
+
 static void act(char **word) {
     const char *op = word[0], *a = word[1], *b = word[2], *c = word[3], *d = word[4], *e = word[5];
     struct stat is;
@@ -470,6 +525,7 @@ static void act(char **word) {
     } else if (IS("same")) same(a, b);
     else if (IS("umask")) number(CALL(umask, number_of(a)));
     else if (IS("ids")) say_ids();
+    else if (IS("status")) say_status();
     else if (IS("caps")) say_capabilities();
     else if (IS("dumpable")) number(CALL(prctl, PR_GET_DUMPABLE, 0, 0, 0, 0));
     else if (IS("keepcaps")) done(CALL(prctl, PR_SET_KEEPCAPS, number_of(a), 0, 0, 0));
@@ -489,7 +545,7 @@ static void act(char **word) {
     } else if (strncmp(op, "socket", 6) == 0 || IS("bind") || IS("connect") || IS("listen") || IS("accept") ||
                IS("sockname") || IS("peername") || IS("peercred") || IS("sendto") || IS("recvfrom")) {
         use_socket(op, a, b, c);
-    } else {
+    } else if (!act_old(op, a, b, c)) {
         say("no such call");
     }
 }
@@ -714,6 +770,42 @@ static void walk(int parent, const char *name, char *path, size_t at) {
     closedir(listing);
 }
 
+static void remove_all(int parent, const char *name) {
+    if (unlinkat(parent, name, 0) == 0) return;
+    int directory = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *listing = directory < 0 ? NULL : fdopendir(directory);
+    if (listing) {
+        for (struct dirent *entry; (entry = readdir(listing));)
+            if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) remove_all(directory, entry->d_name);
+        closedir(listing);
+    }
+    unlinkat(parent, name, AT_REMOVEDIR);
+}
+
+// What a sequence has left beside its directory is listed as well, and goes: the next one is to begin with nothing.
+static void tidy_up(const char *directory) {
+    static const char *const stays[] = {".", "..", "proc", "dev", "sys", "etc", "tmp", "calls", "script", "log"};
+    char *names[1024], path[PATH_MAX];
+    size_t count = 0;
+    DIR *listing = opendir("/");
+    if (!listing) abort();
+    for (struct dirent *entry; (entry = readdir(listing)) && count < 1024;) {
+        int is_ours = strcmp(entry->d_name, directory) == 0 || *entry->d_name == 's';
+        for (size_t at = 0; at < sizeof stays / sizeof *stays; at++) is_ours |= strcmp(entry->d_name, stays[at]) == 0;
+        if (!is_ours) names[count++] = strdup(entry->d_name);
+    }
+    closedir(listing);
+    qsort(names, count, sizeof *names, by_name);
+    for (size_t at = 0; at < count; at++) {
+        snprintf(path, sizeof path, "%s", names[at]);
+        walk(AT_FDCWD, names[at], path, strlen(path));
+        remove_all(AT_FDCWD, names[at]);
+        free(names[at]);
+    }
+    if (chmod("/", 0755) || chown("/", 0, 0)) abort();
+    removexattr("/", "user.a"), removexattr("/", "user.b"), removexattr("/", CAPABILITY);
+}
+
 static pid_t current;
 
 static void too_long(int signal) {
@@ -742,6 +834,7 @@ static void run_sequence(const char *directory) {
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s", directory);
     walk(AT_FDCWD, directory, path, strlen(path));
+    tidy_up(directory);
     flush();
 }
 

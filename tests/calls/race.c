@@ -1,4 +1,4 @@
-// Threads and processes that exchange names, descriptors and directories while others use them: `race SECONDS SEED`.
+// Threads and processes that exchange names, descriptors and directories while others use them: `race SECONDS SEED [ATTACKS]`.
 //
 // It works in /r, of which it makes everything itself. What is compared with another kernel elsewhere (calls.c) cannot be compared here;
 // what has to hold is:
@@ -40,6 +40,7 @@
 #define PATIENCE 30
 #define MOST_KNOWN (1 << 16)
 #define USER 1000
+#define KINDS 1024
 #ifndef RENAME_EXCHANGE
 #define RENAME_NOREPLACE 1
 #define RENAME_EXCHANGE 2
@@ -57,7 +58,7 @@ struct shared {
     const char *volatile doing[WORKERS];
     pthread_mutex_t lock;
     volatile ino_t known[MOST_KNOWN];
-    volatile int wrong;
+    volatile int wrong, told, kinds[KINDS];
     char text[64][512];
 };
 
@@ -76,10 +77,15 @@ static unsigned draw(struct worker *self, unsigned below) {
     return (unsigned)(self->state >> 33) % below;
 }
 
-static void wrong(const char *format, ...) {
+// Of each kind the first ones are told.
+#define wrong(...) wrong_at(__LINE__, __VA_ARGS__)
+
+static void wrong_at(int line, const char *format, ...) {
     va_list arguments;
+    __sync_fetch_and_add(&shared->wrong, 1);
+    if (__sync_fetch_and_add(&shared->kinds[line % KINDS], 1) >= 5) return;
+    int at = __sync_fetch_and_add(&shared->told, 1);
     va_start(arguments, format);
-    int at = __sync_fetch_and_add(&shared->wrong, 1);
     if (at < 64) vsnprintf(shared->text[at], sizeof shared->text[at], format, arguments);
     va_end(arguments);
 }
@@ -309,6 +315,7 @@ static void new_link(struct worker *self) {
 // ---- two users. In /r/x root's file and the user's change places, in /r/w both make what they like.
 
 static int secret;
+static unsigned attacks = -1; // a bit for each kind that is tried, to find out which one it is
 
 static void guard(const char *when) {
     struct stat is;
@@ -367,8 +374,9 @@ static void attack_owned(struct worker *self) {
     char path[64], text[64] = "";
     sprintf(path, "/r/%s", name);
     struct timespec times[2] = {{5000, 0}, {5000, 0}};
-    int file;
-    switch (draw(self, 12)) {
+    int file, what = draw(self, 12);
+    if (!(attacks >> what & 1)) return;
+    switch (what) {
     case 0: case 1: case 2:
         file = openat(root, name, draw(self, 2) ? O_RDONLY | O_CLOEXEC : O_RDONLY | O_CREAT | O_CLOEXEC, 0644);
         if (file < 0) break;
@@ -598,7 +606,8 @@ static void watch(int seconds) {
 
 int main(int count, char **arguments) {
     if (count == 2 && strcmp(arguments[1], "--who") == 0) return mark[5] == 'p' && geteuid() == 0 ? 77 : 0;
-    if (count != 3) return 2;
+    if (count < 3) return 2;
+    if (count > 3) attacks = strtoul(arguments[3], NULL, 0);
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     pthread_mutexattr_t kind;
     pthread_mutexattr_init(&kind);
@@ -630,7 +639,7 @@ int main(int count, char **arguments) {
     for (int at = 0; at < WORKERS; at++) calls += shared->calls[at];
     FILE *log = fopen("/race-log", "w");
     for (FILE *to = log; to; to = to == log ? stdout : NULL) {
-        for (int at = 0; at < shared->wrong && at < 64; at++) fprintf(to, "WRONG %s\n", shared->text[at]);
+        for (int at = 0; at < shared->told && at < 64; at++) fprintf(to, "WRONG %s\n", shared->text[at]);
         fprintf(to, "%lu operations, %d wrong\n", calls, shared->wrong);
         fflush(to);
     }
