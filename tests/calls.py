@@ -38,7 +38,7 @@ SLOTS = ["0", "1", "2", "3", "4", "5"]
 FILES = [f"/proc/self/fd/{10 + slot}" for slot in range(6)]
 # What is older than this was given its time by a call.
 LONG_AGO = 1_000_000_000
-# Of attributes layers have this one (crates/rootfs/src/commit/walk.rs).
+# Of attributes layers have this one, of files (crates/rootfs/src/commit/walk.rs).
 CAPABILITY = "security.capability"
 AT_SYMLINK_NOFOLLOW, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_EMPTY_PATH, AT_EACCESS = 0x100, 0x200, 0x400, 0x1000, 0x200
 CLONE_FS, CLONE_FILES = 0x200, 0x400
@@ -50,8 +50,8 @@ BLOCKS = ("fork", "as", "share", "thread", "exec", "vexec", "execat")
 class Known:
     """A difference that stays, and why. What follows in the sequence is compared if it `goes_on`."""
 
-    def __init__(self, reason, test, goes_on=True):
-        self.reason, self.test, self.goes_on = reason, test, goes_on
+    def __init__(self, reason, test, goes_on=True, places=""):
+        self.reason, self.test, self.goes_on, self.places = reason, test, goes_on, places
 
 
 # `test` gets the sequence, the number of the call's line, its words, the reference's result and the other one.
@@ -67,7 +67,9 @@ def without_flag(words, line):
 
 
 def is_path_only(_sequence, _at, words, wanted, found):
-    """What a descriptor that is not O_PATH with `emulate` says of itself."""
+    """What a descriptor that is not O_PATH with `emulate` says of itself, or one of /proc."""
+    if words[0] == "open" and words[2] == "/proc":
+        return kind_of(wanted) == kind_of(found) == "value"
     if words[0] == "open":
         return int(words[3]) & os.O_PATH and kind_of(wanted) == kind_of(found) == "value"
     return words[0] == "getfl" and int(wanted.split(" ")[-1]) & os.O_PATH
@@ -97,10 +99,9 @@ def is_own_in_proc(sequence, at, words, wanted, found):
     """What /proc has of a process that has changed its user is root's until the next execve (fs/proc/base.c task_dump_owner)."""
     if not is_for_others(sequence, at):
         return False
-    if words[0].endswith(("stat", "statx")):
-        return any(re.match("/proc/|/dev/fd", word) for word in words) and \
-            re.sub(r" \d+:\d+$", "", wanted) == re.sub(r" \d+:\d+$", "", found)
-    return kind_of(wanted) == "EACCES" and any(line.startswith(("chdir /proc", "chdir /dev", "fchdir")) for line in sequence[:at])
+    if re.sub(r" \d+:\d+$", "", wanted) == re.sub(r" \d+:\d+$", "", found):
+        return any(re.match("/proc/|/dev/fd", word) for word in words)
+    return kind_of(wanted) == "EACCES" and kind_of(found) in ("ENOENT", "ENOTDIR") and any(line.startswith(("chdir /proc", "chdir /dev", "fchdir")) for line in sequence[:at])
 
 
 def is_in_proc(_sequence, _at, words, wanted, found):
@@ -119,6 +120,10 @@ def is_own_of_socket(_sequence, _at, words, wanted, found):
     return all(re.fullmatch(r"\d+ 140777 \d+:\d+", line) for line in (wanted, found))
 
 
+def is_refused(_sequence, _at, words, _wanted, found):
+    return words[0] in ("chroot", "unshare") and kind_of(found) == "EPERM"
+
+
 def is_whiteout(_sequence, _at, words, wanted, found):
     return words[0] == "rename" and int(words[5]) & 4 and kind_of(found) == "EINVAL"
 
@@ -134,6 +139,7 @@ KNOWN = [
           "forked afterwards has another one, and nobody else can know", is_empty_link, goes_on=False),
     Known("fcntl(2) goes to the kernel, for which every file is the builder's own", is_same_time),
     Known("the inode of a socket without a name is the builder's", is_own_of_socket),
+    Known("the seccomp profile of containers refuses it to who has not the capability", is_refused, goes_on=False, places="(?!user:)"),
     Known("there is no RENAME_WHITEOUT, as on many file systems", is_whiteout, goes_on=False),
 ]
 
@@ -277,7 +283,7 @@ class Generator:
         count = self.pick([1, 2, 3, 4, 6, 8, 12])
         lines = [line]
         for _ in range(count):
-            lines += self.call(depth + 1, name == "thread" or (in_thread and name == "share"))
+            lines += self.call(depth + 1, name == "thread")
         return [*lines, "end"]
 
     def start(self):
@@ -337,8 +343,8 @@ LISTS = {
             + [f"{stat.S_IFDIR | 0o755} 0 0", f"{stat.S_IFLNK | 0o777} 0 0"],
     "file-flags": ["0", str(os.O_APPEND), str(os.O_NONBLOCK), str(os.O_APPEND | os.O_NONBLOCK), str(os.O_NOATIME)],
     "time": ["1000", "86400", "999999999"], "fallocate-mode": ["0", "1", "3"], "whence": ["0", "0", "1", "2"], 
-    # Processes that share descriptors without being threads are refused (crates/sandbox/src/filter.rs).
-    "sharing": [str(CLONE_FS)], "unsharing": [str(CLONE_FS), str(CLONE_FILES), str(CLONE_FS | CLONE_FILES)],
+    # There are no processes that share these without being threads: nobody knows of them (crates/sandbox/src/filter.rs).
+    "unsharing": [str(CLONE_FS), str(CLONE_FILES), str(CLONE_FS | CLONE_FILES)],
     "who": ["parent", "parent", "self"], "signal": ["0", "23", "28"], "bit": ["0", "1"], "cloexec": ["0", "0", str(os.O_CLOEXEC)],
     "interpreter": ["/@S/p", "p", "./p", "/@S/b", "/nowhere", "/@S/p/", "/proc/self/exe", "/@S/../@S/p", "/proc/self/fd/10"],
     "option": ["%", "-x"], "program-mode": ["0755", "0711", "04755", "02755", "06755", "0644", "04111", "0700"],
@@ -376,7 +382,7 @@ CALLS = {
     "old-rename": (1, ["X", "N"]), "old-link": (1, ["X", "N"]), "old-symlink": (1, ["T", "N"]), "old-chmod": (1, ["X", "mode"]),
     "old-chown": (0.7, ["X", "id", "id"]), "old-lchown": (0.7, ["X", "id", "id"]), "old-utimes": (0.5, ["X", "time", "time"]),
     "fallocate": (0.3, ["slot", "fallocate-mode", "offset", "size"]),
-    "fork": (1, []), "as": (2.5, ["user", "id", "groups"]), "share": (0.7, ["sharing"]), "thread": (0.8, []),
+    "fork": (1, []), "as": (2.5, ["user", "id", "groups"]), "thread": (0.8, []),
     "exec": (2, ["X"]), "vexec": (1, ["X"]), "execat": (1, ["D", "X", "at-follow"]),
 }
 # What is outside of the sequence's directory is there for all sequences.
@@ -457,7 +463,7 @@ class Build:
         wrong = {}
         for number, sequence in enumerate(self.sequences):
             directory = name_of(number)
-            found = compare(sequence, directory, self.log.get(directory, []), log.get(directory, []),
+            found = compare(name, sequence, directory, self.log.get(directory, []), log.get(directory, []),
                             self.tree.get(directory, {}), tree.get(directory, {}))
             if found and not (self.options.without and re.search(self.options.without, found.kind)):
                 wrong[number] = found
@@ -490,7 +496,7 @@ def kind_of(line):
     return text if re.fullmatch(r"E[A-Z0-9]+", text) else "value"
 
 
-def compare(sequence, directory, wanted, found, wanted_tree, found_tree):
+def compare(name, sequence, directory, wanted, found, wanted_tree, found_tree):
     for at in range(max(len(wanted), len(found))):
         one = wanted[at] if at < len(wanted) else "nothing"
         other = found[at] if at < len(found) else "nothing"
@@ -500,7 +506,7 @@ def compare(sequence, directory, wanted, found, wanted_tree, found_tree):
         line = sequence[int(number)] if number.isdigit() and int(number) < len(sequence) else number
         words = line.split(" ")
         is_call = number.isdigit() and one.split(" ")[0] == other.split(" ")[0]
-        known = is_call and next((known for known in KNOWN if known.test(sequence, int(number), words, one, other)), None)
+        known = is_call and find_known(name, sequence, int(number), one, other)
         if known and known.goes_on:
             continue
         if known:
@@ -516,6 +522,11 @@ def compare(sequence, directory, wanted, found, wanted_tree, found_tree):
         if one != other:
             return Difference("the image's tree", f"{path}\n    kernel: {one}\n    found:  {other}".replace(directory, "@S"))
     return None
+
+
+def find_known(name, sequence, at, wanted, found):
+    words = sequence[at].split(" ")
+    return next((known for known in KNOWN if re.match(known.places, name) and known.test(sequence, at, words, wanted, found)), None)
 
 
 def shown_time(seconds):
@@ -547,7 +558,7 @@ def look(root):
             elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
                 content = (os.major(is_like.st_rdev), os.minor(is_like.st_rdev))
             attributes = sorted((key, os.getxattr(full, key, follow_symlinks=False).hex())
-                                for key in os.listxattr(full, follow_symlinks=False) if key == CAPABILITY)
+                                for key in os.listxattr(full, follow_symlinks=False) if key == CAPABILITY and stat.S_ISREG(mode))
             tree[path] = [oct(mode if not stat.S_ISLNK(mode) else stat.S_IFLNK | 0o777), is_like.st_uid, is_like.st_gid, content,
                           shown_time(is_like.st_mtime), attributes]
             if not stat.S_ISDIR(mode):

@@ -94,6 +94,12 @@ static void say_time(long long seconds) {
     else say(" now");
 }
 
+// Of what has a number instead of a name only the kind.
+static void say_target(const char *text, size_t size) {
+    if (size > 7 && memcmp(text, "socket:", 7) == 0) size = 7;
+    say(" "), say_bytes(text, size);
+}
+
 static dev_t tree_device(void) {
     struct stat is;
     if (fstat(LOG, &is) < 0) abort();
@@ -484,14 +490,11 @@ static void act(char **word) {
         done(CALL(faccessat, slot_of(a), path_of(b), number_of(c)));
     } else if (IS("readlink")) {
         long count = CALL(readlinkat, slot_of(a), path_of(b), text, sizeof text);
-        if (done(count)) say(" "), say_bytes(text, count);
+        if (done(count)) say_target(text, count);
     } else if (IS("fdlink")) {
         snprintf(text, sizeof text, "/proc/self/fd/%d", slot_of(a));
         long count = CALL(readlinkat, AT_FDCWD, text, text + 100, 4000);
-        if (done(count)) {
-            if (count > 7 && memcmp(text + 100, "socket:", 7) == 0) say(" socket");
-            else say(" "), say_bytes(text + 100, count);
-        }
+        if (done(count)) say_target(text + 100, count);
     } else if (IS("getcwd")) {
         long count = CALL(getcwd, text, sizeof text);
         if (done(count)) say(" "), say_bytes(text, count - 1);

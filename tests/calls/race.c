@@ -466,7 +466,8 @@ static void be_process(int process, int first, int threads, unsigned long seed) 
     struct worker workers[WORKERS];
     if (process == 1) {
         // What is moved out of this directory meanwhile has its parents outside of this root.
-        if (chroot("/r/d0") < 0 || chdir("/") < 0) wrong("chroot: %s", strerror(errno));
+        if ((chroot("/r/d0") < 0 || chdir("/") < 0) && errno != EPERM) wrong("chroot: %s", strerror(errno));
+        // A container's seccomp profile can refuse it.
     } else if (process == 2) {
         if (setgroups(0, NULL) || setresgid(USER, USER, USER) || setresuid(USER, USER, USER)) wrong("users: %s", strerror(errno));
     }
