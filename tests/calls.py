@@ -92,7 +92,7 @@ def is_for_others(sequence, at):
 
 
 def is_on_machine(_sequence, _at, words, wanted, found):
-    return kind_of(wanted) == "EROFS" and any(word.startswith(("/dev/", "/dev")) for word in words)
+    return kind_of(wanted) == "EROFS" and any(word.startswith(("/dev", "/proc")) for word in words)
 
 
 def is_own_in_proc(sequence, at, words, wanted, found):
@@ -132,7 +132,7 @@ KNOWN = [
     Known("the builder opens what it has walked to with O_NOFOLLOW, which the descriptor keeps and nothing acts upon", has_extra_flag),
     Known("the kernel hands no O_PATH descriptors to other processes: the step gets one that it can read", is_path_only),
     Known("the same: what the kernel refuses on an O_PATH descriptor works on that one", uses_path_only, goes_on=False),
-    Known("the reference has /dev read-only, so that sequences do not change it for each other", is_on_machine, goes_on=False),
+    Known("the reference has /dev and /proc read-only, so that sequences do not change them for each other", is_on_machine, goes_on=False),
     Known("whether a process may be dumped is not told apart", is_own_in_proc),
     Known("/proc is read-only", is_in_proc, goes_on=False),
     Known("from Linux 6.10 on who has opened a descriptor may link it, with the same `struct cred` in the kernel: a process that was "
@@ -658,6 +658,10 @@ def smaller(sequence):
 
 def shrink(options, name, sequence, difference):
     """Leaves out calls as long as it still fails in the same way."""
+    alone = fails(options, name, [sequence])
+    if 0 not in alone:
+        difference.text += "\n  (only after other sequences of its build)"
+        return sequence, difference
     while True:
         candidates = [one for one in smaller(sequence) if one != sequence][:900]
         tried = fails(options, name, candidates)

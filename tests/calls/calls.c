@@ -97,7 +97,8 @@ static void say_time(long long seconds) {
 // Of what has a number instead of a name only the kind.
 static void say_target(const char *text, size_t size) {
     if (size > 7 && memcmp(text, "socket:", 7) == 0) size = 7;
-    say(" "), say_bytes(text, size);
+    if (size && strspn(text, "0123456789") >= size) say(" N");
+    else say(" "), say_bytes(text, size);
 }
 
 static dev_t tree_device(void) {
@@ -231,6 +232,8 @@ static void list(int directory) {
     }
     qsort(entries, count, sizeof *entries, by_name);
     say("ok");
+    struct stat is;
+    if (fstat(directory, &is) < 0 || is.st_dev != tree_device()) return; // processes come and go
     for (size_t at = 0; at < count; at++) say(" %c%s", entries[at][-1], entries[at]);
 }
 
@@ -916,7 +919,9 @@ static int enter(const char *root, char **program) {
     make_device("null", 3), make_device("zero", 5), make_device("full", 7);
     must(symlink("/proc/self/fd", "dev/fd"), "dev/fd");
     umask(022);
+    // What these are like is there for all sequences.
     must(mount(NULL, "dev", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID, NULL), "read-only dev");
+    must(mount(NULL, "proc", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL), "read-only proc");
     // chroot(2) alone can be left again by a step with that right, into this machine.
     must(syscall(SYS_pivot_root, ".", "."), "pivot_root");
     must(umount2(".", MNT_DETACH), "umount");
