@@ -124,6 +124,10 @@ def is_refused(_sequence, _at, words, _wanted, found):
     return words[0] in ("chroot", "unshare") and kind_of(found) == "EPERM"
 
 
+def is_recorded_device(_sequence, _at, words, wanted, found):
+    return words[0] in ("ls", "list") and re.sub(r" c(\S)", r" -\1", wanted) == re.sub(r" c(\S)", r" -\1", found)
+
+
 def is_whiteout(_sequence, _at, words, wanted, found):
     return words[0] == "rename" and int(words[5]) & 4 and kind_of(found) == "EINVAL"
 
@@ -140,6 +144,7 @@ KNOWN = [
     Known("fcntl(2) goes to the kernel, for which every file is the builder's own", is_same_time),
     Known("the inode of a socket without a name is the builder's", is_own_of_socket),
     Known("the seccomp profile of containers refuses it to who has not the capability", is_refused, goes_on=False, places="(?!user:)"),
+    Known("getdents64(2) is the kernel's, for which a device that is recorded is a file", is_recorded_device),
     Known("there is no RENAME_WHITEOUT, as on many file systems", is_whiteout, goes_on=False),
 ]
 
@@ -147,16 +152,27 @@ KNOWN = [
 # ---- making sequences
 
 class Generator:
-    """Makes the calls of one sequence. `@S` in a line stands for the name of the sequence's directory."""
+    """Makes the calls of one sequence. `@S` in a line stands for the name of the sequence's directory.
+
+    It keeps an idea of what there is, so that many calls succeed; where it is wrong, or does not look, they fail in some way.
+    """
 
     def __init__(self, seed):
         self.random = random.Random(seed)
-        self.known = ["a", "b", "c", "a/a", "a/b", "b/a"]
+        self.files = {}  # path below the sequence's directory: kind
+        self.slots = {}  # number: kind and path
+        self.cwd = ""  # none where it is not known
+        self.has_programs = self.random.random() < 0.35
         self.weights = {name: weight * self.random.choice([0.3, 1, 1, 3]) for name, (weight, _) in CALLS.items()}
-        self.has_programs = self.random.random() < 0.3
         if not self.has_programs:
-            for name in ("exec", "vexec", "execat", "program"):
+            for name in ("exec", "vexec", "execat", "program", "script"):
                 self.weights[name] *= 0.1 if name != "program" else 0
+        if self.random.random() < 0.6:
+            for name in ABOUT_SOCKETS:
+                self.weights[name] *= 0.1
+        else:
+            for name in ABOUT_SOCKETS:
+                self.weights[name] *= 2
 
     def chance(self, how_much):
         return self.random.random() < how_much
@@ -164,84 +180,147 @@ class Generator:
     def pick(self, some):
         return self.random.choice(some)
 
-    def path(self, is_new=False):
-        pick = self.random
-        if self.known and pick.random() < (0.5 if is_new else 0.85):
-            path = pick.choice(self.known)
-            if pick.random() < (0.45 if is_new else 0.2):
-                path += "/" + pick.choice(NAMES)
-            if pick.random() < 0.1:
-                path = os.path.dirname(path) or path
+    # -- paths
+
+    def existing(self, kinds):
+        found = [path for path, kind in self.files.items() if not kinds or kind in kinds]
+        return self.pick(found) if found else None
+
+    def free(self):
+        directories = ["", *(path for path, kind in self.files.items() if kind == "dir" and path.count("/") < 3)]
+        for _ in range(5):
+            path = os.path.join(self.pick(directories), self.pick(NAMES))
+            if path not in self.files:
+                break
+        return path
+
+    def slot_of(self, kinds):
+        found = [slot for slot, (kind, _) in self.slots.items() if kind in kinds]
+        return self.pick(found) if found else None
+
+    def spelt(self, path, base):
+        """One of the ways to say where it is."""
+        if base is not None and base != "-":
+            path = os.path.relpath(path, self.slots[base][1] or ".")
         else:
-            path = "/".join(pick.choice(NAMES) for _ in range(pick.choice([1, 1, 1, 2, 2, 3])))
-        if path.count("/") > 5:
-            path = path.split("/", 1)[1]
-        if len(self.known) < 40:
-            self.known.append(path)
-        chance = pick.random()
-        if chance < 0.05:
+            within = [slot for slot, (_, open_path) in self.slots.items() if open_path == path]
+            directory = self.slot_of(["dir"])
+            chance = self.random.random()
+            if within and chance < 0.12:
+                return self.pick(["/proc/self/fd/", "/proc/self/fd/", "/dev/fd/", "/proc/thread-self/fd/"]) + str(10 + int(self.pick(within)))
+            if directory and chance < 0.22:
+                path = f"/proc/self/fd/{10 + int(directory)}/" + os.path.relpath(path, self.slots[directory][1] or ".")
+            elif chance < 0.30:
+                path = f"/@S/{path}"
+            elif chance < 0.33:
+                path = f"/proc/self/root/@S/{path}"
+            elif self.cwd is None:
+                path = f"/@S/{path}"
+            elif chance < 0.37:
+                path = "/proc/self/cwd/" + os.path.relpath(path, self.cwd or ".")
+            elif chance < 0.40:
+                path = "../@S/" + path if not self.cwd else f"/@S/{path}"
+            else:
+                path = os.path.relpath(path, self.cwd or ".")
+        chance = self.random.random()
+        if chance < 0.04:
             path += "/"
-        elif chance < 0.07:
+        elif chance < 0.05:
             path += "/."
+        elif chance < 0.06:
+            path = path.replace("/", "//", 1)
         elif chance < 0.08:
-            path += "//"
+            path = path.replace("/", "/./", 1)
+        elif chance < 0.10:
+            path += self.pick(["/..", "/../" + self.pick(NAMES), "/" + self.pick(NAMES)])
+        return path
+
+    def path(self, is_new=False, kinds=(), base=None):
+        knows = base in (None, "-") or base in self.slots and self.slots[base][0] == "dir"
+        if knows and not self.chance(0.2):
+            path = self.free() if is_new and not self.chance(0.12) else self.existing(kinds)
+            if path:
+                return self.spelt(path, base)
+        return self.wild()
+
+    def wild(self):
+        """A path without a look at what there is."""
+        pick = self.random
+        path = "/".join(pick.choice(NAMES) for _ in range(pick.choice([1, 1, 1, 2, 2, 3])))
+        chance = pick.random()
+        if chance < 0.06:
+            path += "/"
+        elif chance < 0.08:
+            path += "/."
         elif chance < 0.10:
             path += "/../" + pick.choice(NAMES)
-        elif chance < 0.12:
+        elif chance < 0.13:
             path += "/.."
         chance = pick.random()
-        if chance < 0.08:
+        if chance < 0.10:
             path = f"/@S/{path}"
-        elif chance < 0.14:
-            path = pick.choice(FILES) + pick.choice(["", "", "/" + path, "/..", "/../" + path, "/."])
-        elif chance < 0.155:
-            path = f"/dev/fd/{10 + pick.randrange(6)}" + pick.choice(["", "/" + path])
-        elif chance < 0.18:
-            path = "/proc/self/cwd" + pick.choice(["", "/" + path, "/../" + path, "/" + path])
         elif chance < 0.20:
+            path = pick.choice(FILES) + pick.choice(["", "", "/" + path, "/..", "/../" + path, "/."])
+        elif chance < 0.24:
+            path = f"/dev/fd/{10 + pick.randrange(6)}" + pick.choice(["", "/" + path])
+        elif chance < 0.30:
+            path = "/proc/self/cwd" + pick.choice(["", "/" + path, "/../" + path, "/" + path])
+        elif chance < 0.34:
             path = "/proc/self/root" + pick.choice(["", f"/@S/{path}", f"/../@S/{path}", "/.."])
-        elif chance < 0.21:
+        elif chance < 0.36:
             path = f"/proc/thread-self/fd/{10 + pick.randrange(6)}"
-        elif chance < 0.22:
+        elif chance < 0.40:
             path = pick.choice([".", "..", "/", "%", "../..", "/@S", "/..", "./" + path])
-        elif chance < 0.23:
+        elif chance < 0.44:
             path = pick.choice(["/dev/null", "/dev/zero", "/dev/full", "/dev/null/", "/proc/self", "/proc",
                                 "/proc/self/exe", "/proc/self/fd", "/dev/fd", "/proc/self/cwd/", "/proc/self/nothing"])
-        elif chance < 0.24:
-            path = "../@S/" + path
-        elif chance < 0.245:
-            path = pick.choice(["x" * 255, "x" * 256, "a/" * 2040 + "a"]) if pick.random() < 0.2 else path
+        elif chance < 0.445:
+            path = pick.choice(["x" * 255, "x" * 256, "a/" * 2040 + "a"])
         return path
 
     def target(self):
         pick = self.random
         chance = pick.random()
-        if chance < 0.25:
-            return f"/@S/{pick.choice(self.known)}"
+        there = self.existing(()) or "a"
+        if chance < 0.3:
+            return f"/@S/{there}"
         if chance < 0.4:
-            return "../" + pick.choice(self.known)
-        if chance < 0.5:
+            return "../" + there
+        if chance < 0.65:
+            return there
+        if chance < 0.7:
             return pick.choice(NAMES) + "/"
-        if chance < 0.55:
+        if chance < 0.75:
             return "nowhere"
-        if chance < 0.6:
+        if chance < 0.85:
             return pick.choice([".", "..", "/", "/proc/self/cwd", "/proc/self/root/@S", "/dev/null", *FILES])
         return pick.choice(NAMES)
 
-    def argument(self, kind):
+    # -- calls
+
+    def argument(self, name, kind, base):
         pick = self.random
+        kinds = KINDS_OF.get(name, ())
+        if kind == "slot":
+            wanted = self.slot_of(SLOTS_OF.get(name, ("file", "dir", "socket")))
+            return wanted if wanted and self.chance(0.8) else pick.choice(SLOTS)
+        if kind == "to-slot":
+            return pick.choice(SLOTS)
         if kind in LISTS:
             return pick.choice(LISTS[kind])
         if kind == "N":
-            return self.path(True)
+            return self.path(True, (), base)
         if kind == "X":
-            return self.path()
+            if name == "unlink" and self.chance(0.8):
+                kinds = ("file", "link", "fifo", "socket", "program", "script")
+            return self.path(False, kinds, base)
         if kind == "T":
             return self.target()
         if kind == "D":
-            return pick.choice(SLOTS) if pick.random() < 0.2 else "-"
+            directory = self.slot_of(["dir"])
+            return directory if directory and self.chance(0.25) else pick.choice(SLOTS) if self.chance(0.04) else "-"
         if kind == "open-flags":
-            flags = pick.choices([os.O_RDONLY, os.O_WRONLY, os.O_RDWR, 3], [40, 30, 30, 1])[0] | os.O_NONBLOCK
+            flags = pick.choices([os.O_RDONLY, os.O_WRONLY, os.O_RDWR, 3], [40, 20, 40, 1])[0] | os.O_NONBLOCK
             for flag, how_often in OPEN_FLAGS:
                 if pick.random() < how_often:
                     flags |= flag
@@ -254,10 +333,46 @@ class Generator:
             return str(flags)
         if kind == "attribute-at":
             how = pick.choice("pplf")
-            return how + " " + (pick.choice(SLOTS) if how == "f" else self.path())
+            return how + " " + (self.argument(name, "slot", None) if how == "f" else self.path(False, ("file", "dir"), None))
         raise ValueError(kind)
 
+    def recipe(self):
+        """Calls that belong together."""
+        pick = self.random
+        one, other, third = pick.sample(SLOTS, 3)
+        how = pick.random()
+        if how < 0.35:
+            directory = self.existing(("dir",)) or "."
+            lines = [f"open - {self.spelt(directory, None)} {os.O_RDONLY | os.O_DIRECTORY} 0 {one}"]
+            lines += pick.sample([f"list {one}", f"fchdir {one}", f"fstat {one}", f"fchmod {one} {pick.choice(LISTS['dir-mode'])}"], 2)
+        elif how < 0.5:
+            path = self.free()
+            lines = [f"socket {one} {pick.choice(['stream', 'packet'])}", f"bind {one} {self.spelt(path, None)}", f"listen {one}",
+                     f"socket {other} {pick.choice(['stream', 'stream', 'packet'])}",
+                     f"connect {other} {self.spelt(path, None)}", f"accept {one} {third}", f"peercred {third}", f"peername {other}",
+                     f"write {other} hello", f"read {third} 100", f"sockname {third}"]
+        elif how < 0.6:
+            path = self.free()
+            lines = [f"socket {one} dgram", f"bind {one} {self.spelt(path, None)}", f"socket {other} dgram",
+                     f"bind {other} {self.spelt(self.free(), None)}", f"sendto {other} {self.spelt(path, None)} x", f"recvfrom {one}",
+                     f"sockname {one}"]
+        elif how < 0.8:
+            path = self.spelt(self.existing(("file", "dir")) or "a", None)
+            name, value = pick.choice(LISTS["attribute"]), pick.choice(["x", "cap"])
+            if name == CAPABILITY:
+                value = "cap"
+            lines = [f"setxattr p {path} {name} {value} {pick.choice(LISTS['attribute-flags'])}", f"getxattr p {path} {name}",
+                     f"listxattr p {path}", f"removexattr l {path} {name}"]
+        else:
+            path = self.spelt(self.existing(("file",)) or "a", None)
+            lines = [f"open - {path} {os.O_RDWR | pick.choice([0, os.O_CREAT, os.O_TRUNC, os.O_APPEND])} 0666 {one}",
+                     f"unlink - {path} 0", f"fchown {one} {pick.choice(IDS)} {pick.choice(IDS)}", f"fchmod {one} {pick.choice(MODES)}", f"fstat {one}",
+                     f"link - /proc/self/fd/{10 + int(one)} - {self.free()} 1024"]
+        return [self.add(line) for line in lines if self.chance(0.9)]
+
     def call(self, depth, in_thread=False):
+        if self.chance(0.06):
+            return self.recipe()
         while True:
             name = self.random.choices(list(self.weights), self.weights.values())[0]
             if name in BLOCKS and depth > 3:
@@ -266,25 +381,94 @@ class Generator:
             if in_thread and (name.startswith(("setuid", "setgid", "setre", "setfsu", "setfsg", "setgroups")) or name == "keepcaps"):
                 continue
             break
-        arguments = [self.argument(kind) for kind in CALLS[name][1]]
+        kinds = CALLS[name][1]
+        arguments, base = [], None
+        for kind in kinds:
+            arguments.append(self.argument(name, kind, base))
+            base = arguments[-1] if kind == "D" else None
+        if name == "unlink" and int(arguments[2]) & AT_REMOVEDIR and self.chance(0.7):
+            arguments[0], arguments[1] = "-", self.path(False, ("dir",))
         if name in CHANGING or name.startswith("old-"):
             arguments = ["b" if argument.startswith("/dev") and "/fd/" not in argument else argument for argument in arguments]
         # An empty path does something with this flag only.
-        for at, kind in enumerate(CALLS[name][1]):
-            if kind.startswith("at-") and "D" in CALLS[name][1] and self.chance(0.06):
-                where = CALLS[name][1].index("D")
+        for at, kind in enumerate(kinds):
+            if kind.startswith("at-") and "D" in kinds and self.chance(0.06):
+                where = kinds.index("D")
                 if at > where + 1 and AT_EMPTY_PATH in dict(AT_FLAGS[kind]):
-                    arguments[where] = self.pick(SLOTS + ["-"])
+                    arguments[where] = self.argument(name, "slot", None)
                     arguments[where + 1] = "%"
                     arguments[at] = str(int(arguments[at]) | AT_EMPTY_PATH)
         line = " ".join([name, *arguments])
         if name not in BLOCKS:
+            self.learn(name, line.split(" ")[1:])
             return [line]
-        count = self.pick([1, 2, 3, 4, 6, 8, 12])
+        slots, cwd = dict(self.slots), self.cwd
         lines = [line]
-        for _ in range(count):
+        for _ in range(self.pick([1, 2, 3, 4, 6, 8, 12])):
             lines += self.call(depth + 1, name == "thread")
+        if name != "thread":
+            self.slots, self.cwd = slots, cwd
         return [*lines, "end"]
+
+    def learn(self, name, words):
+        """What is there now, if the call did what it says. Only plain names are looked at."""
+        name = name.removeprefix("old-")
+        names = [self.plain(word) for word in words]
+        if name == "open" and len(words) > 4:
+            flags, path = int(words[2]), names[1]
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                self.slots[words[4]] = ("file", None)
+            elif path and (path in self.files or flags & os.O_CREAT and not flags & (os.O_DIRECTORY | os.O_PATH)):
+                self.files.setdefault(path, "file")
+                kind = {"dir": "dir", "link": "link", "fifo": "fifo"}.get(self.files[path], "file")
+                self.slots[words[4]] = (kind, path)
+        elif name in ("mkdir", "creat", "mknod", "symlink", "program", "script"):
+            at = {"mkdir": -2, "symlink": -1}.get(name, 0)
+            path = names[at]
+            kind = {"mkdir": "dir", "creat": "file", "symlink": "link"}.get(name, name)
+            if name == "mknod":
+                kind = {stat.S_IFIFO: "fifo", stat.S_IFSOCK: "node"}.get(stat.S_IFMT(int(words[-3])), "file")
+                path = names[1]
+            if path:
+                self.files.setdefault(path, kind)
+        elif name == "bind" and names[1]:
+            self.files.setdefault(names[1], "socket")
+        elif name in ("unlink", "rmdir"):
+            self.files.pop(names[0] if name == "rmdir" or len(words) == 1 else names[1], None)
+        elif name in ("link", "rename"):
+            old, new = (names[0], names[1]) if len(words) == 2 else (names[1], names[3])
+            if old and new and old in self.files:
+                moved = {path: kind for path, kind in self.files.items() if path == old or path.startswith(old + "/")}
+                for path, kind in moved.items():
+                    if name == "rename":
+                        del self.files[path]
+                    self.files[new + path[len(old):]] = kind
+        elif name == "socket":
+            self.slots[words[0]] = ("socket", None)
+        elif name in ("dup", "dup2", "pass", "accept"):
+            if words[0] in self.slots:
+                self.slots[words[1]] = self.slots[words[0]]
+        elif name == "close":
+            self.slots.pop(words[0], None)
+        elif name == "chdir":
+            self.cwd = names[0] if names[0] and self.files.get(names[0]) == "dir" else self.cwd if self.chance(0.5) else None
+        elif name == "fchdir":
+            kind, path = self.slots.get(words[0], ("", None))
+            self.cwd = path if kind == "dir" else self.cwd
+
+    def plain(self, word):
+        if word.startswith("/@S/"):
+            path = word[4:]
+        elif word.startswith("/") or self.cwd is None:
+            return None
+        else:
+            path = os.path.join(self.cwd, word)
+        path = os.path.normpath(path)
+        return None if path.startswith("..") or path == "." else path
+
+    def add(self, line):
+        self.learn(line.split(" ")[0], line.split(" ")[1:])
+        return line
 
     def start(self):
         """Files and directories of different users."""
@@ -292,33 +476,49 @@ class Generator:
         if self.chance(0.7):
             lines.append(f"chmod - . {self.pick(['0777', '01777', '02777', '03777'])} 0")
         for name in self.random.sample(NAMES, 3):
-            lines.append(f"mkdir - {name} 0777")
-            lines.append(f"chown - {name} {self.pick(IDS)} {self.pick(IDS)} 0")
-            lines.append(f"chmod - {name} {self.pick(['0777', '01777', '02775', '0755', '0750', '0700', '03777', '0711'])} 0")
+            lines.append(self.add(f"mkdir - {name} 0777"))
+            if self.chance(0.7):
+                lines.append(f"chown - {name} {self.pick(IDS)} {self.pick(IDS)} 0")
+            if self.chance(0.8):
+                lines.append(f"chmod - {name} {self.pick(['0777', '01777', '02775', '0755', '0750', '0700', '03777', '0711'])} 0")
             for inner in self.random.sample(NAMES, 2):
-                if self.chance(0.7):
-                    path = f"{name}/{inner}"
-                    self.known.append(path)
-                    lines.append(f"open - {path} {os.O_CREAT | os.O_RDWR} {self.pick(MODES)} {self.pick(SLOTS)}")
-                    lines.append(f"chown - {path} {self.pick(IDS)} {self.pick(IDS)} 0")
+                path = f"{name}/{inner}"
+                if self.chance(0.25):
+                    lines.append(self.add(f"mkdir - {path} 0777"))
+                elif self.chance(0.6):
+                    lines.append(self.add(f"open - {path} {os.O_CREAT | os.O_RDWR} {self.pick(MODES)} {self.pick(SLOTS)}"))
+                    if self.chance(0.7):
+                        lines.append(f"chown - {path} {self.pick(IDS)} {self.pick(IDS)} 0")
         if self.has_programs:
-            lines.append(f"program p {self.pick(MODES + ['0755', '04755', '02755', '06755'])}")
-            self.known += ["p", "p", "p"]
-        return [line for line in lines if self.chance(0.85)]
+            lines.append(self.add(f"program p {self.pick(['0755', '0755', '04755', '02755', '06755', '0711', '0644', '04750'])}"))
+            lines.append(f"chown - p {self.pick(IDS)} {self.pick(IDS)} 0")
+            if self.chance(0.5):
+                lines.append(f"chmod - p {self.pick(['0755', '04755', '02755', '06755', '0711', '04750'])} 0")
+        return lines
 
     def sequence(self, length):
         lines = self.start()
         while len(lines) < length:
             if self.chance(0.08):
                 lines.append(f"as {self.pick(IDS[1:])} {self.pick(IDS)} {self.pick(GROUPS)}")
+                slots, cwd = dict(self.slots), self.cwd
                 for _ in range(self.pick([3, 6, 10, 20])):
                     lines += self.call(1)
+                self.slots, self.cwd = slots, cwd
                 lines.append("end")
             else:
                 lines += self.call(0)
         return lines
 
 
+ABOUT_SOCKETS = ("socket", "bind", "connect", "listen", "accept", "sockname", "peername", "peercred", "sendto", "recvfrom")
+# What calls are about, in most cases.
+KINDS_OF = {"chdir": ("dir",), "chroot": ("dir",), "readlink": ("link",), "exec": ("program", "script"), "vexec": ("program", "script"),
+            "execat": ("program", "script"), "connect": ("socket",), "sendto": ("socket",), "truncate": ("file",), "ls": ("dir",),
+            "old-rmdir": ("dir",), "old-unlink": ("file", "link", "fifo", "socket"), "link": ("file", "link", "fifo", "program"),
+            "old-link": ("file", "link", "fifo")}
+SLOTS_OF = {**dict.fromkeys(ABOUT_SOCKETS, ("socket",)), **dict.fromkeys(("fchdir", "list"), ("dir",)),
+            **dict.fromkeys(("read", "pread", "write", "pwrite", "lseek", "ftruncate", "fallocate"), ("file", "fifo"))}
 OPEN_FLAGS = [(os.O_CREAT, 0.35), (os.O_EXCL, 0.08), (os.O_TRUNC, 0.12), (os.O_APPEND, 0.1), (os.O_DIRECTORY, 0.13),
               (os.O_NOFOLLOW, 0.13), (os.O_PATH, 0.09), (os.O_CLOEXEC, 0.1), (os.O_NOATIME, 0.03), (os.O_TMPFILE, 0.04)]
 AT_FLAGS = {
@@ -346,14 +546,14 @@ LISTS = {
     # There are no processes that share these without being threads: nobody knows of them (crates/sandbox/src/filter.rs).
     "unsharing": [str(CLONE_FS), str(CLONE_FILES), str(CLONE_FS | CLONE_FILES)],
     "who": ["parent", "parent", "self"], "signal": ["0", "23", "28"], "bit": ["0", "1"], "cloexec": ["0", "0", str(os.O_CLOEXEC)],
-    "interpreter": ["/@S/p", "p", "./p", "/@S/b", "/nowhere", "/@S/p/", "/proc/self/exe", "/@S/../@S/p", "/proc/self/fd/10"],
+    "interpreter": ["/@S/p", "/@S/p", "/@S/p", "p", "./p", "/@S/b", "/nowhere", "/@S/p/", "/proc/self/exe", "/@S/../@S/p", "/proc/self/fd/10"],
     "option": ["%", "-x"], "program-mode": ["0755", "0711", "04755", "02755", "06755", "0644", "04111", "0700"],
 }
 
 CALLS = {
-    "open": (30, ["D", "X", "open-flags", "mode", "slot"]), "close": (2, ["slot"]), "dup": (2, ["slot", "slot"]),
-    "dup2": (3, ["slot", "slot", "cloexec"]), "getfl": (1, ["slot"]), "setfl": (1, ["slot", "file-flags"]),
-    "getfd": (0.5, ["slot"]), "setfd": (0.5, ["slot", "bit"]), "pass": (1, ["slot", "slot"]), "fds": (0.5, []),
+    "open": (30, ["D", "X", "open-flags", "mode", "to-slot"]), "close": (2, ["slot"]), "dup": (2, ["slot", "to-slot"]),
+    "dup2": (3, ["slot", "to-slot", "cloexec"]), "getfl": (1, ["slot"]), "setfl": (1, ["slot", "file-flags"]),
+    "getfd": (0.5, ["slot"]), "setfd": (0.5, ["slot", "bit"]), "pass": (1, ["slot", "to-slot"]), "fds": (0.5, []),
     "read": (2, ["slot", "count"]), "pread": (1, ["slot", "count", "offset"]), "write": (4, ["slot", "text"]),
     "pwrite": (1, ["slot", "text", "offset"]), "lseek": (1, ["slot", "offset", "whence"]),
     "ftruncate": (1.5, ["slot", "size"]), "fsync": (0.3, ["slot"]),
@@ -374,8 +574,8 @@ CALLS = {
     "setresgid": (0.6, ["id", "id", "id"]), "setfsuid": (0.5, ["id"]), "setfsgid": (0.4, ["id"]),
     "setgroups": (0.5, ["groups"]), "unshare": (0.3, ["unsharing"]), "kill": (0.7, ["who", "signal"]),
     "program": (1, ["N", "program-mode"]), "script": (1, ["N", "interpreter", "option", "program-mode"]),
-    "socket": (1.5, ["slot", "kind"]), "bind": (2, ["slot", "N"]), "connect": (2, ["slot", "X"]), "listen": (1, ["slot"]),
-    "accept": (0.7, ["slot", "slot"]), "sockname": (0.7, ["slot"]), "peername": (0.5, ["slot"]), "peercred": (0.5, ["slot"]),
+    "socket": (1.5, ["to-slot", "kind"]), "bind": (2, ["slot", "N"]), "connect": (2, ["slot", "X"]), "listen": (1, ["slot"]),
+    "accept": (0.7, ["slot", "to-slot"]), "sockname": (0.7, ["slot"]), "peername": (0.5, ["slot"]), "peercred": (0.5, ["slot"]),
     "sendto": (1, ["slot", "X", "text"]), "recvfrom": (1, ["slot"]),
     "old-open": (1, ["X", "open-flags"]), "old-creat": (1, ["N", "mode"]), "old-stat": (1, ["X"]), "old-lstat": (1, ["X"]),
     "old-access": (0.5, ["X", "right"]), "old-mkdir": (1, ["N", "dir-mode"]), "old-rmdir": (1, ["X"]), "old-unlink": (1, ["X"]),
