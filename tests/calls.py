@@ -128,6 +128,10 @@ def is_recorded_device(_sequence, _at, words, wanted, found):
     return words[0] in ("ls", "list") and re.sub(r" c(\S)", r" -\1", wanted) == re.sub(r" c(\S)", r" -\1", found)
 
 
+def is_attribute_of_socket(_sequence, _at, words, wanted, found):
+    return words[0] in BY_ATTRIBUTE and ("ENOTSUP" in (kind_of(wanted), kind_of(found)) or "system.sockprotoname" in wanted)
+
+
 def is_whiteout(_sequence, _at, words, wanted, found):
     return words[0] == "rename" and int(words[5]) & 4 and kind_of(found) == "EINVAL"
 
@@ -145,6 +149,7 @@ KNOWN = [
     Known("the inode of a socket without a name is the builder's", is_own_of_socket),
     Known("the seccomp profile of containers refuses it to who has not the capability", is_refused, goes_on=False, places="(?!user:)"),
     Known("getdents64(2) is the kernel's, for which a device that is recorded is a file", is_recorded_device),
+    Known("what attributes a socket without a name has, of which nobody asks", is_attribute_of_socket, goes_on=False),
     Known("there is no RENAME_WHITEOUT, as on many file systems", is_whiteout, goes_on=False),
 ]
 
@@ -583,7 +588,7 @@ CALLS = {
     "old-chown": (0.7, ["X", "id", "id"]), "old-lchown": (0.7, ["X", "id", "id"]), "old-utimes": (0.5, ["X", "time", "time"]),
     "fallocate": (0.3, ["slot", "fallocate-mode", "offset", "size"]),
     "fork": (1, []), "as": (2.5, ["user", "id", "groups"]), "thread": (0.8, []),
-    "exec": (2, ["X"]), "vexec": (1, ["X"]), "execat": (1, ["D", "X", "at-follow"]),
+    "exec": (4, ["X"]), "vexec": (2, ["X"]), "execat": (2, ["D", "X", "at-follow"]),
 }
 # What is outside of the sequence's directory is there for all sequences.
 CHANGING = ("mkdir", "mknod", "symlink", "link", "unlink", "rename", "chmod", "chown", "utimens", "setxattr", "removexattr")
