@@ -16,7 +16,6 @@ for each sequence and NAME.
 import argparse
 import errno
 import hashlib
-import json
 import multiprocessing
 import os
 import random
@@ -71,19 +70,30 @@ def is_path_only(_sequence, _at, words, wanted, found):
     if words[0] == "open" and words[2] == "/proc":
         return kind_of(wanted) == kind_of(found) == "value"
     if words[0] == "open":
-        return int(words[3]) & os.O_PATH and kind_of(wanted) == kind_of(found) == "value"
+        # Its number, and whether it may be opened to read.
+        return int(words[3]) & os.O_PATH and re.sub(r"^(\d+ \d+) \d+", r"\1", wanted) == re.sub(r"^(\d+ \d+) \d+", r"\1", found)
     return words[0] == "getfl" and int(wanted.split(" ")[-1]) & os.O_PATH
 
 
 def uses_path_only(sequence, at, words, wanted, found):
-    """Root does with such a descriptor what nobody can: another user could get at what it must not."""
-    return (words[0] in BY_DESCRIPTOR or words[0] in BY_ATTRIBUTE and words[1] == "f") and kind_of(wanted) == "EBADF" \
-        and kind_of(found) != "EBADF" and not is_for_others(sequence, at)
+    """The kernel does nothing with such a descriptor. Who is not root must not come by what it may not read, either."""
+    if not (words[0] in BY_DESCRIPTOR or words[0] in BY_ATTRIBUTE and words[1] == "f") or kind_of(wanted) != "EBADF":
+        return False
+    reads = words[0] in ("read", "pread", "list", "getxattr")
+    return not reads or not is_for_others(sequence, at) or not sequence.has_unreadable
 
 
-BY_DESCRIPTOR = ("recvfrom", "sendto", "bind", "connect", "listen", "accept", "sockname", "peername", "peercred", "read", "pread", "write", "pwrite", "lseek", "ftruncate", "fsync", "list", "fchmod", "fchown", "futimens", "setfl",
-                 "fallocate")
 BY_ATTRIBUTE = ("getxattr", "setxattr", "listxattr", "removexattr")
+BY_DESCRIPTOR = ("read", "pread", "write", "pwrite", "lseek", "ftruncate", "fsync", "fallocate", "list", "fchmod", "fchown", "futimens",
+                 "setfl", "bind", "connect", "listen", "accept", "sockname", "peername", "peercred", "sendto", "recvfrom")
+
+
+class Lines(list):
+    """The calls of a sequence, with what the reference said of them."""
+
+    def __init__(self, lines, log):
+        super().__init__(lines)
+        self.has_unreadable = any(re.fullmatch(rf"\d+ \d+ \d+ E{errno.EACCES}", line) for line in log)
 
 
 def is_for_others(sequence, at):
@@ -101,11 +111,13 @@ def is_own_in_proc(sequence, at, words, wanted, found):
         return False
     if re.sub(r" \d+:\d+$", "", wanted) == re.sub(r" \d+:\d+$", "", found):
         return any(re.match("/proc/|/dev/fd", word) for word in words)
-    return kind_of(wanted) == "EACCES" and kind_of(found) in ("ENOENT", "ENOTDIR") and any(line.startswith(("chdir /proc", "chdir /dev", "fchdir")) for line in sequence[:at])
+    return kind_of(wanted) == "EACCES" and kind_of(found) in ("ENOENT", "ENOTDIR") and \
+        any(line.startswith(("chdir /proc", "chdir /dev", "fchdir")) for line in sequence[:at])
 
 
 def is_in_proc(_sequence, _at, words, wanted, found):
-    return (kind_of(found) == "EROFS" or words[0] == "access" and int(words[4]) & AT_SYMLINK_NOFOLLOW) and any(word.startswith(("/proc", "/dev/fd")) for word in words)
+    is_refused = kind_of(found) == "EROFS" or words[0] == "access" and int(words[4]) & AT_SYMLINK_NOFOLLOW
+    return is_refused and any(word.startswith(("/proc", "/dev/fd")) for word in words)
 
 
 def is_empty_link(_sequence, _at, words, wanted, found):
@@ -212,7 +224,8 @@ class Generator:
             directory = self.slot_of(["dir"])
             chance = self.random.random()
             if within and chance < 0.12:
-                return self.pick(["/proc/self/fd/", "/proc/self/fd/", "/dev/fd/", "/proc/thread-self/fd/"]) + str(10 + int(self.pick(within)))
+                directory = self.pick(["/proc/self/fd/", "/proc/self/fd/", "/dev/fd/", "/proc/thread-self/fd/"])
+                return directory + str(10 + int(self.pick(within)))
             if directory and chance < 0.22:
                 path = f"/proc/self/fd/{10 + int(directory)}/" + os.path.relpath(path, self.slots[directory][1] or ".")
             elif chance < 0.30:
@@ -371,7 +384,8 @@ class Generator:
         else:
             path = self.spelt(self.existing(("file",)) or "a", None)
             lines = [f"open - {path} {os.O_RDWR | pick.choice([0, os.O_CREAT, os.O_TRUNC, os.O_APPEND])} 0666 {one}",
-                     f"unlink - {path} 0", f"fchown {one} {pick.choice(IDS)} {pick.choice(IDS)}", f"fchmod {one} {pick.choice(MODES)}", f"fstat {one}",
+                     f"unlink - {path} 0", f"fchown {one} {pick.choice(IDS)} {pick.choice(IDS)}", f"fchmod {one} {pick.choice(MODES)}",
+                     f"fstat {one}",
                      f"link - /proc/self/fd/{10 + int(one)} - {self.free()} 1024"]
         return [self.add(line) for line in lines if self.chance(0.9)]
 
@@ -540,7 +554,7 @@ LISTS = {
     "count": ["1", "3", "100"], "offset": ["0", "2", "10"], "when": ["now", "omit", "1000", "86400", "999999999"],
     "right": ["0", "1", "2", "4", "7", "6", "8"], "umask": ["0", "022", "077", "027", "0777"],
     "rename-flags": ["0"] * 8 + ["1", "1", "2", "2", "3", "4"], "attribute-flags": ["0", "0", "0", "1", "2", "3"],
-    "attribute": ["user.a", "user.a", "user.b", "security.capability", "security.capability", "user.", "trusted.a", "security.x"],
+    "attribute": ["user.a", "user.a", "user.b", CAPABILITY, CAPABILITY, "user.", "trusted.a", "security.x"],
     "value": ["x", "value", "cap", "cap"], "kind": ["stream", "dgram", "packet"],
     "node": [f"{kind | int(mode, 8)} 0 0" for kind in (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFREG, 0)
              for mode in ("0644", "0600", "02755", "0777")]
@@ -552,7 +566,7 @@ LISTS = {
     "unsharing": [str(CLONE_FS), str(CLONE_FILES), str(CLONE_FS | CLONE_FILES)],
     "who": ["parent", "parent", "self"], "signal": ["0", "23", "28"], "bit": ["0", "1"], "cloexec": ["0", "0", str(os.O_CLOEXEC)],
     "interpreter": ["/@S/p", "/@S/p", "/@S/p", "p", "./p", "/@S/b", "/nowhere", "/@S/p/", "/proc/self/exe", "/@S/../@S/p", "/proc/self/fd/10"],
-    "option": ["%", "-x"], "program-mode": ["0755", "0711", "04755", "02755", "06755", "0644", "04111", "0700"],
+    "option": ["%", "-x"], "statx-mask": ["4095", "2047"], "%": ["%"], "program-mode": ["0755", "0711", "04755", "02755", "06755", "0644", "04111", "0700"],
 }
 
 CALLS = {
@@ -592,8 +606,6 @@ CALLS = {
 }
 # What is outside of the sequence's directory is there for all sequences.
 CHANGING = ("mkdir", "mknod", "symlink", "link", "unlink", "rename", "chmod", "chown", "utimens", "setxattr", "removexattr")
-LISTS["statx-mask"] = ["4095", "2047"]
-LISTS["%"] = ["%"]
 
 
 def generate(seed, length):
@@ -702,6 +714,7 @@ def kind_of(line):
 
 
 def compare(name, sequence, directory, wanted, found, wanted_tree, found_tree):
+    sequence = Lines(sequence, wanted)
     for at in range(max(len(wanted), len(found))):
         one = wanted[at] if at < len(wanted) else "nothing"
         other = found[at] if at < len(found) else "nothing"
@@ -869,16 +882,23 @@ def shrink(options, name, sequence, difference):
         return sequence, difference
     while True:
         candidates = [one for one in smaller(sequence) if one != sequence][:900]
-        tried = fails(options, name, candidates)
-        if None in tried:
-            return sequence, tried[None]
-        same = [number for number, other in tried.items() if other.kind == difference.kind]
-        if not same:
+        found = same_failures(options, name, candidates, difference)
+        # Of lines that can be missing one at a time most can be missing together.
+        without = [at for at in range(len(sequence)) if any(one == sequence[:at] + sequence[at + 1:] for one, _ in found)]
+        together = [[line for at, line in enumerate(sequence) if at not in some]
+                    for some in (set(without), set(without[::2]), set(without[1::2]), set(without[:len(without) // 2]),
+                                 set(without[len(without) // 2:])) if len(some) > 1]
+        found += same_failures(options, name, together, difference)
+        if not found:
             return sequence, difference
-        best = min(same, key=lambda number: (len(candidates[number]), number))
-        sequence, difference = candidates[best], tried[best]
-        if len(sequence) <= 1:
-            return sequence, difference
+        sequence, difference = min(found, key=lambda one: len(one[0]))
+
+
+def same_failures(options, name, candidates, difference):
+    if not candidates:
+        return []
+    tried = fails(options, name, candidates)
+    return [(candidates[number], other) for number, other in tried.items() if number is not None and other.kind == difference.kind]
 
 
 def try_seed(job):
@@ -920,7 +940,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--show", type=int, default=5, help="so many kinds of failures of each NAME are cut down and shown")
     parser.add_argument("--without", metavar="REGEX", help="leave out failures of these kinds, to see others")
-    parser.add_argument("--replay", metavar="FILE", help="instead of random sequences one: a list of lines as JSON, or lines")
+    parser.add_argument("--replay", metavar="FILE", help="instead of random sequences one, as it was printed")
     parser.add_argument("builders", nargs="+", metavar="NAME=COMMAND")
     options = parser.parse_args()
     options.commands = dict(builder.split("=", 1) for builder in options.builders)
@@ -959,7 +979,7 @@ def main():
 def replay(options):
     with open(options.replay, encoding="ascii") as file:
         text = file.read()
-    sequence = json.loads(text) if text.startswith("[") else [re.sub(r"^\s*\d+\s+", "", line) for line in text.splitlines() if line.strip()]
+    sequence = [re.sub(r"^\s*\d+\s+", "", line) for line in text.splitlines() if line.strip()]
     wrong = 0
     for name in options.commands:
         for number, difference in fails(options, name, [sequence]).items():

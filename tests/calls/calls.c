@@ -455,6 +455,12 @@ static void act(char **word) {
         errno = own;
         into_slot(file, e, number_of(c));
         if (file >= 0) say(" %o", flags);
+        if (file >= 0 && number_of(c) & O_PATH) { // may it be read?
+            snprintf(text, sizeof text, "/proc/self/fd/%d", slot_of(e));
+            long again = CALL(openat, AT_FDCWD, text, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+            if (again < 0) say(" E%d", errno);
+            else CALL(close, again);
+        }
     } else if (IS("close")) done(CALL(close, slot_of(a)));
     else if (IS("dup")) into_slot(CALL(dup, slot_of(a)), b, 0);
     else if (IS("dup2")) done(CALL(dup3, slot_of(a), slot_of(b), number_of(c)));
