@@ -79,7 +79,8 @@ def uses_path_only(sequence, at, words, wanted, found):
     """The kernel does nothing with such a descriptor. Who is not root must not come by what it may not read, either."""
     if not (words[0] in BY_DESCRIPTOR or words[0] in BY_ATTRIBUTE and words[1] == "f") or kind_of(wanted) != "EBADF":
         return False
-    reads = words[0] in ("read", "pread", "list", "getxattr")
+    # Of what may not be read there is an empty file instead.
+    reads = words[0] in ("read", "pread", "list", "getxattr") and kind_of(found) == "value" and not found.endswith(" ok ")
     return not reads or not is_for_others(sequence, at) or not sequence.has_unreadable
 
 
