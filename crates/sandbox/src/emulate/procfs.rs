@@ -198,6 +198,10 @@ impl View {
             return self.enter_root(below, name, caller);
         }
         let Some((process, rest)) = at.process() else { return plain(below) };
+        // A descriptor can stand for a link itself. The kernel would follow it, to what the process is really in.
+        if matches!(rest[..], [b"cwd" | b"root" | b"exe", ..] | [b"fd" | b"ns" | b"map_files", _, ..]) {
+            return Err(Errno::NOTDIR);
+        }
         let magic = match (&rest[..], name) {
             ([], b"root") => Magic::Root(process),
             ([], b"cwd") => Magic::Cwd(process),
@@ -363,8 +367,17 @@ fn plain(below: Proc) -> Result<Below, Errno> {
     Ok(Below::Plain(below))
 }
 
+/// No link on the way is followed: what the kernel has behind those of /proc is the builder's view.
 fn host_look(proc: &Proc) -> Result<Statx, Errno> {
-    rustix::fs::statx(CWD, proc.path(), AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, LOOK)
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat2(CWD, proc.path(), flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        Ok(file) => look(file.as_fd()),
+        // Before Linux 5.6. The names on the way have been looked at one by one, and nobody makes links in /proc.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            rustix::fs::statx(CWD, proc.path(), AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, LOOK)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn host_open(proc: &Proc, flags: OFlags) -> Result<OwnedFd, Errno> {
