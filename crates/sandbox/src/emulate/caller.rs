@@ -50,6 +50,23 @@ pub struct Entry {
     pub found: Option<Statx>,
 }
 
+/// Where a path ends.
+pub struct Parent {
+    node: Node,
+    /// None where it does not end in a name that is a directory's to change.
+    pub entry: Option<Entry>,
+}
+
+impl Parent {
+    pub fn is_on_mount_of(&self, other: &Parent) -> bool {
+        match (&self.node, &other.node) {
+            (Node::Dir(one), Node::Dir(other)) => Arc::ptr_eq(&one.area, &other.area),
+            (Node::Proc(_), Node::Proc(_)) => true,
+            _ => false,
+        }
+    }
+}
+
 /// A file that is worked on: what has been opened is what is judged and what is used, whatever becomes of its name.
 pub struct Held {
     pub spot: Spot,
@@ -190,6 +207,32 @@ impl Caller<'_> {
     /// Changes what the caller's process is.
     pub fn changing<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, Errno> {
         self.world.tasks.changing(self.view.thread, change)
+    }
+
+    /// The directory that a path ends in, and the name in it that is meant, whatever is mapped over it.
+    pub fn parent(&self, descriptor: usize, path: usize) -> Result<Parent, Errno> {
+        let path = self.path(self.arguments[path])?;
+        let (path, slash) = without_slashes(&path);
+        let start = self.start_of(self.descriptor(descriptor), path)?;
+        let cut = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        let (above, name) = path.split_at(cut);
+        let places = &self.world.places;
+        let node = match above {
+            [] => start,
+            above => self.directory(places.walk(&self.view, &start, above, true)?)?,
+        };
+        let Node::Dir(dir) = &node else { return Ok(Parent { node, entry: None }) };
+        places.may_search(&self.view, dir)?;
+        if matches!(name, b"" | b"." | b"..") {
+            return Ok(Parent { node, entry: None });
+        }
+        if name.len() > super::place::NAME_MAX {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let found = places.seen_at(dir, name)?;
+        let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+        let entry = Entry { dir: dir.clone(), name, slash, found };
+        Ok(Parent { node, entry: Some(entry) })
     }
 
     /// That a name may be made in a directory.

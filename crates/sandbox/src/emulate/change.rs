@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Statx, Times
 use rustix::io::Errno;
 
 use super::abi::Abi;
-use super::caller::{AT_FDCWD, Caller, DONE, EMPTY_PATH, Entry, Handled, NO_FOLLOW, errno};
+use super::caller::{AT_FDCWD, Caller, DONE, EMPTY_PATH, Entry, Handled, Held, NO_FOLLOW, errno};
 use super::ids::{READ, WRITE};
 use super::links;
 use super::memory;
@@ -185,14 +185,23 @@ pub fn rename(caller: &Caller<'_>) -> Handled {
     {
         return Err(Errno::INVAL);
     }
+    // Both directories are found and compared before either name is judged, and names before rights (do_renameat2).
+    let (from, to) = (caller.parent(0, 1)?, caller.parent(2, 3)?);
+    if !from.is_on_mount_of(&to) {
+        return Err(Errno::XDEV);
+    }
+    let from = from.entry.ok_or(Errno::BUSY)?;
     let other = if flags.contains(RenameFlags::NOREPLACE) { Errno::EXIST } else { Errno::BUSY };
-    let (from, to) = match (caller.entry(0, 1, Errno::BUSY), caller.entry(2, 3, other)) {
-        (Ok(from), Ok(to)) => (from, to),
-        // Both directories are found before either name is judged.
-        (Err(Errno::BUSY), Err(error)) if error != other => return Err(error),
-        (Err(error), _) | (_, Err(error)) => return Err(error),
-    };
+    let to = to.entry.ok_or(other)?;
     slashes_fit(&from, &to, flags)?;
+    let places = &caller.world.places;
+    let exchanges = flags.contains(RenameFlags::EXCHANGE);
+    if let Some(true) = from.found.as_ref().map(|found| places.is_above(found, &to.dir)) {
+        return Err(Errno::INVAL);
+    }
+    if let Some(true) = to.found.as_ref().map(|found| places.is_above(found, &from.dir)) {
+        return Err(if exchanges { Errno::INVAL } else { Errno::NOTEMPTY });
+    }
     // `fs/namei.c` vfs_rename: before any right is asked.
     if from.found.as_ref().map(id_of) == to.found.as_ref().map(id_of) {
         return DONE;
@@ -202,8 +211,15 @@ pub fn rename(caller: &Caller<'_>) -> Handled {
         Some(_) => drop(caller.may_remove(&to)?),
         None => caller.may_add(&to.dir)?,
     }
-    if !Arc::ptr_eq(&from.dir.area, &to.dir.area) {
-        return Err(Errno::XDEV);
+    // A directory that is moved to another gets another `..` (`fs/namei.c` vfs_rename).
+    if from.dir.id != to.dir.id {
+        let moved = [Some(found), to.found.filter(|_| exchanges)];
+        for directory in moved.iter().flatten().filter(|found| type_of(found).is_dir()) {
+            caller.view.ids.may(directory, WRITE)?;
+        }
+    }
+    if [&from, &to].iter().any(|entry| places.is_mounted(&entry.dir, entry.name.to_bytes())) {
+        return Err(Errno::BUSY);
     }
     let found = match links::is_shared(&found) {
         true => {
@@ -247,6 +263,10 @@ fn slashes_fit(from: &Entry, to: &Entry, flags: RenameFlags) -> Result<(), Errno
 pub fn chmod(caller: &Caller<'_>) -> Handled {
     let held = caller.held(0, 1, caller.flags(3, NO_FOLLOW | EMPTY_PATH)?)?;
     caller.changes(&held.spot, &held.found)?;
+    if is_nameless(&held) {
+        rustix::fs::chmod(held.path.as_c_str(), Mode::from_raw_mode(caller.number(2) & 0o7777))?;
+        return DONE;
+    }
     if !caller.view.ids.owns(&held.found) {
         return Err(Errno::PERM);
     }
@@ -264,6 +284,11 @@ pub fn chmod(caller: &Caller<'_>) -> Handled {
     rustix::fs::chmod(held.path.as_c_str(), Mode::from_raw_mode((mode & 0o1777) | needed))?;
     tree.pretend_mode(&held.look()?, mode).map_err(errno)?;
     DONE
+}
+
+/// Pipes, sockets and other things that have no name are in no tree, and so nobody's to remember.
+fn is_nameless(held: &Held) -> bool {
+    matches!(&held.spot, Spot::Open(opened) if opened.area.is_none())
 }
 
 /// (directory, path, user, group, flags)
@@ -328,7 +353,7 @@ pub fn times(caller: &Caller<'_>, written: Times) -> Handled {
     let held = caller.held(0, 1, flags)?;
     caller.changes(&held.spot, &held.found)?;
     let is_now = |time: &Timespec| time.tv_nsec == rustix::fs::UTIME_NOW;
-    if !caller.view.ids.owns(&held.found) {
+    if !caller.view.ids.owns(&held.found) && !is_nameless(&held) {
         if !is_now(&wanted.last_access) || !is_now(&wanted.last_modification) {
             return Err(Errno::PERM);
         }

@@ -123,6 +123,8 @@ fn proc_link(caller: &Caller<'_>, proc: &super::procfs::Proc) -> Result<Vec<u8>,
             let target = places.descriptor(process, number)?;
             match target.spot {
                 Spot::Mapped(mapped) => Ok(mapped.shown.clone()),
+                // With a remark where it has been removed.
+                Spot::Node(Node::Dir(dir)) => Ok(places.shown(&path_by_kernel(dir.fd.as_fd())?)),
                 Spot::Node(node) => places.path_of(&node),
                 Spot::Open(opened) => Ok(places.shown(&path_by_kernel(opened.file.as_fd())?)),
                 Spot::Entry(_, _) => Err(Errno::INVAL),
@@ -165,7 +167,9 @@ pub fn fchdir(caller: &Caller<'_>) -> Handled {
 pub fn chroot(caller: &Caller<'_>) -> Handled {
     let path = caller.path(caller.arguments[0])?;
     let target = caller.walk(AT_FDCWD, &path, true)?;
+    let found = *target.existing()?;
     let Node::Dir(root) = caller.directory(target)? else { return Err(Errno::PERM) };
+    caller.view.ids.may(&found, EXECUTE)?;
     if !caller.view.ids.may_change_root() {
         return Err(Errno::PERM);
     }
@@ -332,11 +336,11 @@ fn change_attribute(caller: &Caller<'_>, held: Held, name: &[u8], kept: Kept, va
             None => rustix::fs::removexattr(path, name).map(|()| Reply::Value(0)),
         };
     }
-    if !caller.view.ids.is_root() {
-        return Err(Errno::PERM);
-    }
     if value.is_some_and(|(value, _)| !is_capability(value)) {
         return Err(Errno::INVAL);
+    }
+    if !caller.view.ids.may_set_capabilities() {
+        return Err(Errno::PERM);
     }
     let tree = caller.tree(&held.spot).ok_or(Errno::OPNOTSUPP)?;
     let held = super::links::own(caller, held)?;

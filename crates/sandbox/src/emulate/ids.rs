@@ -111,6 +111,7 @@ const KILL: u64 = 1 << 5;
 const SETGID: u64 = 1 << 6;
 const SETUID: u64 = 1 << 7;
 const SYS_CHROOT: u64 = 1 << 18;
+const SETFCAP: u64 = 1 << 31;
 
 impl Rights {
     const ROOT: Rights = Rights { permitted: ALL, effective: ALL, inheritable: 0, keep: false };
@@ -170,6 +171,11 @@ impl Ids {
     /// CAP_KILL
     pub fn may_kill(&self) -> bool {
         self.rights.effective & KILL != 0
+    }
+
+    /// CAP_SETFCAP
+    pub fn may_set_capabilities(&self) -> bool {
+        self.rights.effective & SETFCAP != 0
     }
 
     pub fn may_change_root(&self) -> bool {

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::caller::{Caller, Handled, Held, Reply, errno};
 use super::ids::{READ, WRITE};
 use super::place::{
-    Dir, Mapped, Node, Opened, Spot, Target, id_of, look, path_by_kernel, setting, type_of, without_slashes,
+    Dir, Mapped, Node, Opened, Spot, Target, id_of, look, own_path, path_by_kernel, setting, type_of, without_slashes,
 };
 use super::procfs::Proc;
 use super::stand_in::StandIn;
@@ -88,7 +88,8 @@ fn to_create(caller: &Caller<'_>, path: &[u8], follow: bool) -> Result<Target, E
     let start = caller.start_of(caller.descriptor(0), name)?;
     let (target, slash_of_link) = caller.world.places.walk_to_name(&caller.view, &start, name, follow && !slash)?;
     match &target.spot {
-        Spot::Entry(_, _) | Spot::Mapped(_) if slash || slash_of_link => Err(Errno::ISDIR),
+        _ if slash => Err(Errno::ISDIR),
+        Spot::Entry(_, _) | Spot::Mapped(_) if slash_of_link => Err(Errno::ISDIR),
         _ => Ok(target),
     }
 }
@@ -167,7 +168,15 @@ fn opened(caller: &Caller<'_>, dir: &Arc<Dir>, name: &CStr, flags: OFlags) -> Re
 /// What was left to be done after a careful opening.
 fn finish(file: &OwnedFd, flags: OFlags) -> Result<(), Errno> {
     if flags.contains(OFlags::TRUNC) {
-        rustix::fs::ftruncate(file, 0)?;
+        match flags.intersection(OFlags::ACCMODE) {
+            // Opening to read takes the content as well.
+            OFlags::RDONLY => {
+                let to_write = OFlags::WRONLY | OFlags::CLOEXEC;
+                let file = rustix::fs::open(own_path(file.as_fd()).as_c_str(), to_write, Mode::empty())?;
+                rustix::fs::ftruncate(&file, 0)?;
+            }
+            _ => rustix::fs::ftruncate(file, 0)?,
+        }
     }
     if !flags.contains(OFlags::NONBLOCK) {
         rustix::fs::fcntl_setfl(file, flags.intersection(PASSED) - OFlags::NONBLOCK)?;
@@ -277,7 +286,9 @@ fn allowed(caller: &Caller<'_>, spot: &Spot, found: &Statx, flags: OFlags) -> Re
     }
     let access = flags.intersection(OFlags::ACCMODE);
     let reads = if access == OFlags::WRONLY { 0 } else { READ };
-    caller.view.ids.may(found, reads | if writes { WRITE } else { 0 })
+    caller.view.ids.may(found, reads | if writes { WRITE } else { 0 })?;
+    // `fs/namei.c` may_open
+    if flags.contains(OFlags::NOATIME) && !caller.view.ids.owns(found) { Err(Errno::PERM) } else { Ok(()) }
 }
 
 /// What is not opened to be made where somebody else has made it already, in a directory in which everybody has files of their

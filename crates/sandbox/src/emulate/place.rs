@@ -19,7 +19,7 @@ use super::tasks::View;
 
 /// As many links as the kernel follows (`linux/namei.h` MAXSYMLINKS).
 const LINKS: u32 = 40;
-const NAME_MAX: usize = 255;
+pub const NAME_MAX: usize = 255;
 /// Directories that are held open for the walks to come, at most; less where few files may be open.
 const CACHED: usize = 2000;
 
@@ -206,8 +206,8 @@ pub struct Places {
     mount_points: Mutex<Vec<Arc<Dir>>>,
     pub procfs: procfs::View,
     own: Own,
-    /// The devices of files in memory and of pipes.
-    nameless: [(u32, u32); 2],
+    /// The devices of files in memory, of pipes and of sockets.
+    nameless: [(u32, u32); 3],
     cached: usize,
 }
 
@@ -287,7 +287,7 @@ impl Places {
         make()
     }
 
-    /// Whether a file is one that has no name on the host: a pipe, or a file in memory. No right is taken from anybody by
+    /// Whether a file is one that has no name on the host: a pipe, a socket, or a file in memory. No right is taken from anybody by
     /// opening it again, as the kernel does.
     pub fn is_anonymous(&self, file: BorrowedFd<'_>) -> Result<bool, Errno> {
         let found = look(file)?;
@@ -553,6 +553,25 @@ impl Places {
         Ok(Step::End(Target { spot: Spot::Entry(dir.clone(), name), found }))
     }
 
+    /// Whether a directory is above another one, or that one.
+    pub fn is_above(&self, found: &Statx, below: &Arc<Dir>) -> bool {
+        if !type_of(found).is_dir() {
+            return false;
+        }
+        let (mut at, id) = (below.clone(), id_of(found));
+        loop {
+            if at.id == id {
+                return true;
+            }
+            if at.id == at.area.root {
+                return false;
+            }
+            let above = open_path(at.fd.as_fd(), b"..", OFlags::DIRECTORY).and_then(|fd| Ok((id_of(&look(fd.as_fd())?), fd)));
+            let Ok((id, fd)) = above else { return false };
+            at = self.intern(fd, id, &at.area);
+        }
+    }
+
     /// Whose links are followed in a directory in which everybody has files of their own (`fs/namei.c` may_follow_link;
     /// proc_sys_fs(5) protected_symlinks).
     fn may_follow(&self, view: &View, dir: &Dir, owner: u32) -> Result<(), Errno> {
@@ -720,7 +739,7 @@ impl Places {
         }
     }
 
-    fn may_search(&self, view: &View, dir: &Dir) -> Result<(), Errno> {
+    pub fn may_search(&self, view: &View, dir: &Dir) -> Result<(), Errno> {
         if view.ids.is_root() || dir.area.tree.is_none() {
             return Ok(());
         }
@@ -774,10 +793,13 @@ pub fn setting(name: &'static str) -> u8 {
     })
 }
 
-fn nameless() -> rustix::io::Result<[(u32, u32); 2]> {
+fn nameless() -> rustix::io::Result<[(u32, u32); 3]> {
     let device = |file: OwnedFd| look(file.as_fd()).map(|found| (found.stx_dev_major, found.stx_dev_minor));
     let memory = rustix::fs::memfd_create("device", rustix::fs::MemfdFlags::CLOEXEC)?;
-    Ok([device(memory)?, device(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?.0)?])
+    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?.0;
+    let (family, kind) = (rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM);
+    let socket = rustix::net::socket_with(family, kind, rustix::net::SocketFlags::CLOEXEC, None)?;
+    Ok([device(memory)?, device(pipe)?, device(socket)?])
 }
 
 fn cached() -> usize {

@@ -276,6 +276,8 @@ fn path_to(caller: &Caller<'_>, path: &[u8]) -> Result<To, Errno> {
     let known = caller.sockets().absolute_for(path);
     let target = caller.walk(AT_FDCWD, known.as_deref().unwrap_or(path), true)?;
     let found = *target.existing()?;
+    // `net/unix/af_unix.c` unix_find_bsd
+    caller.view.ids.may(&found, WRITE)?;
     if type_of(&found) != FileType::Socket {
         return Err(Errno::CONNREFUSED);
     }
@@ -286,7 +288,9 @@ fn path_to(caller: &Caller<'_>, path: &[u8]) -> Result<To, Errno> {
     caller.view.ids.may(&held.found, WRITE)?;
     let address = path_address(held.path.to_bytes());
     let server = caller.sockets().server(id_of(&held.real));
-    Ok(To { address, shown: path.to_vec(), server, _held: Some(held) })
+    // The peer's name is the one that the server has given itself.
+    let shown = server.and_then(|server| caller.sockets().shown(server)).unwrap_or_else(|| path.to_vec());
+    Ok(To { address, shown, server, _held: Some(held) })
 }
 
 /// (socket, address, length)
@@ -340,7 +344,11 @@ struct Message {
 fn send(caller: &Caller<'_>, kept: &Arc<Kept>, mut message: Message) -> Result<Sent, Errno> {
     let mut to = None;
     if kept.is_unix() {
-        let found = resolve(caller, &message.address)?;
+        // The kernel does not look where it leads, only that there is one (`net/unix/af_unix.c` unix_stream_sendmsg).
+        let found = match kept.is_stream() {
+            true => To { address: unix_address(b"\0"), shown: Vec::new(), server: None, _held: None },
+            false => resolve(caller, &message.address)?,
+        };
         message.address.clone_from(&found.address);
         // Of the two kinds that there are, descriptors cannot be taken along, and the ids are the builder's already.
         if holds_descriptors(&message.control) {
@@ -584,6 +592,7 @@ pub fn peer_option(caller: &Caller<'_>) -> Handled {
     }
     let peer = peer_of(caller, inode);
     let value: Vec<u8> = match caller.descriptor(2) {
+        libc::SO_PEERCRED if peer.process == 0 => [0, u32::MAX, u32::MAX].into_iter().flat_map(u32::to_le_bytes).collect(),
         libc::SO_PEERCRED => [peer.process, peer.user, peer.group].into_iter().flat_map(u32::to_le_bytes).collect(),
         _ => peer.groups.iter().flat_map(|group| group.to_le_bytes()).collect(),
     };
