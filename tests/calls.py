@@ -171,6 +171,17 @@ def is_attribute_of_socket(_sequence, _at, words, wanted, found):
     return words[0] in BY_ATTRIBUTE and ("ENOTSUP" in (kind_of(wanted), kind_of(found)) or "system.sockprotoname" in wanted)
 
 
+def is_without_rights(sequence, at, _words, wanted, _found):
+    changed = [line for line in sequence[:at] if line.startswith(("setfsuid", "setuid", "setreuid", "setresuid"))]
+    return kind_of(wanted) in ("EPERM", "EACCES") and len(changed) > 1 and any(line.startswith("setfsuid") for line in changed)
+
+
+def is_mode_of_link(_sequence, _at, words, wanted, found):
+    """A link of /proc/self/fd has a mode that says how its file was opened: not at all, for O_PATH."""
+    return words[0].endswith(("stat", "statx")) and any(word.startswith(("/proc/", "/dev/fd/")) for word in words) \
+        and wanted.split(" ")[1] == "120000" and re.fullmatch(r"\d+ 1205?00 \d+:\d+", found)
+
+
 def is_whiteout(_sequence, _at, words, wanted, found):
     return words[0] == "rename" and int(words[5]) & 4 and kind_of(found) == "EINVAL"
 
@@ -180,6 +191,9 @@ KNOWN = [
     Known("the kernel hands no O_PATH descriptors to other processes: the step gets one that it can read", is_path_only),
     Known("the same: what the kernel refuses on an O_PATH descriptor works on that one", uses_path_only, goes_on=False),
     Known("the reference has /dev and /proc read-only, so that sequences do not change them for each other", is_on_machine, goes_on=False),
+    Known("the same: its mode in /proc", is_mode_of_link),
+    Known("setfsuid(2) takes rights over files that no change of the other ids gives back, and of rights only what follows from users is "
+          "known (docs/isolation.md)", is_without_rights, goes_on=False),
     Known("whether a process may be dumped is not told apart", is_own_in_proc),
     Known("/proc is read-only", is_in_proc, goes_on=False),
     Known("from Linux 6.10 on who has opened a descriptor may link it, with the same `struct cred` in the kernel: a process that was "

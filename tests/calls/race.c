@@ -176,7 +176,9 @@ static const char *some_path(struct worker *self, char *path) {
     case 6: strcat(path, ".in"); break;
     default: if (draw(self, 2)) path[strlen(path) - 1] = 0;
     }
+    // With O_PATH and O_NOFOLLOW a descriptor of the link itself.
     if (draw(self, 25) == 0) sprintf(path, "/proc/self/fd/%u", number);
+    if (draw(self, 50) == 0) strcpy(path, draw(self, 2) ? "/proc/self/cwd" : "/proc/self/root");
     return path;
 }
 
@@ -196,7 +198,8 @@ static void look_at(struct worker *self) {
     char path[512], text[PATH_MAX];
     struct stat is;
     if (fstatat(base(self), some_path(self, path), &is, draw(self, 2) ? AT_SYMLINK_NOFOLLOW : 0) == 0) {
-        if (strstr(path, "canary") && is.st_dev != proc && !S_ISDIR(is.st_mode)) wrong("`%s` was seen", path);
+        if (strstr(path, "canary") && is.st_dev != proc && !S_ISDIR(is.st_mode))
+            wrong("`%s` was seen: %o, device %lx, inode %lu", path, is.st_mode, (long)is.st_dev, (long)is.st_ino);
         if (S_ISDIR(is.st_mode)) check_directory(&is, path);
     }
     ssize_t count = syscall(SYS_getcwd, text, sizeof text);
