@@ -151,7 +151,7 @@ def is_same_time(_sequence, _at, words, wanted, found):
 
 
 def is_own_of_socket(sequence, at, words, wanted, found):
-    if all(re.fullmatch(r"\d+ 140[0-7]{3} \d+:\d+", line) for line in (wanted, found)):
+    if all(re.fullmatch(r"\d+ 14[0-7]{4} \d+:\d+", line) for line in (wanted, found)):
         return True
     # Who has made it is not remembered: anybody may change what nobody sees.
     changes = words[0] in ("chmod", "fchmod", "utimens", "futimens", "chown", "fchown")

@@ -267,11 +267,11 @@ pub fn chmod(caller: &Caller<'_>) -> Handled {
         rustix::fs::chmod(held.path.as_c_str(), Mode::from_raw_mode(caller.number(2) & 0o7777))?;
         return DONE;
     }
-    if !caller.view.ids.owns(&held.found) {
-        return Err(Errno::PERM);
-    }
     if type_of(&held.found).is_symlink() {
         return Err(Errno::OPNOTSUPP);
+    }
+    if !caller.view.ids.owns(&held.found) {
+        return Err(Errno::PERM);
     }
     let mut mode = caller.number(2) & 0o7777;
     if !caller.view.ids.is_root() && !caller.view.ids.is_in(held.found.stx_gid) {

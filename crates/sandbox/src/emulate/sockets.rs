@@ -234,7 +234,11 @@ fn bind_path(caller: &Caller<'_>, kept: &Kept, path: &[u8]) -> Handled {
 /// (socket, backlog)
 pub fn listen(caller: &Caller<'_>) -> Handled {
     if let Ok(inode) = caller.inode(0) {
-        caller.sockets().listens(inode, caller.credentials());
+        // One without a name does not listen.
+        let is_named = |kept: Arc<Kept>| raw::name(kept.socket.as_fd()).is_ok_and(|name| name.len() > FAMILY);
+        if caller.sockets().kept(inode).is_none_or(|kept| !kept.is_unix() || is_named(kept)) {
+            caller.sockets().listens(inode, caller.credentials());
+        }
     }
     // Safe: the call has no pointers. Who listens is the caller for the kernel as well.
     Ok(Reply::Continue)
