@@ -69,7 +69,7 @@ fn a_context_stays_as_it_is() {
         return;
     }
     let place = Place::new("FROM scratch\nCOPY . /\n").file("context/d/f", "content");
-    std::fs::set_permissions(place.path("context/d"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(place.path("context/d"), std::fs::Permissions::from_mode(0o000)).unwrap();
     let ran = build_as_nobody(&place, &["--no-push"]);
     ran.failed(3, &["could not copy from the build context", "could not read the directory `/d`", "Permission denied"]);
     assert_eq!(std::fs::metadata(place.path("context/d")).unwrap().permissions().mode() & 0o777, 0);
