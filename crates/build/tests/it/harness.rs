@@ -482,8 +482,8 @@ impl Sandbox for Scripted {
         rootfs: &Tree,
         process: &Process,
         mounts: &[Mount],
-        output: &mut dyn FnMut(Stream, &[u8]),
-        cancelled: &dyn Fn() -> bool,
+        output: &mut (dyn FnMut(Stream, &[u8]) + Send),
+        cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Ended, SandboxError> {
         lock(&self.ran).push((process.clone(), mounts.to_vec()));
         self.most.fetch_max(self.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);

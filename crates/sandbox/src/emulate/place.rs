@@ -566,7 +566,8 @@ impl Places {
             if at.id == at.area.root {
                 return false;
             }
-            let above = open_path(at.fd.as_fd(), b"..", OFlags::DIRECTORY).and_then(|fd| Ok((id_of(&look(fd.as_fd())?), fd)));
+            let above =
+                open_path(at.fd.as_fd(), b"..", OFlags::DIRECTORY).and_then(|fd| Ok((id_of(&look(fd.as_fd())?), fd)));
             let Ok((id, fd)) = above else { return false };
             at = self.intern(fd, id, &at.area);
         }

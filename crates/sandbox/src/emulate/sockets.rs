@@ -596,7 +596,9 @@ pub fn peer_option(caller: &Caller<'_>) -> Handled {
     }
     let peer = peer_of(caller, inode);
     let value: Vec<u8> = match caller.descriptor(2) {
-        libc::SO_PEERCRED if peer.process == 0 => [0, u32::MAX, u32::MAX].into_iter().flat_map(u32::to_le_bytes).collect(),
+        libc::SO_PEERCRED if peer.process == 0 => {
+            [0, u32::MAX, u32::MAX].into_iter().flat_map(u32::to_le_bytes).collect()
+        }
         libc::SO_PEERCRED => [peer.process, peer.user, peer.group].into_iter().flat_map(u32::to_le_bytes).collect(),
         _ => peer.groups.iter().flat_map(|group| group.to_le_bytes()).collect(),
     };
