@@ -579,6 +579,7 @@ mod tests {
                     loaded = data.iter().find(|(offset, _)| *offset == k).expect("a known offset").1;
                 }
                 libc::BPF_RET => return k,
+                libc::BPF_ALU => loaded &= k,
                 _ if code & 0xf0 == libc::BPF_JA => at += k as usize,
                 _ if code & 0xf0 == libc::BPF_JEQ => at += jump(loaded == k),
                 _ if code & 0xf0 == libc::BPF_JGE => at += jump(loaded >= k),
