@@ -17,6 +17,7 @@ mod kernel;
 mod processes;
 mod slashes;
 mod sockets;
+mod users;
 
 pub use hostile::NAMES;
 
@@ -45,6 +46,8 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("exchange", sockets::exchange),
     ("talk", sockets::talk),
     ("crowd", sockets::crowd),
+    ("others", users::others),
+    ("objects", users::shared_objects),
     ("give", handed::give),
     ("take", handed::take),
     ("deep", hostile::deep),
@@ -145,6 +148,11 @@ impl Outcomes {
             }
         }
         out.flush()
+    }
+
+    /// How many things were tried.
+    pub fn count(&self) -> usize {
+        self.0.len()
     }
 
     pub fn reached(&self) -> Vec<&str> {

@@ -27,6 +27,8 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("priority of the builder", priority),
     ("mount tables and the builder's directories", mount_tables),
     ("changes in another step by a descriptor", handed_on),
+    ("one user of a step and another", users),
+    ("System V objects of the builder", shared_objects),
     ("sockets of the builder", sockets),
     ("files outside cannot be read", files_read),
     ("files outside cannot be changed", files_changed),
@@ -283,7 +285,11 @@ fn mount_tables(suite: &Suite<'_>) -> Result<(), String> {
 /// Two steps at the same time, and a cache that both have.
 fn handed_on(suite: &Suite<'_>) -> Result<(), String> {
     let kernel_can = sys::landlock_version().is_ok_and(|version| version >= 2);
-    if suite.sandbox.name() != "namespace" || !kernel_can {
+    let is_tried = match suite.sandbox.name() {
+        "namespace" => kernel_can,
+        name => name == "emulate",
+    };
+    if !is_tried {
         return Ok(());
     }
     let (giver, taker) = (suite.place_for_attacks()?, suite.place_for_attacks()?);
@@ -297,6 +303,38 @@ fn handed_on(suite: &Suite<'_>) -> Result<(), String> {
     given.map_err(|_| "the giver panicked".to_owned())??;
     attack::parse(&taken?)?.all_refused()?;
     same("content", fs::read_to_string(giver.path().join("canary")).map_err(text)?.as_str(), "of another step")
+}
+
+/// Whoever is not root in a step gets at nothing of root's, nor does a child whose parent nobody knows any more.
+fn users(suite: &Suite<'_>) -> Result<(), String> {
+    let outcomes = suite.place_for_attacks()?.attack("others", &[])?;
+    // In place a stage's `/` is the container's, which may have modes of its own.
+    same("tries", outcomes.count() >= 2 * 14, true)?;
+    outcomes.all_refused()
+}
+
+fn shared_objects(suite: &Suite<'_>) -> Result<(), String> {
+    let key = 0x7a75_0000 | (own_id() as i32 & 0xffff);
+    let new = libc::IPC_CREAT | 0o600;
+    // SAFETY: all take numbers only.
+    let numbers = unsafe { [libc::shmget(key, 4096, new), libc::semget(key, 1, new), libc::msgget(key, new)] };
+    let place = suite.place_for_attacks()?;
+    let arguments = [key, numbers[0], numbers[1], numbers[2]].map(|number| number.to_string());
+    let outcomes = place.attack("objects", &arguments.each_ref().map(String::as_str));
+    // SAFETY: with IPC_RMID none of them looks at its last argument.
+    unsafe {
+        libc::shmctl(numbers[0], libc::IPC_RMID, std::ptr::null_mut());
+        libc::semctl(numbers[1], 0, libc::IPC_RMID);
+        libc::msgctl(numbers[2], libc::IPC_RMID, std::ptr::null_mut());
+    }
+    if numbers.contains(&-1) {
+        return Err("the builder itself gets none".into());
+    }
+    match suite.abilities().hidden_files {
+        true => outcomes?.all_refused(),
+        // As docs/isolation.md says.
+        false => same("reached", outcomes?.reached().is_empty(), false),
+    }
 }
 
 fn sockets(suite: &Suite<'_>) -> Result<(), String> {

@@ -85,10 +85,11 @@ pub fn open(caller: &Caller<'_>) -> Handled {
 /// (`fs/namei.c` open_last_lookups).
 fn to_create(caller: &Caller<'_>, path: &[u8], follow: bool) -> Result<Target, Errno> {
     let (name, slash) = without_slashes(path);
+    let last = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let start = caller.start_of(caller.descriptor(0), name)?;
     let (target, slash_of_link) = caller.world.places.walk_to_name(&caller.view, &start, name, follow && !slash)?;
     match &target.spot {
-        _ if slash => Err(Errno::ISDIR),
+        _ if slash && !matches!(last, b"" | b"/" | b"." | b"..") => Err(Errno::ISDIR),
         Spot::Entry(_, _) | Spot::Mapped(_) if slash_of_link => Err(Errno::ISDIR),
         _ => Ok(target),
     }

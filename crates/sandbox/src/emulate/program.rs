@@ -142,7 +142,8 @@ fn look(caller: &Caller<'_>, target: Target) -> Result<Program, Errno> {
 }
 
 /// Asks the kernel by the means that it has for it: a lease to read is refused while somebody may write. Somebody who opens
-/// the file before the lease is given back makes the kernel tell us, by a signal that is ignored.
+/// the file before the lease is given back makes the kernel tell us, by a signal that nobody has a handler for and that is
+/// ignored then: with one a call of any thread of the builder would end with EINTR.
 fn is_open_to_write(file: &OwnedFd) -> bool {
     let control = |what, value: libc::c_int| {
         // SAFETY: these take numbers only.
@@ -151,7 +152,7 @@ fn is_open_to_write(file: &OwnedFd) -> bool {
             _ => Ok(()),
         }
     };
-    let asked = control(F_SETSIG, libc::SIGURG).and_then(|()| control(libc::F_SETLEASE, libc::F_RDLCK));
+    let asked = control(F_SETSIG, libc::SIGCHLD).and_then(|()| control(libc::F_SETLEASE, libc::F_RDLCK));
     if asked.is_ok() {
         let _ = control(libc::F_SETLEASE, libc::F_UNLCK);
     }
