@@ -7,9 +7,10 @@
 //!
 //! `calls` is the table of contents; `tasks` knows the processes, `program` and `exec` start programs.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -159,8 +160,8 @@ pub struct World {
     linked: Mutex<HashSet<place::Id>>,
     written: written::Log,
     nameless: Nameless,
-    /// Numbers of the terminals that the step has made.
-    terminals: Mutex<BTreeSet<u32>>,
+    /// The other sides of the terminals that the step has made, `O_PATH`, by their numbers.
+    terminals: Mutex<BTreeMap<u32, OwnedFd>>,
     sockets: Arc<sockets::Sockets>,
     ipc: ipc::Ipc,
     /// Held to read while a file is opened for the step, until the builder has it no more.
@@ -214,6 +215,7 @@ impl World {
             exe: Arc::from([]),
             program: None,
             guarded: false,
+            gains_nothing: false,
         });
         Ok(World {
             places,

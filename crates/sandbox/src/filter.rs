@@ -231,18 +231,23 @@ pub struct Passes {
 const FINE: u32 = libc::SECCOMP_RET_ERRNO;
 const ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
 
-/// Flags of prctl(2) that are answered with 0: the process stays readable for the builder and does not see `no_new_privs`;
+/// Flags of prctl(2) that are answered with 0: the process stays readable for the builder;
 /// rights that are only pretended are not given up.
 const ANSWERED_BY_0: &[u32] = &[
     libc::PR_SET_DUMPABLE as u32,
-    libc::PR_GET_NO_NEW_PRIVS as u32,
     libc::PR_CAPBSET_DROP as u32,
     libc::PR_SET_SECUREBITS as u32,
     libc::PR_CAP_AMBIENT as u32,
 ];
 
-/// Flags of prctl(2) by which rights outlast a change of users.
-const KEPT_RIGHTS: &[u32] = &[libc::PR_GET_KEEPCAPS as u32, libc::PR_SET_KEEPCAPS as u32];
+/// Options of prctl(2) by which rights outlast a change of users, and about rights that no program can give.
+const KEPT_RIGHTS: &[u32] = &[
+    libc::PR_GET_KEEPCAPS as u32,
+    libc::PR_SET_KEEPCAPS as u32,
+    libc::PR_GET_NO_NEW_PRIVS as u32,
+    libc::PR_SET_NO_NEW_PRIVS as u32,
+    libc::PR_SET_SECCOMP as u32,
+];
 
 /// Calls that have a path or give one away and for which programs have another way: openat2, the mount interface of file
 /// descriptors, statmount and listmount, the attributes of directories, inotify_init and handles of files.
@@ -283,6 +288,10 @@ const PEER: &[(u32, &[u32])] = &[(1, &[libc::SOL_SOCKET as u32]), (2, &[17, 59, 
 /// SO_PASSPIDFD: a descriptor of the sender's process, which may be the builder, with each message.
 const PEER_PROCESS: &[(u32, &[u32])] = &[(1, &[libc::SOL_SOCKET as u32]), (2, &[76])];
 const NO_OPTION: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOPROTOOPT as u32;
+
+/// Pairs of datagram sockets of the AF_UNIX family, which can send to any path: with all flags that a type can have.
+const DATAGRAM_PAIRS: &[(u32, &[u32])] =
+    &[(0, &[libc::AF_UNIX as u32]), (1, &[2, 3, 0x802, 0x803, 0x8_0002, 0x8_0003, 0x8_0802, 0x8_0803])];
 
 /// See `emulate::others`.
 const CHILD_HANDLER: &[(u32, &[u32])] = &[(0, &[libc::SIGCHLD as u32])];
@@ -400,6 +409,8 @@ fn own_rules(own: &Abi, passes: Passes) -> Vec<(u32, Rule)> {
         (own.unshare, Rule::RefuseWith(libc::CLONE_NEWUSER as u32, NOT_PERMITTED)),
         (own.socket, Rule::RefuseEachOrAsk(&[libc::AF_ALG as u32, libc::AF_VSOCK as u32], NO_FAMILY)),
     ];
+    rules.push((libc::SYS_seccomp as u32, Rule::Ask));
+    rules.push((libc::SYS_socketpair as u32, Rule::AskWhere(DATAGRAM_PAIRS)));
     rules.push((libc::SYS_prlimit64 as u32, Rule::AskWithOr(RLIMIT_LOCKS)));
     rules.extend([libc::SYS_getrlimit, libc::SYS_setrlimit].map(|number| (number as u32, Rule::AskWhere(OUR_LIMIT))));
     rules.extend(OTHERS.iter().map(|number| (*number as u32, Rule::AskWith(0))));

@@ -190,6 +190,8 @@ const NUMBERS: &[(libc::c_long, u32)] = &[
     (libc::SYS_msgrcv, 401),
     (libc::SYS_msgctl, 402),
     (libc::SYS_semtimedop, 420),
+    (libc::SYS_seccomp, 354),
+    (libc::SYS_socketpair, 360),
     (libc::SYS_getrlimit, 191),
     (libc::SYS_getrlimit, 76),
     (libc::SYS_setrlimit, 75),

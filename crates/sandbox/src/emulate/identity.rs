@@ -51,7 +51,15 @@ pub fn short_ids(caller: &Caller<'_>, kind: Kind) -> Handled {
 }
 
 fn change<T>(caller: &Caller<'_>, change: impl FnOnce(&mut Ids) -> T) -> Result<T, Errno> {
-    caller.changing(|state| change(&mut state.ids))
+    caller.changing(|state| {
+        let before = (state.ids.user, state.ids.group);
+        let result = change(&mut state.ids);
+        let effective =
+            |(user, group): (ids::Set, ids::Set)| [user.effective, user.files, group.effective, group.files];
+        // `kernel/cred.c` commit_creds
+        state.guarded |= effective(before) != effective((state.ids.user, state.ids.group));
+        result
+    })
 }
 
 /// (id)
@@ -191,6 +199,16 @@ pub fn set_capabilities(caller: &Caller<'_>) -> Handled {
 
 /// prctl(2) (option, value) as far as it is about rights: they are kept over a change of users, or not.
 pub fn keep_rights(caller: &Caller<'_>) -> Handled {
+    match caller.number(0) as libc::c_int {
+        libc::PR_GET_NO_NEW_PRIVS => return caller.ok(i64::from(caller.view.gains_nothing)),
+        libc::PR_SET_NO_NEW_PRIVS if caller.arguments[1..5] == [1, 0, 0, 0] => {
+            caller.changing(|state| state.gains_nothing = true)?;
+            return DONE;
+        }
+        libc::PR_SET_NO_NEW_PRIVS => return Err(Errno::INVAL),
+        libc::PR_SET_SECCOMP => return filter(caller),
+        _ => {}
+    }
     if caller.number(0) == libc::PR_GET_KEEPCAPS as u32 {
         return caller.ok(i64::from(caller.view.ids.rights.keep));
     }
@@ -200,6 +218,22 @@ pub fn keep_rights(caller: &Caller<'_>) -> Handled {
     }
     change(caller, |ids| ids.rights.keep = keep == 1)?;
     DONE
+}
+
+/// A filter of the step's own, by seccomp(2) or prctl(2): what it has the kernel answer must not deceive a program that has other
+/// rights than who made it. To the kernel everybody here has `no_new_privs`.
+fn filter(caller: &Caller<'_>) -> Handled {
+    // Safe: whoever has no new rights to gain may do this to itself.
+    if caller.view.gains_nothing { Ok(Reply::Continue) } else { Err(Errno::ACCESS) }
+}
+
+/// seccomp(2) (operation)
+pub fn seccomp(caller: &Caller<'_>) -> Handled {
+    match caller.number(0) {
+        libc::SECCOMP_SET_MODE_STRICT | libc::SECCOMP_SET_MODE_FILTER => filter(caller),
+        // Safe: what is left only tells what the kernel can.
+        _ => Ok(Reply::Continue),
+    }
 }
 
 /// uname(2), with the step's own host name.

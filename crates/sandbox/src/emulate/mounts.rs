@@ -90,7 +90,16 @@ fn kind_of(source: &MountSource) -> io::Result<Kind> {
 fn view(world: &World) -> View {
     let root = world.root.clone();
     let cwd = Node::Dir(root.clone());
-    let state = State { ids: Ids::root(), umask: 0o022, cwd, root, exe: Arc::from([]), program: None, guarded: false };
+    let state = State {
+        ids: Ids::root(),
+        umask: 0o022,
+        cwd,
+        root,
+        exe: Arc::from([]),
+        program: None,
+        guarded: false,
+        gains_nothing: false,
+    };
     View { state: Arc::new(state), thread: 0 }
 }
 

@@ -361,7 +361,7 @@ fn device(caller: &Caller<'_>, held: &Held, flags: OFlags) -> Result<OwnedFd, Er
     match number {
         CONTROLLING => terminal::controlling(caller, flags),
         MULTIPLEXER => terminal::multiplex(caller, flags),
-        (TERMINALS, minor) => terminal::own(caller, minor, || again(held, flags)),
+        (TERMINALS, minor) => terminal::own(caller, minor, flags, || again(held, flags)),
         // As the device rules of a container have it.
         number => {
             let (_, path) = DEVICES.iter().find(|(device, _)| *device == number).ok_or(Errno::PERM)?;

@@ -38,6 +38,9 @@ const HIDDEN: &[&[u8]] = &[
     b"locks",
 ];
 
+/// Links in /proc, which mean whoever follows them.
+const LINKS: &[&[u8]] = &[b"/proc/self", b"/proc/thread-self", b"/proc/net", b"/proc/mounts"];
+
 /// /proc/net/dev of a network of one's own that nobody has set up.
 const LOOPBACK: &[u8] =
     b"Inter-|   Receive                                                |  Transmit\n \
@@ -197,7 +200,12 @@ impl View {
         if at.is_root() {
             return self.enter_root(below, name, caller);
         }
-        let Some((process, rest)) = at.process() else { return plain(below) };
+        let Some((process, rest)) = at.process() else {
+            // Of a link itself nothing is below.
+            let is_link = LINKS.iter().any(|link| at.path() == *link);
+            return if is_link { Err(Errno::NOTDIR) } else { plain(below) };
+        };
+        self.tasks.known(process).ok_or(Errno::NOENT)?;
         // A descriptor can stand for a link itself. The kernel would follow it, to what the process is really in.
         if matches!(rest[..], [b"cwd" | b"root" | b"exe", ..] | [b"fd" | b"ns" | b"map_files", _, ..]) {
             return Err(Errno::NOTDIR);
@@ -244,6 +252,7 @@ impl View {
     /// As the step sees it.
     pub fn look(&self, proc: &Proc) -> Result<Statx, Errno> {
         let mut found = host_look(proc)?;
+        self.is_own(proc)?;
         let process = proc.process().and_then(|(process, _)| self.tasks.known(process));
         (found.stx_uid, found.stx_gid) = process
             .as_deref()
@@ -261,6 +270,7 @@ impl View {
         mounts: &dyn Fn() -> Vec<u8>,
         shown: &dyn Fn(&[u8]) -> Vec<u8>,
     ) -> Result<OwnedFd, Errno> {
+        self.is_own(proc)?;
         let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
         if writes && !self.may_write(proc) {
             return Err(if proc.path().starts_with(b"/proc/sys") { Errno::ROFS } else { Errno::ACCESS });
@@ -290,7 +300,24 @@ impl View {
                 return in_memory(&text).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
             }
         }
-        host_open(proc, flags)
+        let file = host_open(proc, flags)?;
+        // The process may have become another since it was asked about: what has been opened is what is judged.
+        self.is_own(proc)?;
+        if let Some((process, rest)) = proc.process()
+            && rest.first().is_some_and(|name| GUARDED.contains(name))
+        {
+            self.may_look(caller, process)?;
+        }
+        Ok(file)
+    }
+
+    /// That a path in the directory of a process is of one of the step: a working directory there outlives its process, whose
+    /// number may be another's then.
+    fn is_own(&self, proc: &Proc) -> Result<(), Errno> {
+        match proc.process() {
+            Some((process, _)) if !self.tasks.holds(process) => Err(Errno::NOENT),
+            _ => Ok(()),
+        }
     }
 
     fn may_write(&self, proc: &Proc) -> bool {

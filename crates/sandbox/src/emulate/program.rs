@@ -70,6 +70,7 @@ fn start(caller: &Caller<'_>, program: Program, arguments: Option<Vec<Vec<u8>>>,
     let mode = u32::from(program.found.stx_mode);
     let user = (mode & libc::S_ISUID != 0).then_some(program.found.stx_uid);
     let group = (mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0).then_some(program.found.stx_gid);
+    let (user, group) = if caller.view.gains_nothing { (None, None) } else { (user, group) };
     let ids = caller.view.ids.after_exec(user, group);
     let readable = program.readable && interpreter.as_ref().is_none_or(|interpreter| interpreter.readable);
     if !readable && !caller.is_alone() {
@@ -94,15 +95,24 @@ fn start(caller: &Caller<'_>, program: Program, arguments: Option<Vec<Vec<u8>>>,
         ids: [ids.user.real, ids.user.effective, ids.group.real, ids.group.effective],
         secure: ids.user.real != ids.user.effective || ids.group.real != ids.group.effective,
     };
-    exec::execute(caller.call, caller.listener, caller.world.pass, &request, &mut |thread| {
+    // From before there is anything of the program to be looked into, so that nobody has it open when it begins.
+    let before = caller.changing(|state| {
+        let before = state.guarded;
+        state.guarded |= guarded;
+        before
+    })?;
+    let executed = exec::execute(caller.call, caller.listener, caller.world.pass, &request, &mut |thread| {
         caller.world.tasks.execute(thread, id_of(&program.found), |state| {
             state.guarded = guarded;
             state.ids = ids.clone();
             state.exe = program.exe.as_slice().into();
             state.program = Some(id_of(&program.found));
         })
-    })?;
-    Ok(Reply::Given)
+    });
+    if executed.is_err() && guarded && !before {
+        caller.changing(|state| state.guarded = false)?;
+    }
+    executed.map(|()| Reply::Given)
 }
 
 /// Opens a program that may be executed: not one that somebody has open to write. What has been opened is what is judged.

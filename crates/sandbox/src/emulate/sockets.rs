@@ -168,6 +168,23 @@ pub fn socket(caller: &Caller<'_>) -> Handled {
     given
 }
 
+/// socketpair(2) (domain, type, protocol, descriptors) of datagram sockets: they can send to any path, so the builder keeps both.
+pub fn pair(caller: &Caller<'_>) -> Handled {
+    let (kind, protocol) = (caller.descriptor(1), caller.descriptor(2));
+    let close_on_exec = kind & libc::SOCK_CLOEXEC != 0;
+    let mut numbers = Vec::new();
+    for socket in raw::pair(kind, protocol)? {
+        let inode = raw::inode_of(&socket)?;
+        let given = AtomicBool::new(false);
+        let kept = Arc::new(Kept { socket, inode, domain: libc::AF_UNIX, kind: kind & 0xf, given });
+        caller.sockets().keep(kept.clone(), &caller.world.tasks);
+        numbers.extend(caller.listener.give(caller.call, kept.socket.as_fd(), close_on_exec)?.to_le_bytes());
+        kept.given.store(true, Ordering::Relaxed);
+    }
+    caller.write(caller.arguments[3], &numbers)?;
+    DONE
+}
+
 /// (socket, address, length)
 pub fn bind(caller: &Caller<'_>) -> Handled {
     let Hold::Ours(kept) = caller.socket(0)? else { return Ok(Reply::Continue) };
@@ -350,6 +367,7 @@ fn send(caller: &Caller<'_>, kept: &Arc<Kept>, mut message: Message) -> Result<S
     if kept.is_unix() {
         // The kernel does not look where it leads, only that there is one (`net/unix/af_unix.c` unix_stream_sendmsg).
         let found = match kept.is_stream() {
+            _ if message.address.is_empty() => To { address: Vec::new(), shown: Vec::new(), server: None, _held: None },
             true => To { address: unix_address(b"\0"), shown: Vec::new(), server: None, _held: None },
             false => resolve(caller, &message.address)?,
         };
@@ -499,8 +517,9 @@ fn sent_by_us(caller: &Caller<'_>) -> Result<Option<Arc<Kept>>, Errno> {
 
 fn send_connected(caller: &Caller<'_>, kept: &Arc<Kept>, header: &Header) -> Handled {
     let message = header.message(caller, caller.descriptor(2))?;
+    // The kernel would read the address again, which may be there by then, and the builder has no such descriptors.
     if holds_descriptors(&message.control) {
-        return without_address(caller);
+        return Err(Errno::PERM);
     }
     let message = Message { address: Vec::new(), control: Vec::new(), ..message };
     let again = libc::MSG_DONTWAIT;
@@ -519,7 +538,7 @@ pub fn send_messages(caller: &Caller<'_>) -> Handled {
     let (size, counted) = sizes_of_header(caller);
     let at = |index: u64| caller.arguments[1].checked_add(index * counted).ok_or(Errno::FAULT);
     let headers = (0..count).map(|index| header(caller, at(index)?)).collect::<Result<Vec<_>, _>>()?;
-    if !headers.iter().any(Header::has_address) {
+    if !headers.iter().any(Header::has_address) && sent_by_us(caller)?.is_none() {
         return without_address(caller);
     }
     let Hold::Ours(kept) = caller.socket(0)? else { return Ok(Reply::Continue) };

@@ -37,6 +37,8 @@ pub struct State {
     /// Its memory is not for others of the same user: it runs a program that gave it other ids or that they may not read, or it has
     /// changed its ids since (`kernel/cred.c` commit_creds, `fs/exec.c` would_dump).
     pub guarded: bool,
+    /// `no_new_privs`, as the process believes it: no program gives it other ids.
+    pub gains_nothing: bool,
 }
 
 impl PartialEq for State {
@@ -48,6 +50,7 @@ impl PartialEq for State {
             && self.exe == other.exe
             && self.program == other.program
             && self.guarded == other.guarded
+            && self.gains_nothing == other.gains_nothing
     }
 }
 

@@ -3,13 +3,13 @@
 //! /dev/tty means whoever opens it, and that would be the builder: its terminal is the user's own.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::caller::Caller;
-use super::place::lock;
+use super::place::{lock, own_path};
 
 /// Major number of the other sides of the terminals that /dev/ptmx makes (`linux/major.h`).
 const TERMINALS: u32 = 136;
@@ -20,15 +20,27 @@ pub fn multiplex(caller: &Caller<'_>, flags: OFlags) -> Result<OwnedFd, Errno> {
     let mut number: libc::c_uint = 0;
     // SAFETY: TIOCGPTN writes one number.
     if unsafe { libc::ioctl(file.as_raw_fd(), libc::TIOCGPTN as _, &raw mut number) } == 0 {
-        lock(&caller.world.terminals).insert(number);
+        // By this it is opened: the number becomes another's when this one is closed, and what is open to nobody then stays so.
+        let path = format!("/dev/pts/{number}");
+        if let Ok(other) = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+            lock(&caller.world.terminals).insert(number, other);
+        }
     }
     Ok(file)
 }
 
 /// Opens a terminal if it is the step's: others of the container belong to other people.
-pub fn own(caller: &Caller<'_>, minor: u32, open: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
-    let is_given = caller.world.terminal == Some(rustix::fs::makedev(TERMINALS, minor));
-    if is_given || lock(&caller.world.terminals).contains(&minor) { open() } else { Err(Errno::ACCESS) }
+pub fn own(
+    caller: &Caller<'_>,
+    minor: u32,
+    flags: OFlags,
+    given: impl FnOnce() -> Result<OwnedFd, Errno>,
+) -> Result<OwnedFd, Errno> {
+    if caller.world.terminal == Some(rustix::fs::makedev(TERMINALS, minor)) {
+        return given();
+    }
+    let own = lock(&caller.world.terminals).get(&minor).map(|other| own_path(other.as_fd()));
+    open(own.ok_or(Errno::ACCESS)?, flags)
 }
 
 /// The terminal of the caller's session (proc_pid_stat(5), tty_nr).
@@ -43,7 +55,7 @@ pub fn controlling(caller: &Caller<'_>, flags: OFlags) -> Result<OwnedFd, Errno>
     }
     let minor = minor + ((major - TERMINALS) << 20);
     let path = CString::new(format!("/dev/pts/{minor}")).map_err(|_| Errno::NXIO)?;
-    own(caller, minor, || open(path, flags)).map_err(|_| Errno::NXIO)
+    own(caller, minor, flags, || open(path, flags)).map_err(|_| Errno::NXIO)
 }
 
 fn open(path: CString, flags: OFlags) -> Result<OwnedFd, Errno> {

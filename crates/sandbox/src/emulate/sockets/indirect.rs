@@ -8,9 +8,9 @@ use rustix::io::Errno;
 use super::super::caller::{Caller, Handled, Reply, errno};
 use super::super::exec;
 
-/// The calls that are not asked about (`linux/net.h`): accept, socketpair, send, recv, recvfrom, shutdown, recvmsg, accept4
+/// The calls that are not asked about (`linux/net.h`): accept, send, recv, recvfrom, shutdown, recvmsg, accept4
 /// and recvmmsg have no address that leads anywhere.
-pub const PASSED: &[u32] = &[5, 8, 9, 10, 12, 13, 17, 18, 19];
+pub const PASSED: &[u32] = &[5, 9, 10, 12, 13, 17, 18, 19];
 
 /// The call and how many arguments it has (`net/socket.c` nargs).
 fn direct(which: u32) -> Option<(libc::c_long, usize)> {
@@ -21,6 +21,7 @@ fn direct(which: u32) -> Option<(libc::c_long, usize)> {
         4 => (libc::SYS_listen, 2),
         6 => (libc::SYS_getsockname, 3),
         7 => (libc::SYS_getpeername, 3),
+        8 => (libc::SYS_socketpair, 4),
         11 => (libc::SYS_sendto, 6),
         14 => (libc::SYS_setsockopt, 5),
         15 => (libc::SYS_getsockopt, 5),

@@ -29,6 +29,16 @@ pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
     owned(unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) }.into())
 }
 
+/// Two connected sockets of the AF_UNIX family. Both are close-on-exec.
+pub fn pair(kind: i32, protocol: i32) -> Result<[OwnedFd; 2], Errno> {
+    let mut made = [-1; 2];
+    // SAFETY: the kernel writes two numbers.
+    let done = unsafe { libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, protocol, made.as_mut_ptr()) };
+    checked(done.into())?;
+    // SAFETY: the kernel has just made these descriptors for us, and nobody else has them.
+    Ok(made.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
 pub fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> Result<(), Errno> {
     // SAFETY: the kernel reads as many bytes as the slice has.
     let done = unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr().cast(), address.len() as libc::socklen_t) };
