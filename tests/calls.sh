@@ -80,7 +80,7 @@ canaries_now() {
   stat -c '%n %i %z %a %u:%g %h' "${canaries[@]}" && cat "${canaries[@]}" && find "${canaries[@]%canary}" -maxdepth 1 -name '*canary*'
 }
 # Names, owners and modes that the threads can have left in the image.
-legal='^[-dlpc][-rwxsStT]{9} (0/0|1000/1000) .* (\./)?((r|d[0-7]|l[0-5]|n[0-3]|f[0-3]|x|w|p|own|secret|plain|setid|[abc][0-2]|\.in|race|race-log'
+legal='^[-dlpch][-rwxsStT]{9} (0/0|1000/1000) .* (\./)?((r|d[0-7]|l[0-5]|n[0-3]|f[0-3]|x|w|p|own|secret|plain|setid|[abc][0-2]|\.in|race|race-log'
 legal+='|proc|dev|sys|etc|tmp|hosts|resolv.conf|canary-made)/?)*( -> .*| link to .*)?$'
 
 race() { # NAME COMMAND

@@ -363,6 +363,20 @@ impl Places {
         }
     }
 
+    /// Whether a name still is what it was when it was judged. Within [`Places::changing`] or [`Places::making`], where nobody
+    /// of the step makes or moves anything meanwhile.
+    pub fn is_still(&self, dir: &Dir, name: &[u8], before: Option<&Statx>) -> bool {
+        let now = look_at(dir.fd.as_fd(), name).ok().map(|mut now| {
+            self.present(dir.area.tree.as_deref(), &mut now);
+            now
+        });
+        match (&now, before) {
+            (None, None) => true,
+            (Some(now), Some(before)) => id_of(now) == id_of(before) && now.stx_uid == before.stx_uid,
+            _ => false,
+        }
+    }
+
     /// What has been opened in an area, as the kernel has it and as the step sees it.
     pub fn seen_opened(&self, tree: Option<&Tree>, file: BorrowedFd<'_>) -> Result<(Statx, Statx), Errno> {
         let _noted = self.noted();
