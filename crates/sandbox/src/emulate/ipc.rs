@@ -170,10 +170,11 @@ pub fn with_number(caller: &Caller<'_>, kind: Kind, what: Use) -> Handled {
             let command = (caller.number(index) & !IPC_64).cast_signed();
             match (command, kind) {
                 (libc::IPC_RMID | libc::IPC_SET, _) if !owner.is(ids) => Err(Errno::PERM),
-                // Without a key it is found by nobody, and forgotten when there is a need.
+                // By the builder: its number can be another's from now on.
                 (libc::IPC_RMID, _) => {
-                    owner.key = libc::IPC_PRIVATE;
-                    Ok(Reply::Continue)
+                    all.remove(&(kind, number));
+                    remove(kind, number);
+                    caller.ok(0)
                 }
                 (libc::IPC_SET, _) => set(caller, owner, caller.arguments[index + 1]),
                 (libc::IPC_STAT, _) => may(owner, READ),

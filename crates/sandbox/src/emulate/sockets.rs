@@ -605,13 +605,14 @@ fn peer(caller: &Caller<'_>, inode: u64) -> Option<u64> {
 /// getsockopt(2) (socket, level, option, value, length) of the options that say who the peer is; for a peer that was not
 /// noted, of a socketpair(2) for example, it is the caller itself.
 pub fn peer_option(caller: &Caller<'_>) -> Handled {
+    // A descriptor of the peer's process would be one of the builder's.
+    if !matches!(caller.descriptor(2), libc::SO_PEERCRED | SO_PEERGROUPS) {
+        return Err(Errno::NOPROTOOPT);
+    }
     let inode = caller.inode(0)?;
     if !raw::is_unix(caller.call.thread, caller.descriptor(0))? {
         // Safe: such a socket knows no peer's ids.
         return Ok(Reply::Continue);
-    }
-    if !matches!(caller.descriptor(2), libc::SO_PEERCRED | SO_PEERGROUPS) {
-        return Err(Errno::NOPROTOOPT);
     }
     let peer = peer_of(caller, inode);
     let value: Vec<u8> = match caller.descriptor(2) {
