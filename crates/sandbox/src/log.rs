@@ -254,7 +254,7 @@ impl<'t> Log<'t> {
         let rights = Rights::of(&theirs).ok_or(NotOurs)?;
         let own = Rights::of(&self.status).ok_or(NotOurs)?;
         let same = rights.users == own.users
-            && rights.groups == own.groups
+            && acting(rights.groups) == acting(own.groups)
             && own.capabilities & FILE_RIGHTS & !rights.capabilities == 0;
         let at_root = is_same(call.open("root")?.as_fd(), "/")?;
         if same && at_root && listener.waits(call) { Ok(rights.umask) } else { Err(NotOurs) }
@@ -293,6 +293,12 @@ impl Rights<'_> {
             umask: u32::from_str_radix(field("Umask:")?, 8).ok()?,
         })
     }
+}
+
+/// A list of ids without the saved one: with it nothing is done, and the builder has one of its own (`namespace::user`).
+fn acting(ids: &str) -> Vec<&str> {
+    let numbered = ids.split_ascii_whitespace().enumerate();
+    numbered.filter(|(index, _)| *index != 2).map(|(_, id)| id).collect()
 }
 
 /// Where the caller begins to resolve a relative path.
@@ -354,5 +360,6 @@ mod tests {
         assert_eq!((rights.users, rights.groups), ("0\t0\t0\t0", "0\t5\t0\t0"));
         assert_eq!((rights.capabilities, rights.umask), (0xcb, 0o27));
         assert!(Rights::of("Uid:\t0\n").is_none());
+        assert_eq!(acting(rights.groups), ["0", "5", "0"]);
     }
 }
