@@ -91,6 +91,7 @@ END
 # What is fetched comes with a time of its own, as from any server. The port is part of the Dockerfile: one server for all.
 mkdir "$work/served" "$work/base" "$work/base/bin" "$work/base/tmp"
 echo "fetched" >"$work/served/fetched.txt" && touch -d @1600000000 "$work/served/fetched.txt"
+: >"$work/port" # to be read before the server may have begun it
 python3 -c '
 import functools, http.server, sys
 handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
