@@ -439,7 +439,14 @@ fn open_for_path(caller: &Caller<'_>, target: Target, flags: OFlags) -> Handled 
         return give(caller, file.as_fd(), flags);
     }
     let held = caller.hold(target)?;
-    let has_area = !matches!(held.spot, Spot::Open(Opened { area: None, .. }));
+    let mut has_area = true;
+    if let Spot::Open(Opened { area: None, file, .. }) = &held.spot {
+        // By a stand-in it could be opened again with more rights than it has.
+        if !places.is_anonymous(file.as_fd())? {
+            return Err(Errno::ACCESS);
+        }
+        has_area = false;
+    }
     let file = match type_of(&held.found) {
         FileType::RegularFile if has_area && caller.view.ids.may(&held.found, READ).is_ok() => {
             again(&held, OFlags::RDONLY | OFlags::NONBLOCK)?

@@ -16,7 +16,6 @@ const SECRET: &str = "/of-root";
 pub fn others(_: &mut Outcomes, _: &[String]) -> io::Result<()> {
     fs::write(SECRET, "secret")?;
     fs::set_permissions(SECRET, fs::Permissions::from_mode(0o600))?;
-    fs::set_permissions("/", fs::Permissions::from_mode(0o777))?;
     let root = child(|| std::thread::sleep(Duration::from_secs(60)))?;
     let user = child(|| {
         if become_user().is_err() {
