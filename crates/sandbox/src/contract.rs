@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use crate::{Sandbox, sys};
+use crate::{Sandbox, landlock};
 
 pub mod attack;
 mod files;
@@ -115,7 +115,7 @@ const THEMES: &[&[(&str, Check)]] =
 
 /// Whether the kernel can keep signals and abstract sockets in (Landlock version 6, Linux 6.12).
 fn kernel_has_scopes() -> bool {
-    sys::landlock_version().is_ok_and(|version| version >= sys::SCOPES)
+    landlock::version().is_ok_and(|version| version >= landlock::SCOPES)
 }
 
 #[cfg(test)]

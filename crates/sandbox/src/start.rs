@@ -13,7 +13,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::helper::Report;
 use crate::sys::{self, plain};
-use crate::{Process, emulate, filter, log, namespace, notify};
+use crate::{Process, emulate, filter, landlock, log, namespace, notify};
 
 /// Docker's default capabilities (moby `daemon/pkg/oci/caps/defaults.go`), which BuildKit gives to a step as well.
 pub const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
@@ -94,7 +94,7 @@ fn prepare(process: &Process, filter: Filter<'_>) -> Result<(), Report> {
     if let Filter::None = filter {
         // Only where it costs nothing: it takes `no_new_privs`, which the container may have set, or CAP_SYS_ADMIN. To set it
         // here would take sudo away from users of steps, which they have in other builders.
-        let _ = sys::enter_domain();
+        let _ = landlock::enter_domain();
     }
     let capabilities = match filter {
         Filter::Refusing | Filter::Emulated(_) => CAPABILITIES,
@@ -105,7 +105,7 @@ fn prepare(process: &Process, filter: Filter<'_>) -> Result<(), Report> {
     })?;
     if let Filter::Asking(builder) = filter {
         // A container that wants the log may lack CAP_SETPCAP as well, and then nothing can be withheld.
-        let _ = rustix::thread::set_no_new_privs(true).map_err(io::Error::from).and_then(|()| sys::enter_domain());
+        let _ = rustix::thread::set_no_new_privs(true).map_err(io::Error::from).and_then(|()| landlock::enter_domain());
         let listener = notify::listen(&log::numbers()).map_err(unfiltered)?;
         notify::send(&listener, builder).map_err(unfiltered)?;
     }
@@ -135,7 +135,7 @@ fn emulated(Emulated { builder, pass, mark, files }: Emulated<'_>) -> Result<(),
         let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
     }
     emulate::begin(mark).map_err(|error| Report::setup("setrlimit(RLIMIT_LOCKS)", error))?;
-    let _ = sys::enter_empty_domain();
+    let _ = landlock::enter_empty_domain();
     notify::listen_emulated(pass, builder)
         .map_err(failed("could not apply a seccomp filter to the step and send it to the builder"))
 }

@@ -13,7 +13,7 @@ use rustix::thread::CapabilitySet;
 
 use super::suite::{Place, Suite, bind, memory, same, shell, text};
 use super::{Check, attack};
-use crate::sys;
+use crate::landlock;
 
 pub const CHECKS: &[(&str, Check)] = &[
     ("no user namespace within", user_namespaces),
@@ -284,7 +284,7 @@ fn mount_tables(suite: &Suite<'_>) -> Result<(), String> {
 
 /// Two steps at the same time, and a cache that both have.
 fn handed_on(suite: &Suite<'_>) -> Result<(), String> {
-    let kernel_can = sys::landlock_version().is_ok_and(|version| version >= 2);
+    let kernel_can = landlock::version().is_ok_and(|version| version >= 2);
     let is_tried = match suite.sandbox.name() {
         "namespace" => kernel_can,
         name => name == "emulate",

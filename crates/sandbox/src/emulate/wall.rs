@@ -19,7 +19,7 @@ use rootfs::Tree;
 use rustix::io::Errno;
 
 use super::mounts::open_source;
-use crate::landlock::{Rights, Ruleset};
+use crate::landlock::{self, Rights, Ruleset};
 use crate::{Mount, MountSource, Process, SandboxError, sys};
 
 /// The rules for one step; none where the kernel's Landlock cannot serve.
@@ -33,7 +33,7 @@ pub fn around(
         action: format!("could not make a Landlock rule for `{}`", path.display()),
         source,
     };
-    let Some(rules) = Ruleset::new().map_err(|error| failed(Path::new("/"), error))? else { return Ok(None) };
+    let Some(rules) = Ruleset::of_files().map_err(|error| failed(Path::new("/"), error))? else { return Ok(None) };
     for (path, rights) in needed(rootfs, process, mounts, scratch) {
         match open_source(&path) {
             Ok(at) => rules.allow(at.as_fd(), rights).map_err(|error| failed(&path, error))?,
@@ -100,7 +100,7 @@ pub fn behind<T: Send>(
 
 /// What of it the kernel can do, in words for `zuwai doctor`.
 pub fn kernel_has() -> Result<(), String> {
-    match sys::landlock_version() {
+    match landlock::version() {
         Ok(2..) => Ok(()),
         Ok(_) => Err("Landlock of version 1 cannot let files be moved (Linux 5.19 is needed)".to_owned()),
         Err(error) => Err(format!("no Landlock ({})", sys::plain(&error))),

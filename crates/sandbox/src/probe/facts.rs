@@ -121,7 +121,7 @@ fn filesystem(path: &Path) -> String {
 
 /// The version of the interface (`landlock_create_ruleset` with LANDLOCK_CREATE_RULESET_VERSION).
 fn landlock() -> String {
-    match crate::sys::landlock_version() {
+    match crate::landlock::version() {
         Ok(version) => format!("version {version}"),
         Err(error) => crate::sys::plain(&error),
     }

@@ -393,7 +393,7 @@ fn programs_run_in_a_domain_that_opens_nothing() {
     };
     let built = build(&["static"]);
     let Some(name) = built.names.first() else { return };
-    if crate::sys::landlock_version().is_err() {
+    if crate::landlock::version().is_err() {
         eprintln!("skipped: no Landlock here");
         return;
     }
