@@ -148,27 +148,18 @@ fn may_link(caller: &Caller<'_>, found: &Statx) -> Result<(), Errno> {
 /// As often as somebody else may be in between when something has been judged.
 const ATTEMPTS: usize = 64;
 
-/// Does something again from the beginning as long as it says that what it has judged is another by now.
-fn settled(mut once: impl FnMut() -> Result<(), Unsettled>) -> Handled {
+/// Says within a lock that what was judged is another by now. No call that is made there ends so on a local file system.
+const ANOTHER: Errno = Errno::STALE;
+
+/// Does something again from the beginning as long as it says that.
+fn settled(mut once: impl FnMut() -> Handled) -> Handled {
     for _ in 0..ATTEMPTS {
         match once() {
-            Ok(()) => return DONE,
-            Err(Unsettled::Failed(error)) => return Err(error),
-            Err(Unsettled::Another) => {}
+            Err(ANOTHER) => {}
+            done => return done,
         }
     }
     Err(Errno::AGAIN)
-}
-
-enum Unsettled {
-    Another,
-    Failed(Errno),
-}
-
-impl From<Errno> for Unsettled {
-    fn from(error: Errno) -> Unsettled {
-        Unsettled::Failed(error)
-    }
 }
 
 impl Caller<'_> {
@@ -181,19 +172,12 @@ impl Caller<'_> {
     }
 }
 
-/// Inside of a lock the error is the kernel's kind: this one no call there gives.
-const ANOTHER: Errno = Errno::STALE;
-
-fn unsettled(error: Errno) -> Unsettled {
-    if error == ANOTHER { Unsettled::Another } else { Unsettled::Failed(error) }
-}
-
 /// (directory, path, flags)
 pub fn unlink(caller: &Caller<'_>) -> Handled {
     settled(|| unlink_once(caller))
 }
 
-fn unlink_once(caller: &Caller<'_>) -> Result<(), Unsettled> {
+fn unlink_once(caller: &Caller<'_>) -> Handled {
     let flags = AtFlags::from_bits_retain(caller.flags(2, AtFlags::REMOVEDIR.bits())?);
     let path = caller.path(caller.arguments[1])?;
     let other = match without_slashes(&path).0.rsplit(|byte| *byte == b'/').next() {
@@ -205,19 +189,19 @@ fn unlink_once(caller: &Caller<'_>) -> Result<(), Unsettled> {
     let entry = caller.entry(0, 1, other)?;
     if entry.slash && flags.is_empty() {
         let found = entry.found.ok_or(Errno::NOENT)?;
-        return Err(if type_of(&found).is_dir() { Errno::ISDIR.into() } else { Errno::NOTDIR.into() });
+        return Err(if type_of(&found).is_dir() { Errno::ISDIR } else { Errno::NOTDIR });
     }
     let found = caller.may_remove(&entry)?;
     let name = entry.name.to_bytes();
     let places = &caller.world.places;
-    let done = places.changing(&[(&entry.dir, name)], || {
+    places.changing(&[(&entry.dir, name)], || {
         if !places.is_still(&entry.dir, name, Some(&found)) {
             return Err(ANOTHER);
         }
         rustix::fs::unlinkat(&entry.dir.fd, &entry.name, flags)
-    });
-    done.map_err(unsettled)?;
-    Ok(gone(caller, &entry, &found)?)
+    })?;
+    gone(caller, &entry, &found)?;
+    DONE
 }
 
 /// A name of a file has been taken away. Somebody may have the file open still: what is known of it is forgotten later.
@@ -235,17 +219,17 @@ pub fn rename(caller: &Caller<'_>) -> Handled {
     settled(|| rename_once(caller))
 }
 
-fn rename_once(caller: &Caller<'_>) -> Result<(), Unsettled> {
+fn rename_once(caller: &Caller<'_>) -> Handled {
     let known = RenameFlags::NOREPLACE | RenameFlags::EXCHANGE | RenameFlags::WHITEOUT;
     let flags = RenameFlags::from_bits_retain(caller.flags(4, known.bits())?);
     if flags.contains(RenameFlags::EXCHANGE) && flags != RenameFlags::EXCHANGE || flags.contains(RenameFlags::WHITEOUT)
     {
-        return Err(Errno::INVAL.into());
+        return Err(Errno::INVAL);
     }
     // Both directories are found and compared before either name is judged, and names before rights (do_renameat2).
     let (from, to) = (caller.parent(0, 1)?, caller.parent(2, 3)?);
     if !from.is_on_mount_of(&to) {
-        return Err(Errno::XDEV.into());
+        return Err(Errno::XDEV);
     }
     let from = from.entry.ok_or(Errno::BUSY)?;
     let other = if flags.contains(RenameFlags::NOREPLACE) { Errno::EXIST } else { Errno::BUSY };
@@ -253,15 +237,15 @@ fn rename_once(caller: &Caller<'_>) -> Result<(), Unsettled> {
     slashes_fit(&from, &to, flags)?;
     let places = &caller.world.places;
     let exchanges = flags.contains(RenameFlags::EXCHANGE);
-    if let Some(true) = from.found.as_ref().map(|found| places.is_above(found, &to.dir)) {
-        return Err(Errno::INVAL.into());
+    if from.found.as_ref().is_some_and(|found| places.is_above(found, &to.dir)) {
+        return Err(Errno::INVAL);
     }
-    if let Some(true) = to.found.as_ref().map(|found| places.is_above(found, &from.dir)) {
-        return Err(if exchanges { Errno::INVAL.into() } else { Errno::NOTEMPTY.into() });
+    if to.found.as_ref().is_some_and(|found| places.is_above(found, &from.dir)) {
+        return Err(if exchanges { Errno::INVAL } else { Errno::NOTEMPTY });
     }
     // `fs/namei.c` vfs_rename: before any right is asked.
     if from.found.as_ref().map(id_of) == to.found.as_ref().map(id_of) {
-        return Ok(());
+        return DONE;
     }
     let found = caller.may_remove(&from)?;
     match &to.found {
@@ -276,7 +260,7 @@ fn rename_once(caller: &Caller<'_>) -> Result<(), Unsettled> {
         }
     }
     if [&from, &to].iter().any(|entry| places.is_mounted(&entry.dir, entry.name.to_bytes())) {
-        return Err(Errno::BUSY.into());
+        return Err(Errno::BUSY);
     }
     let found = match links::is_shared(&found) {
         true => {
@@ -286,7 +270,7 @@ fn rename_once(caller: &Caller<'_>) -> Result<(), Unsettled> {
         false => found,
     };
     let (old, new) = (from.name.to_bytes(), to.name.to_bytes());
-    let done = caller.world.places.changing(&[(&from.dir, old), (&to.dir, new)], || {
+    caller.world.places.changing(&[(&from.dir, old), (&to.dir, new)], || {
         let is_still =
             places.is_still(&from.dir, old, Some(&found)) && places.is_still(&to.dir, new, to.found.as_ref());
         if !is_still {
@@ -298,14 +282,13 @@ fn rename_once(caller: &Caller<'_>) -> Result<(), Unsettled> {
             }
             result => result,
         }
-    });
-    done.map_err(unsettled)?;
+    })?;
     let replaced = to.found.filter(|replaced| replaced.stx_ino != found.stx_ino);
     match replaced {
         Some(replaced) if !flags.contains(RenameFlags::EXCHANGE) => gone(caller, &to, &replaced)?,
         _ => {}
     }
-    Ok(())
+    DONE
 }
 
 /// That there are slashes after directories only (`fs/namei.c` do_renameat2).
@@ -327,33 +310,33 @@ pub fn chmod(caller: &Caller<'_>) -> Handled {
     settled(|| chmod_once(caller))
 }
 
-fn chmod_once(caller: &Caller<'_>) -> Result<(), Unsettled> {
+fn chmod_once(caller: &Caller<'_>) -> Handled {
     let held = caller.held(0, 1, caller.flags(3, NO_FOLLOW | EMPTY_PATH)?)?;
     caller.changes(&held.spot, &held.found)?;
     if is_nameless(&held) {
         rustix::fs::chmod(held.path.as_c_str(), Mode::from_raw_mode(caller.number(2) & 0o7777))?;
-        return Ok(());
+        return DONE;
     }
     if type_of(&held.found).is_symlink() {
-        return Err(Errno::OPNOTSUPP.into());
+        return Err(Errno::OPNOTSUPP);
     }
     if !caller.view.ids.owns(&held.found) {
-        return Err(Errno::PERM.into());
+        return Err(Errno::PERM);
     }
     let mut mode = caller.number(2) & 0o7777;
     if !caller.view.ids.is_root() && !caller.view.ids.is_in(held.found.stx_gid) {
         mode &= !S_ISGID;
     }
     // Pipes and other things that are in no tree are nobody's to remember.
-    let Some(tree) = caller.tree(&held.spot) else { return Ok(()) };
+    let Some(tree) = caller.tree(&held.spot) else { return DONE };
     let held = links::own(caller, held)?;
     let needed = if type_of(&held.found).is_dir() { 0o700 } else { 0o600 };
-    let done = caller.world.places.making(|| {
+    caller.world.places.making(|| {
         caller.is_still(&held, &tree)?;
         rustix::fs::chmod(held.path.as_c_str(), Mode::from_raw_mode((mode & 0o1777) | needed))?;
         tree.pretend_mode(&held.look()?, mode).map_err(errno)
-    });
-    done.map_err(unsettled)
+    })?;
+    DONE
 }
 
 /// Pipes, sockets and other things that have no name are in no tree, and so nobody's to remember.
@@ -366,7 +349,7 @@ pub fn chown(caller: &Caller<'_>) -> Handled {
     settled(|| chown_once(caller))
 }
 
-fn chown_once(caller: &Caller<'_>) -> Result<(), Unsettled> {
+fn chown_once(caller: &Caller<'_>) -> Handled {
     let held = caller.held(0, 1, caller.flags(4, NO_FOLLOW | EMPTY_PATH)?)?;
     let found = &held.found;
     caller.changes(&held.spot, found)?;
@@ -377,7 +360,7 @@ fn chown_once(caller: &Caller<'_>) -> Result<(), Unsettled> {
     let loses = mode != u32::from(found.stx_mode) & 0o7777;
     // Nothing is asked for, and so nothing refused (`fs/attr.c` setattr_prepare).
     if [2, 3].iter().all(|index| caller.number(*index) == u32::MAX) && !loses {
-        return Ok(());
+        return DONE;
     }
     let id = |index, old| Some(caller.number(index)).filter(|id| *id != u32::MAX).unwrap_or(old);
     let (user, group) = (id(2, found.stx_uid), id(3, found.stx_gid));
@@ -385,19 +368,19 @@ fn chown_once(caller: &Caller<'_>) -> Result<(), Unsettled> {
     let own_group = group == found.stx_gid || ids.is_in(group);
     let may_give = ids.owns(found) && user == found.stx_uid && own_group;
     if !ids.is_root() && !may_give {
-        return Err(Errno::PERM.into());
+        return Err(Errno::PERM);
     }
-    let Some(tree) = caller.tree(&held.spot) else { return Ok(()) };
+    let Some(tree) = caller.tree(&held.spot) else { return DONE };
     if let Spot::Entry(dir, name) = &held.spot {
         // Whose a link is, is remembered with it.
         caller.world.places.changing(&[(dir, name.to_bytes())], || Ok(()))?;
     }
     let held = links::own(caller, held)?;
-    let done = caller.world.places.making(|| {
+    caller.world.places.making(|| {
         caller.is_still(&held, &tree)?;
         tree.pretend_owner(&held.look()?, user, group, mode).map_err(errno)
-    });
-    done.map_err(unsettled)
+    })?;
+    DONE
 }
 
 /// What another owner leaves of a regular file's mode (chown(2)).

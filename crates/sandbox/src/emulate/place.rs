@@ -73,6 +73,15 @@ impl Area {
         rest
     }
 
+    /// What the step calls what follows its own path.
+    fn shown(&self, rest: &[u8]) -> Vec<u8> {
+        match (self.shown.as_slice(), rest) {
+            (b"/", b"") => b"/".to_vec(),
+            (b"/", rest) => rest.to_vec(),
+            (shown, rest) => [shown, rest].concat(),
+        }
+    }
+
     /// Whether it is the one in which all others are mapped.
     pub fn is_rootfs(&self) -> bool {
         self.above.is_none()
@@ -706,13 +715,9 @@ impl Places {
     /// What the step calls a path of the host.
     pub fn shown(&self, host: &[u8]) -> Vec<u8> {
         // What lies in none is nothing that the step could name.
-        let Some(area) = self.area_of(host) else { return anonymous(host) };
+        let Some(area) = self.area_of(host) else { return shown_of_none(host) };
         let rest = area.holds(host).unwrap_or_default();
-        match (area.shown.as_slice(), rest) {
-            (b"/", b"") => b"/".to_vec(),
-            (b"/", rest) => rest.to_vec(),
-            (shown, rest) => [shown, rest].concat(),
-        }
+        area.shown(rest)
     }
 
     /// The path of a directory, as the step sees it.
@@ -726,11 +731,7 @@ impl Places {
             return Err(Errno::NOENT);
         }
         let rest = dir.area.holds(&host).ok_or(Errno::NOENT)?;
-        Ok(match (dir.area.shown.as_slice(), rest) {
-            (b"/", b"") => b"/".to_vec(),
-            (b"/", rest) => rest.to_vec(),
-            (shown, rest) => [shown, rest].concat(),
-        })
+        Ok(dir.area.shown(rest))
     }
 
     /// The path of a name in a directory.
@@ -879,7 +880,7 @@ pub fn take(owner: u32, number: i32) -> Result<OwnedFd, Errno> {
 }
 
 /// What the kernel calls a file that lies nowhere in the step: pipes and the like have no path of the host.
-fn anonymous(host: &[u8]) -> Vec<u8> {
+fn shown_of_none(host: &[u8]) -> Vec<u8> {
     if host.starts_with(b"/") && !host.starts_with(b"/memfd:") { b"/".to_vec() } else { host.to_vec() }
 }
 

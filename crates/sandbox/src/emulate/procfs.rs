@@ -275,18 +275,13 @@ impl View {
         if writes && !self.may_write(proc) {
             return Err(if proc.path().starts_with(b"/proc/sys") { Errno::ROFS } else { Errno::ACCESS });
         }
-        if let Some((process, rest)) = proc.process()
-            && rest.first().is_some_and(|name| GUARDED.contains(name))
-        {
-            self.may_look(caller, process)?;
-        }
         if proc.is_root() && !writes {
             return self.listing().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
         }
         if let Some((process, rest)) = proc.process().filter(|_| !writes) {
             let text = match rest[..] {
                 [name] if maps::is_one(name) => {
-                    let copy = maps::shown(host_open(proc, flags)?, shown);
+                    let copy = maps::shown(self.open_judged(proc, flags, caller)?, shown);
                     return copy.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
                 }
                 [b"status"] => Some(self.status(process, &host_read(proc)?)),
@@ -300,8 +295,12 @@ impl View {
                 return in_memory(&text).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
             }
         }
+        self.open_judged(proc, flags, caller)
+    }
+
+    /// Opens first, and judges the process then: while that waits in the kernel it may become another program.
+    fn open_judged(&self, proc: &Proc, flags: OFlags, caller: &Caller) -> Result<OwnedFd, Errno> {
         let file = host_open(proc, flags)?;
-        // The process may have become another since it was asked about: what has been opened is what is judged.
         self.is_own(proc)?;
         if let Some((process, rest)) = proc.process()
             && rest.first().is_some_and(|name| GUARDED.contains(name))

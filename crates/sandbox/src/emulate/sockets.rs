@@ -71,6 +71,13 @@ struct To {
     _held: Option<Held>,
 }
 
+impl To {
+    /// For the kernel to take or to refuse.
+    fn plain(address: Vec<u8>) -> To {
+        To { address, shown: Vec::new(), server: None, _held: None }
+    }
+}
+
 impl Caller<'_> {
     fn sockets(&self) -> &Arc<Sockets> {
         &self.world.sockets
@@ -263,19 +270,19 @@ pub fn listen(caller: &Caller<'_>) -> Handled {
 
 /// Finds out where an address leads, and that the caller may go there.
 fn resolve(caller: &Caller<'_>, address: &[u8]) -> Result<To, Errno> {
-    let same = |server| To { address: address.to_vec(), shown: Vec::new(), server, _held: None };
+    let same = || To::plain(address.to_vec());
     if family(address) == Some(libc::AF_UNSPEC) {
-        return Ok(same(None));
+        return Ok(same());
     }
     if family(address) != Some(libc::AF_UNIX) || address.len() > FAMILY + UNIX_PATH_MAX {
         return Err(Errno::INVAL);
     }
     match &address[FAMILY..] {
         // The kernel says what is wrong with it.
-        [] => Ok(same(None)),
+        [] => Ok(same()),
         [0, ..] => {
             let server = abstract_server(caller, &address[FAMILY..])?;
-            Ok(To { shown: address[FAMILY..].to_vec(), ..same(Some(server)) })
+            Ok(To { shown: address[FAMILY..].to_vec(), server: Some(server), ..same() })
         }
         path => path_to(caller, diag::without_end(path)),
     }
@@ -329,7 +336,7 @@ pub fn connect(caller: &Caller<'_>) -> Handled {
     }
     let to = match kept.is_unix() {
         true => resolve(caller, &address)?,
-        false => To { address, shown: Vec::new(), server: None, _held: None },
+        false => To::plain(address),
     };
     let may_wait = raw::waits(kept.socket.as_fd()) && (kept.is_stream() || !kept.is_unix());
     let (sockets, client) = (caller.sockets().clone(), caller.credentials());
@@ -366,10 +373,10 @@ fn send(caller: &Caller<'_>, kept: &Arc<Kept>, mut message: Message) -> Result<S
     let mut to = None;
     if kept.is_unix() {
         // The kernel does not look where it leads, only that there is one (`net/unix/af_unix.c` unix_stream_sendmsg).
-        let found = match kept.is_stream() {
-            _ if message.address.is_empty() => To { address: Vec::new(), shown: Vec::new(), server: None, _held: None },
-            true => To { address: unix_address(b"\0"), shown: Vec::new(), server: None, _held: None },
-            false => resolve(caller, &message.address)?,
+        let found = match &message.address[..] {
+            [] => To::plain(Vec::new()),
+            _ if kept.is_stream() => To::plain(unix_address(b"\0")),
+            address => resolve(caller, address)?,
         };
         message.address.clone_from(&found.address);
         // Of the two kinds that there are, descriptors cannot be taken along, and the ids are the builder's already.
