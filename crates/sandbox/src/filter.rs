@@ -241,7 +241,7 @@ const ANSWERED_BY_0: &[u32] = &[
 ];
 
 /// Options of prctl(2) by which rights outlast a change of users, and about rights that no program can give.
-const KEPT_RIGHTS: &[u32] = &[
+const OPTIONS_ABOUT_RIGHTS: &[u32] = &[
     libc::PR_GET_KEEPCAPS as u32,
     libc::PR_SET_KEEPCAPS as u32,
     libc::PR_GET_NO_NEW_PRIVS as u32,
@@ -334,17 +334,16 @@ const REQUESTS: &[(u32, &[u32])] = &[
     (
         ALLOW,
         &[
-            // FIBMAP, FIGETBSZ, FS_IOC_FIEMAP
-            1,
-            2,
-            0xc020_660b, // FICLONE, FICLONERANGE
-            0x4004_9409,
-            0x4020_940d, // FS_IOC_GETFLAGS, of 32 bits, FS_IOC_FSGETXATTR
-            0x8008_6601,
-            0x8004_6601,
-            0x801c_581f, // FS_IOC_GETVERSION, of 32 bits
-            0x8008_7601,
-            0x8004_7601,
+            1,           // FIBMAP
+            2,           // FIGETBSZ
+            0xc020_660b, // FS_IOC_FIEMAP
+            0x4004_9409, // FICLONE
+            0x4020_940d, // FICLONERANGE
+            0x8008_6601, // FS_IOC_GETFLAGS
+            0x8004_6601, // the same with 32 bits
+            0x801c_581f, // FS_IOC_FSGETXATTR
+            0x8008_7601, // FS_IOC_GETVERSION
+            0x8004_7601, // the same with 32 bits
         ],
     ),
     // FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX
@@ -403,7 +402,7 @@ fn own_rules(own: &Abi, passes: Passes) -> Vec<(u32, Rule)> {
         (libc::SYS_sendto as u32, Rule::AskWith(4)),
         (libc::SYS_getsockopt as u32, Rule::AskWhere(PEER)),
         (libc::SYS_setsockopt as u32, Rule::RefuseWhere(PEER_PROCESS, NO_OPTION)),
-        (libc::SYS_prctl as u32, Rule::AnswerEach(0, &[(FINE, ANSWERED_BY_0), (ASK, KEPT_RIGHTS)])),
+        (libc::SYS_prctl as u32, Rule::AnswerEach(0, &[(FINE, ANSWERED_BY_0), (ASK, OPTIONS_ABOUT_RIGHTS)])),
         (own.clone, Rule::RefuseClone),
         (libc::SYS_rt_sigaction as u32, Rule::AskWhere(CHILD_HANDLER)),
         (own.unshare, Rule::RefuseWith(libc::CLONE_NEWUSER as u32, NOT_PERMITTED)),

@@ -59,7 +59,7 @@ pub enum Operation {
     Capabilities,
     SetCapabilities,
     SystemName,
-    KeepRights,
+    ProcessOption,
     SocketPair,
     Seccomp,
     HandleSignal,
@@ -240,7 +240,7 @@ const OLD: &[Form] = &[(libc::SYS_renameat, O::Rename, &[A(0), A(1), A(2), A(3),
 
 /// Calls that are asked about only with certain arguments, or on certain kernels: the filter has a rule for each.
 const SOMETIMES: &[Form] = &[
-    (libc::SYS_prctl, O::KeepRights, &[A(0), A(1), A(2), A(3), A(4)]),
+    (libc::SYS_prctl, O::ProcessOption, &[A(0), A(1), A(2), A(3), A(4)]),
     (libc::SYS_seccomp, O::Seccomp, &[A(0)]),
     (libc::SYS_rt_sigaction, O::HandleSignal, &[A(0), A(1)]),
     (libc::SYS_socket, O::Socket, &[A(0), A(1), A(2)]),
@@ -390,7 +390,7 @@ impl Operation {
                 | O::SetGroups
                 | O::Capabilities
                 | O::SystemName
-                | O::KeepRights
+                | O::ProcessOption
                 | O::HandleSignal
                 | O::Limit(_)
                 | O::Signal(_)
@@ -451,7 +451,7 @@ pub fn perform(operation: Operation, caller: &Caller<'_>) -> Handled {
         O::Capabilities => identity::capabilities(caller),
         O::SetCapabilities => identity::set_capabilities(caller),
         O::SystemName => identity::system_name(caller),
-        O::KeepRights => identity::keep_rights(caller),
+        O::ProcessOption => identity::process_option(caller),
         O::Seccomp => identity::seccomp(caller),
         O::HandleSignal => others::handle(caller),
         O::Execute => program::execute(caller),

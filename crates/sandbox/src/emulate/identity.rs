@@ -197,26 +197,19 @@ pub fn set_capabilities(caller: &Caller<'_>) -> Handled {
     DONE
 }
 
-/// prctl(2) (option, value) as far as it is about rights: they are kept over a change of users, or not.
-pub fn keep_rights(caller: &Caller<'_>) -> Handled {
+/// prctl(2) (option, value, …) as far as it is about rights: whether they are kept over a change of users, or gained at all.
+pub fn process_option(caller: &Caller<'_>) -> Handled {
+    let value = caller.arguments[1];
     match caller.number(0) as libc::c_int {
         libc::PR_GET_NO_NEW_PRIVS => return caller.ok(i64::from(caller.view.gains_nothing)),
         libc::PR_SET_NO_NEW_PRIVS if caller.arguments[1..5] == [1, 0, 0, 0] => {
             caller.changing(|state| state.gains_nothing = true)?;
-            return DONE;
         }
-        libc::PR_SET_NO_NEW_PRIVS => return Err(Errno::INVAL),
         libc::PR_SET_SECCOMP => return filter(caller),
-        _ => {}
+        libc::PR_GET_KEEPCAPS => return caller.ok(i64::from(caller.view.ids.rights.keep)),
+        libc::PR_SET_KEEPCAPS if value <= 1 => change(caller, |ids| ids.rights.keep = value == 1)?,
+        _ => return Err(Errno::INVAL),
     }
-    if caller.number(0) == libc::PR_GET_KEEPCAPS as u32 {
-        return caller.ok(i64::from(caller.view.ids.rights.keep));
-    }
-    let keep = caller.arguments[1];
-    if keep > 1 {
-        return Err(Errno::INVAL);
-    }
-    change(caller, |ids| ids.rights.keep = keep == 1)?;
     DONE
 }
 

@@ -16,17 +16,25 @@ const SECRET: &str = "/of-root";
 pub fn others(_: &mut Outcomes, _: &[String]) -> io::Result<()> {
     fs::write(SECRET, "secret")?;
     fs::set_permissions(SECRET, fs::Permissions::from_mode(0o600))?;
-    let root = child(|| std::thread::sleep(Duration::from_secs(60)))?;
+    let wait_long = || std::thread::sleep(Duration::from_secs(60));
+    let root = child(wait_long)?;
+    // What it was is in its memory still.
+    let dropped = child(|| {
+        if become_user().is_ok() {
+            wait_long();
+        }
+    })?;
+    std::thread::sleep(Duration::from_millis(100));
     let user = child(|| {
         if become_user().is_err() {
             return;
         }
-        attempts("a user", root);
+        attempts("a user", root, dropped);
         // Its parent is killed before it has asked for anything.
         let parent = child(|| {
             let _ = child(|| {
                 std::thread::sleep(Duration::from_millis(300));
-                attempts("an orphan", root);
+                attempts("an orphan", root, dropped);
             });
             let _ = call(libc::SYS_kill, [std::process::id() as usize, libc::SIGKILL as usize]);
         });
@@ -34,12 +42,16 @@ pub fn others(_: &mut Outcomes, _: &[String]) -> io::Result<()> {
         std::thread::sleep(Duration::from_secs(1));
     })?;
     wait(user)?;
+    // Root without CAP_KILL cannot; then it ends with the step.
+    let _ = call(libc::SYS_kill, [dropped, libc::SIGKILL as usize]);
     call(libc::SYS_kill, [root, libc::SIGKILL as usize]).map(drop)
 }
 
-fn attempts(who: &str, root: usize) {
+fn attempts(who: &str, root: usize, dropped: usize) {
     let mut outcomes = Outcomes::default();
     look(&mut outcomes, who, root);
+    look_into(&mut outcomes, who, "of root", root);
+    look_into(&mut outcomes, who, "that was root's", dropped);
     let _ = outcomes.print();
 }
 
@@ -78,13 +90,23 @@ fn look(outcomes: &mut Outcomes, who: &str, root: usize) {
     let by_descriptor = call(libc::SYS_pidfd_open, [root, 0])
         .and_then(|process| call(libc::SYS_pidfd_send_signal, [process, libc::SIGWINCH as usize, 0, 0]));
     outcomes.note(format!("{who}: pidfd_send_signal"), by_descriptor);
-    outcomes.note(format!("{who}: ptrace"), call(libc::SYS_ptrace, [libc::PTRACE_SEIZE as usize, root, 0, 0]));
-    for name in ["environ", "maps", "fd/0", "cwd/.", "root/."] {
-        outcomes.note(format!("{who}: {name}"), fs::File::open(format!("/proc/{root}/{name}")));
-    }
     let limit = [7u64, 7];
     let number = libc::RLIMIT_CORE as usize;
     outcomes.note(format!("{who}: prlimit"), call(libc::SYS_prlimit64, [root, number, limit.as_ptr() as usize, 0]));
+}
+
+fn look_into(outcomes: &mut Outcomes, who: &str, what: &str, process: usize) {
+    let seized = call(libc::SYS_ptrace, [libc::PTRACE_SEIZE as usize, process, 0, 0]);
+    outcomes.note(format!("{who}: ptrace of a process {what}"), seized);
+    let byte = [0u8];
+    let part = libc::iovec { iov_base: byte.as_ptr() as *mut libc::c_void, iov_len: 1 };
+    let at = &raw const part as usize;
+    // The same address: the other has been forked from the same program.
+    let read = call(libc::SYS_process_vm_readv, [process, at, 1, at, 1, 0]);
+    outcomes.note(format!("{who}: process_vm_readv of a process {what}"), read);
+    for name in ["environ", "maps", "mem", "fd/0", "cwd/.", "root/."] {
+        outcomes.note(format!("{who}: {name} of a process {what}"), fs::File::open(format!("/proc/{process}/{name}")));
+    }
 }
 
 fn again(error: &io::Error) -> io::Error {
