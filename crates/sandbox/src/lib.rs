@@ -26,6 +26,7 @@ pub mod inplace;
 mod landlock;
 mod log;
 pub mod namespace;
+mod near;
 mod notify;
 mod overlay;
 pub mod probe;

@@ -24,6 +24,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::emulate::abi::Abi;
+use crate::near::Near;
 use crate::{filter, sys};
 
 /// Commands of the listener; the sizes in them are those of the structures below (`linux/seccomp.h`).
@@ -242,10 +243,20 @@ impl Listener {
         self.add(call, file, 0, close_on_exec)
     }
 
-    /// As [`Listener::give`], and the number is the answer to the call (Linux 5.14).
+    /// As [`Listener::give`], and the number is the answer to the call.
     pub fn answer_with(&self, call: &Call, file: BorrowedFd<'_>, close_on_exec: bool) -> rustix::io::Result<i32> {
         const SEND_NUMBER: u32 = 2;
-        self.add(call, file, SEND_NUMBER, close_on_exec)
+        match Near::to(call.thread, || self.waits(call)) {
+            Some(near) => {
+                let number = self.add(call, file, 0, close_on_exec)?;
+                // Before the caller goes on in its program.
+                drop(near);
+                self.reply(call, Ok(number.into()))?;
+                Ok(number)
+            }
+            // Linux 5.14
+            None => self.add(call, file, SEND_NUMBER, close_on_exec),
+        }
     }
 
     fn add(&self, call: &Call, file: BorrowedFd<'_>, flags: u32, close_on_exec: bool) -> rustix::io::Result<i32> {

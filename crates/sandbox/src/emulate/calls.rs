@@ -366,36 +366,21 @@ impl Forms {
 }
 
 impl Operation {
-    /// Whether it only looks, or changes what the builder itself keeps. Opening is, mostly.
+    /// Whether it is done sooner than another thread is woken: nobody is waited for, and no content is moved but where a file
+    /// has to be made the step's own first (`links`), which is rare.
     pub fn is_quick(self) -> bool {
-        matches!(
+        !matches!(
             self,
-            O::Open
-                | O::Stat
-                | O::ShortStat
-                | O::Statx
-                | O::Access
-                | O::ReadLink
-                | O::WorkingDirectory
-                | O::ChangeDirectory
-                | O::ChangeDirectoryTo
-                | O::Umask
-                | O::Id(..)
-                | O::Ids(_)
-                | O::SetId(_)
-                | O::SetTwo(_)
-                | O::SetThree(_)
-                | O::SetFiles(_)
-                | O::Groups
-                | O::SetGroups
-                | O::Capabilities
-                | O::SystemName
-                | O::ProcessOption
-                | O::HandleSignal
-                | O::Limit(_)
-                | O::Signal(_)
-                | O::Ipc(..)
-                | O::Socket
+            O::Execute
+                | O::Truncate
+                | O::SocketCall
+                | O::Bind
+                | O::Connect
+                | O::Listen
+                | O::SendTo
+                | O::SendMessage
+                | O::SendMessages
+                | O::Trace
         )
     }
 }

@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use super::abi::Abi;
 use super::elf::{self, Image};
 use super::stub::{self, Loader, Step};
+use crate::near::Near;
 use crate::notify::{Call, Listener};
 use layout::Room;
 use stack::{New, Vectors};
@@ -97,6 +98,7 @@ pub fn execute(
     let _turn = Turn::of(call.thread);
     let mut tracee = Tracee::seize(call.thread)?;
     if listener.waits(call) {
+        tracee.stay_near(Near::to(call.thread, || true));
         let change = Change { call, listener, pass, request, loader, program, interpreter, empty };
         // Whoever is gone needs no answer.
         let _ = change.run(&mut tracee, at_exec);

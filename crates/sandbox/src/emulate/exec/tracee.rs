@@ -8,6 +8,7 @@ use std::io;
 use rustix::io::Errno;
 
 use super::super::abi::Abi;
+use crate::near::Near;
 
 /// The thread does not exist any more, or cannot go on as what it is and is killed.
 #[derive(Debug)]
@@ -74,6 +75,8 @@ pub struct Tracee {
     traced: bool,
     /// A signal that it was about to get when it stopped.
     pending: i32,
+    /// Until it goes on in its program.
+    near: Option<Near>,
 }
 
 impl Drop for Tracee {
@@ -95,7 +98,12 @@ impl Tracee {
         let thread = i32::try_from(thread).map_err(|_| Errno::SRCH)?;
         // SAFETY: PTRACE_SEIZE takes the options as a number and no address.
         let done = unsafe { libc::ptrace(request::SEIZE as _, thread, 0usize, OPTIONS as usize) };
-        if done == 0 { Ok(Tracee { thread, traced: true, pending: 0 }) } else { Err(last_error()) }
+        if done == 0 { Ok(Tracee { thread, traced: true, pending: 0, near: None }) } else { Err(last_error()) }
+    }
+
+    /// Has it stay on this thread's processor until it goes on in its program. It has to wait in a call.
+    pub fn stay_near(&mut self, near: Option<Near>) {
+        self.near = near;
     }
 
     /// Has it stop before it goes on in its program.
@@ -215,6 +223,7 @@ impl Tracee {
     }
 
     fn detach(&mut self) -> Result<(), Gone> {
+        self.near = None;
         self.request(request::DETACH, 0, self.pending as usize)?;
         self.traced = false;
         Ok(())
@@ -274,6 +283,9 @@ impl Tracee {
         let (event, signal) = (status >> 16, libc::WSTOPSIG(status));
         if event == EVENT_EXEC {
             self.thread = found;
+            if let Some(near) = &mut self.near {
+                near.is_now(found);
+            }
             return Stop::Executed;
         }
         match signal {
