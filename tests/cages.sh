@@ -13,11 +13,13 @@ set -euo pipefail
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-# Root without namespaces, with them, with few capabilities, nobody in a pod, a user with ids of its own.
-places=(docker-default k8s-default root-nocaps k8s-restricted openshift-restricted-v2 rootless-host docker-default:emulate)
-all=("${places[@]}" k8s-baseline-seccomp k8s-default-apparmor k8s-userns k8s-userns-unconfined k8s-userns-unmasked crio-default
-  podman-default k8s-nonroot k8s-default:inplace k8s-default:emulate crio-default:emulate root-nocaps:emulate
-  rootless-host:emulate host:emulate)
+# Root without namespaces, with them, nobody in a pod, a user with ids of its own; and root in place, also with few capabilities.
+places=(docker-default k8s-default k8s-restricted openshift-restricted-v2 rootless-host docker-default:inplace root-nocaps:inplace)
+all=("${places[@]}" root-nocaps k8s-baseline-seccomp k8s-default-apparmor k8s-userns k8s-userns-unconfined k8s-userns-unmasked
+  crio-default podman-default k8s-nonroot k8s-default:inplace k8s-default:emulate crio-default:inplace rootless-host:emulate
+  host:emulate)
+# Where root has few rights over the kernel, and by default builds files that are other users' and keeps its own from a step.
+rootful=(docker-default root-nocaps)
 # Where nobody is root and nothing may be mounted.
 restricted=(k8s-restricted openshift-restricted-v2)
 
@@ -30,7 +32,7 @@ while [ $# -gt 0 ]; do
     *) break ;;
   esac
 done
-[ $# = 0 ] || places=("$@") restricted=()
+[ $# = 0 ] || places=("$@") restricted=() rootful=()
 
 if ! is_root; then skip "cages: need root"; finish; fi
 if ! install_tools runc=runc skopeo=skopeo umoci=umoci docker-registry=docker-registry debootstrap=debootstrap \
@@ -155,6 +157,26 @@ assert found == wanted, found
 END_OF_SCRIPT
 }
 
+# keeps CAGE: by default a step reads no credentials of the container, while the builder reads a context and writes a file
+# that are another user's
+keeps() {
+  local own=$work/keeps-$1
+  mkdir -p "$own/context/dir" "$own/out" "$own/secret" || return
+  cat >"$own/context/Dockerfile" <<END
+FROM $debian
+COPY . /context
+RUN ! cat /secret/config.json /proc/1/root/secret/config.json /.zuwai-inplace/*/secret/config.json 2>/dev/null && ! ls /out
+RUN [ "\$(cat /context/dir/private)" = private ]
+END
+  echo private >"$own/context/dir/private" && echo '{"auths":{}}' >"$own/secret/config.json"
+  chmod 600 "$own/context/dir/private" && chmod 700 "$own/context/dir" "$own/out" && chmod 755 "$own" "$own/context"
+  chown -R 1000:1000 "$own/context" "$own/out"
+  cage_options=(--bind "$own/out:/out" --ro-bind "$own/secret:/secret")
+  zuwai_in "$1" "$own/context" executor --insecure-registry="$registry" --context=dir://@context@ --no-push --digest-file=/out/digest || return
+  cage_options=()
+  grep -q '^sha256:' "$own/out/digest"
+}
+
 reference=
 try host
 if digest_is host >/dev/null 2>&1; then reference=host; fi
@@ -170,5 +192,8 @@ done
 for cage in "${restricted[@]}"; do
   check "$cage: namespaces are refused with status 6 and a hint" refuses "$cage"
   check "$cage: a Dockerfile without RUN builds, with its owners and modes" composes "$cage"
+done
+for cage in "${rootful[@]}"; do
+  check "$cage: a step reads no credentials, the builder what another user made" keeps "$cage"
 done
 finish

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use rootfs::Tree;
 use rustix::fs::Statx;
 use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::helper::{Helper, Place, Spec};
 use crate::notify::{Answer, Call, Listener, Supervisor};
@@ -305,14 +306,24 @@ fn raise_files() -> Option<u64> {
     before.current
 }
 
-/// Gives up every capability of this process: with some of them the kernel would keep owners and modes that without the
-/// others have to be pretended, and a step is to have none.
+/// Gives up the capabilities of this process: with some of them the kernel would keep owners and modes that without the others
+/// have to be pretended. What is left lets root read a context that another user made, and write what was asked for beside
+/// it; the threads that work for a step, and so the step, do not have it ([`give_up_all_rights`]).
 pub fn give_up_rights() -> io::Result<()> {
     // Otherwise programs that root executes would get them all back (capabilities(7)), and we could not look into them.
     rustix::thread::set_no_new_privs(true)?;
-    let none = rustix::thread::CapabilitySet::empty();
     let _ = rustix::thread::clear_ambient_capability_set();
-    let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
+    let had = rustix::thread::capabilities(None)?.permitted;
+    hold(had & CapabilitySet::DAC_OVERRIDE)
+}
+
+/// The rest, of this thread and what it starts.
+fn give_up_all_rights() -> io::Result<()> {
+    hold(CapabilitySet::empty())
+}
+
+fn hold(rights: CapabilitySet) -> io::Result<()> {
+    let sets = CapabilitySets { effective: rights, permitted: rights, inheritable: CapabilitySet::empty() };
     Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 

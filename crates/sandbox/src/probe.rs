@@ -137,8 +137,9 @@ enum Chosen {
 /// A back-end's probe: tries it and touches nothing of this process.
 type Try = fn(&Wanted<'_>) -> Candidate;
 
-/// Every back-end in the order in which `auto` prefers them. A new one is a line here and an arm in [`become_fit_for`].
-const BACKENDS: &[(&str, Try)] = &[("namespace", try_namespace), ("inplace", try_in_place), ("emulate", try_emulate)];
+/// Every back-end in the order in which `auto` prefers them: behind a wall first. A new one is a line here and an arm in
+/// [`become_fit_for`].
+const BACKENDS: &[(&str, Try)] = &[("namespace", try_namespace), ("emulate", try_emulate), ("inplace", try_in_place)];
 
 /// Names that `enter` takes beside `auto`.
 pub fn names() -> impl Iterator<Item = &'static str> {

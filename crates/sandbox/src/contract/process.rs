@@ -22,6 +22,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("user, group, groups", ids),
     ("capabilities are Docker's", capabilities),
     ("descriptors and umask", descriptors),
+    ("processors", processors),
     ("standard input is empty", input),
     ("a terminal of its own", terminal),
     ("proc and its self", proc),
@@ -110,6 +111,19 @@ fn capabilities(suite: &Suite<'_>) -> Result<(), String> {
         same(name, value & !most, 0)?;
     }
     same("lines", ran.lines().count(), 5)
+}
+
+/// The builder may keep a thread that waits for it on one processor; the program, and what it starts, never sees that.
+fn processors(suite: &Suite<'_>) -> Result<(), String> {
+    let allowed = |status: &str| -> Vec<String> {
+        status.lines().filter(|line| line.starts_with("Cpus_allowed:")).map(str::to_owned).collect()
+    };
+    let own = allowed(&fs::read_to_string("/proc/self/status").map_err(text)?);
+    let look = "for i in $(seq 100); do : < /bin/busybox; grep Cpus_allowed: /proc/self/status; done";
+    let ran = suite.place()?.script(&format!("({look}) & ({look}) & {look}; wait"), &[])?;
+    let seen = allowed(&ran);
+    same("looks", seen.len(), 300)?;
+    same("processors", seen.into_iter().find(|seen| !own.contains(seen)), None)
 }
 
 fn descriptors(suite: &Suite<'_>) -> Result<(), String> {

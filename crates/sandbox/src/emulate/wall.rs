@@ -90,6 +90,8 @@ pub fn behind<T: Send>(
                     .enter()
                     .map_err(|error| failed("could not put the step's supervisor into a Landlock domain", error))?;
             }
+            super::give_up_all_rights()
+                .map_err(|error| failed("could not give up the rights of the step's supervisor", error))?;
             work()
         };
         let thread = spawn::scoped(scope, "step", cancelled, confined)
@@ -104,5 +106,21 @@ pub fn kernel_has() -> Result<(), String> {
         Ok(2..) => Ok(()),
         Ok(_) => Err("Landlock of version 1 cannot let files be moved (Linux 5.19 is needed)".to_owned()),
         Err(error) => Err(format!("no Landlock ({})", sys::plain(&error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::thread::{CapabilitySet, capabilities};
+
+    use super::*;
+
+    #[test]
+    fn who_works_for_a_step_has_no_capability() {
+        let sets = behind(None, &|| false, || Ok(capabilities(None).unwrap())).unwrap();
+        assert_eq!(
+            (sets.effective, sets.permitted, sets.inheritable),
+            (CapabilitySet::empty(), CapabilitySet::empty(), CapabilitySet::empty())
+        );
     }
 }
