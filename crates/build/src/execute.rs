@@ -1,8 +1,10 @@
 //! Stages carried out, each in a rootfs of its own, as soon as what they need is there.
 //!
-//! One thread a stage; a step waits for the stages it takes files from and then for one of [`Request::jobs`] permits (one
-//! alone where the back-end runs one process at a time). A stage nobody looks into has no rootfs at all.
+//! One thread a stage; a step waits for the stages it takes files from and then for a permit ([`Share`]; one alone where the
+//! back-end runs one process at a time). A stage nobody looks into has no rootfs at all, and a base image is unpacked once,
+//! however many stages stand on it ([`bases`]).
 
+mod bases;
 mod copy;
 mod files;
 mod tail;
@@ -134,18 +136,30 @@ struct Execution<'a> {
 
 struct Board {
     outcomes: Vec<Option<Outcome>>,
-    permits: usize,
+    /// By [`Share`]: how many may begin.
+    free: [usize; 2],
+    bases: bases::Bases,
     error: Option<BuildError>,
+}
+
+/// What work needs of the machine.
+#[derive(Clone, Copy)]
+enum Share {
+    /// A processor: work on files. There are [`Request::jobs`] of these.
+    Processor,
+    /// Room for a step's process, which may do nothing but wait. There are [`Request::processes`] of these.
+    Process,
 }
 
 /// Given back when it is dropped.
 struct Permit<'e, 'a> {
     execution: &'e Execution<'a>,
+    from: usize,
 }
 
 impl Drop for Permit<'_, '_> {
     fn drop(&mut self) {
-        self.execution.board().permits += 1;
+        self.execution.board().free[self.from] += 1;
         self.execution.changed.notify_all();
     }
 }
@@ -168,13 +182,21 @@ impl Drop for StopOnPanic<'_, '_> {
 
 impl<'a> Execution<'a> {
     fn new(plan: &'a Plan, request: &'a Request, layers: &'a Pool) -> Execution<'a> {
-        let permits = if request.sandbox.parallel() { request.jobs.max(1) } else { 1 };
+        let free = match request.sandbox.parallel() {
+            true => [request.jobs.max(1), request.processes.max(1)],
+            false => [1, 0],
+        };
         let failed = Arc::new(AtomicBool::new(false));
         Execution {
             plan,
             request,
             layers,
-            board: Mutex::new(Board { outcomes: vec![None; plan.stages.len()], permits, error: None }),
+            board: Mutex::new(Board {
+                outcomes: vec![None; plan.stages.len()],
+                free,
+                bases: bases::Bases::default(),
+                error: None,
+            }),
             changed: Condvar::new(),
             stop: Stop::when(&[&failed, &request.cancelled]),
             failed,
@@ -227,15 +249,17 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Does `work` when one of the permits is free.
-    fn with_permit<T>(&self, work: impl FnOnce() -> Result<T, BuildError>) -> Result<T, BuildError> {
+    /// Does `work` when there is a share for it. A back-end that runs one process at a time has one for everything: nobody may
+    /// touch files while it does.
+    fn with_share<T>(&self, share: Share, work: impl FnOnce() -> Result<T, BuildError>) -> Result<T, BuildError> {
+        let from = if self.request.sandbox.parallel() { share as usize } else { 0 };
         let mut board = self.board();
-        while board.permits == 0 {
+        while board.free[from] == 0 {
             board = self.changed.wait(board).unwrap_or_else(PoisonError::into_inner);
         }
-        board.permits -= 1;
+        board.free[from] -= 1;
         drop(board);
-        let _permit = Permit { execution: self };
+        let _permit = Permit { execution: self, from };
         if self.stopped() { Err(BuildError::Stopped) } else { work() }
     }
 
@@ -251,14 +275,15 @@ impl<'a> Execution<'a> {
         }
         let files = self.prepare(id, stage)?;
         if let Some(name) = directory {
-            layers.push(self.with_permit(|| self.directory_layer(name, &files))?);
+            layers.push(self.with_share(Share::Processor, || self.directory_layer(name, &files))?);
         }
         for (index, step) in stage.steps.iter().enumerate() {
             for source in step.action.sources() {
                 self.wait(source)?;
             }
             let step_id = StepId { stage: id.0, step: index };
-            self.with_permit(|| {
+            let share = if matches!(step.action, Action::Run(_)) { Share::Process } else { Share::Processor };
+            self.with_share(share, || {
                 let layer = self.step(step_id, stage, step, &files)?;
                 layers.extend(layer);
                 Ok(())
@@ -298,36 +323,62 @@ impl<'a> Execution<'a> {
                 return Ok(files.clone());
             }
         }
-        self.with_permit(|| {
-            if matches!(stage.base, Base::Scratch) {
-                return self.prepared(id, stage);
+        let directory = self.request.work.join("stages").join(id.0.to_string());
+        let shared = match &stage.base {
+            Base::Stage(parent) => self.wait(*parent)?.files,
+            Base::Image(base) => self.shared_base(id, stage, base)?,
+            Base::Scratch | Base::Directory(_) => None,
+        };
+        if let Some(below) = &shared
+            && let Some(files) = Files::stand_on(below, &directory, stage.layered).map_err(not_made)?
+        {
+            return Ok(Arc::new(files));
+        }
+        let shared = match (&stage.base, shared) {
+            (Base::Image(base), Some(files)) => match self.take_base(base, files) {
+                Ok(own) => return Ok(own),
+                Err(shared) => Some(shared),
+            },
+            (_, shared) => shared,
+        };
+        if matches!(stage.base, Base::Scratch) {
+            return self.new_files(&directory, stage.layered);
+        }
+        self.unpacking(id, stage, || {
+            let files = self.new_files(&directory, stage.layered)?;
+            match &shared {
+                Some(below) => self.copy_files(&below.tree(), &files.tree(), stage)?,
+                None => self.fill(&files.tree(), stage)?,
             }
-            let begun = Instant::now();
-            self.request.observer.event(&Event::StageStarted { stage: id.0, name: &stage.name });
-            let files = self.prepared(id, stage)?;
-            let elapsed = begun.elapsed();
-            self.request.observer.event(&Event::StagePrepared { stage: id.0, name: &stage.name, elapsed });
             Ok(files)
         })
     }
 
-    fn prepared(&self, id: StageId, stage: &Stage) -> Result<Arc<Files>, BuildError> {
-        let directory = self.request.work.join("stages").join(id.0.to_string());
-        if let Base::Stage(parent) = stage.base
-            && let Some(files) = self.stand_on(parent, &directory, stage.layered)?
-        {
-            return Ok(Arc::new(files));
-        }
+    fn new_files(&self, directory: &Path, is_layered: bool) -> Result<Arc<Files>, BuildError> {
         let overlay = self.request.sandbox.overlay();
-        let files = Files::create(&directory, overlay, stage.layered, &self.stop).map_err(not_made)?;
-        self.fill(&files.tree(), stage)?;
-        Ok(Arc::new(files))
+        Files::create(directory, overlay, is_layered, &self.stop).map(Arc::new).map_err(not_made)
     }
 
-    /// The files of a stage on those of its finished parent, where they can be shared.
-    fn stand_on(&self, parent: StageId, directory: &Path, is_layered: bool) -> Result<Option<Files>, BuildError> {
-        let Some(files) = self.wait(parent)?.files else { return Ok(None) };
-        Files::stand_on(&files, directory, is_layered).map_err(not_made)
+    /// Does what makes the files that a stage begins with, with its events.
+    fn unpacking<T>(
+        &self,
+        id: StageId,
+        stage: &Stage,
+        work: impl FnOnce() -> Result<T, BuildError>,
+    ) -> Result<T, BuildError> {
+        self.with_share(Share::Processor, || {
+            let begun = Instant::now();
+            self.request.observer.event(&Event::StageStarted { stage: id.0, name: &stage.name });
+            let made = work()?;
+            let elapsed = begun.elapsed();
+            self.request.observer.event(&Event::StagePrepared { stage: id.0, name: &stage.name, elapsed });
+            Ok(made)
+        })
+    }
+
+    fn copy_files(&self, from: &Tree, to: &Tree, stage: &Stage) -> Result<(), BuildError> {
+        let action = || format!("could not copy the files that stage `{}` begins with", stage.name);
+        rootfs::commit::clone_tree(from, to).map_err(|source| BuildError::rootfs(action(), source))
     }
 
     fn make_tree(&self, directory: &Path) -> Result<Tree, BuildError> {
@@ -339,16 +390,11 @@ impl<'a> Execution<'a> {
 
     fn fill(&self, tree: &Tree, stage: &Stage) -> Result<(), BuildError> {
         match &stage.base {
-            Base::Scratch => Ok(()),
+            // A stage that nobody has looked into has no files to begin with.
+            Base::Scratch | Base::Stage(_) => Ok(()),
             Base::Image(base) => {
                 let layers: Vec<Layer> = base.image.layers.iter().map(|l| self.layers.base(l, false)).collect();
                 self.unpack_image(tree, &base.reference, &layers)
-            }
-            Base::Stage(parent) => {
-                let outcome = self.wait(*parent)?;
-                let Some(files) = &outcome.files else { return Ok(()) };
-                let action = || format!("could not copy the files of stage `{}`", self.plan.stage(*parent).name);
-                rootfs::commit::clone_tree(&files.tree(), tree).map_err(|source| BuildError::rootfs(action(), source))
             }
             Base::Directory(name) => {
                 let NamedContext::Directory(context) = &self.request.contexts[name] else { return Ok(()) };

@@ -72,8 +72,10 @@ pub struct Request {
     /// A directory of this build alone; removed by whoever made it.
     pub work: PathBuf,
     pub cache_mounts: CacheRoot,
-    /// How many stages may execute and layers be compressed at a time.
+    /// How many processors work on files, and compress layers.
     pub jobs: usize,
+    /// How many processes of steps may run at a time.
+    pub processes: usize,
     pub cancelled: Arc<AtomicBool>,
     pub observer: Arc<dyn Observer>,
 }

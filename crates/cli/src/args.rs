@@ -406,7 +406,8 @@ pub struct RunArgs {
     /// directory]
     #[arg(long, env = "ZUWAI_DIR", hide_env_values = true, visible_alias = "kaniko-dir", value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
-    /// How many stages run and layers are compressed at a time [default: number of processors]
+    /// How many steps run, and how many processors work on files and compress layers [default: number of processors, and at
+    /// least 8 steps]
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
     /// Build without cache; there is none yet

@@ -206,11 +206,15 @@ pub fn request(
         work: work.path().to_owned(),
         cache_mounts: CacheRoot::new(work.root().join(crate::work::CACHE_MOUNTS), cache_namespace),
         jobs: typed.run.jobs.unwrap_or_else(processors).max(1),
+        processes: typed.run.jobs.unwrap_or_else(|| processors().max(WAITING)).max(1),
         cancelled,
         observer: shown,
     };
     Ok(Wired { request, names, notes })
 }
+
+/// Steps that run at a time, at least: most of what they do is to wait, for a network above all.
+const WAITING: usize = 8;
 
 /// What `--on-failure` asks for, ready to be done.
 fn on_failure(

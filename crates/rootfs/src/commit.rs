@@ -128,6 +128,8 @@ pub fn clone_tree(from: &Tree, to: &Tree) -> Result<(), RootfsError> {
 /// [`clone_tree`], but with the times of `options`.
 pub fn clone_tree_with(from: &Tree, to: &Tree, options: &CommitOptions) -> Result<(), RootfsError> {
     let (mut reader, mut writer) = std::io::pipe().map_err(RootfsError::Write)?;
+    // Both sides take turns less often; an ordinary user may have this much (pipe(7), pipe-max-size).
+    let _ = rustix::pipe::fcntl_setpipe_size(&reader, 1 << 20);
     let (written, unpacked) = std::thread::scope(|scope| {
         let write = move || {
             let layer = Layer::new(&mut writer, true);

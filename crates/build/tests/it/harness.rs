@@ -81,6 +81,7 @@ impl Bench {
             work: directory.path().join("work"),
             cache_mounts: CacheRoot::new(directory.path().join("caches"), String::new()),
             jobs: 2,
+            processes: 2,
             cancelled: Arc::new(AtomicBool::new(false)),
             observer: events.clone(),
         };

@@ -39,7 +39,7 @@ fn one_at_a_time_where_it_has_to_be() {
             std::thread::sleep(Duration::from_millis(30));
             Exit::Code(0)
         });
-        bench.request.jobs = jobs;
+        (bench.request.jobs, bench.request.processes) = (jobs, jobs);
         bench.sandbox.one_at_a_time.store(one_at_a_time, Ordering::Relaxed);
         bench.build();
         assert_eq!(bench.sandbox.most.load(Ordering::SeqCst), 1, "jobs {jobs}, one at a time {one_at_a_time}");
@@ -147,7 +147,7 @@ fn a_panic_in_one_stage_leaves_nobody_waiting() {
     for jobs in [1, 4] {
         let mut bench = Bench::new("FROM scratch AS a\nRUN panic\nFROM scratch\nRUN write /x 1\nCOPY --from=a / /a\n")
             .on("panic", |_| panic!("a fault of ours, wanted by this test"));
-        bench.request.jobs = jobs;
+        (bench.request.jobs, bench.request.processes) = (jobs, jobs);
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bench.try_build().is_ok()));
         assert!(ended.is_err(), "jobs {jobs}: the panic goes on");
         assert!(!bench.exported());
@@ -161,7 +161,7 @@ fn a_diamond_of_stages() {
                       FROM left\nCOPY --from=right /right /\nCOPY --from=base /base /again\n";
     for jobs in [1, 2, 8] {
         let mut bench = Bench::new(dockerfile);
-        bench.request.jobs = jobs;
+        (bench.request.jobs, bench.request.processes) = (jobs, jobs);
         let outcome = bench.build();
         for (path, content) in [("base", "1"), ("left", "2"), ("right", "3"), ("again", "1")] {
             assert_eq!(outcome.content(path).as_deref(), Some(content), "{path} with {jobs} jobs");
@@ -177,8 +177,31 @@ fn many_stages_with_one_job() {
         dockerfile += &format!("COPY --from=s{i} /f /f{i}\n");
     }
     let mut bench = Bench::new(&dockerfile);
-    bench.request.jobs = 1;
+    (bench.request.jobs, bench.request.processes) = (1, 1);
     let outcome = bench.build();
     assert_eq!(outcome.layers.len(), 40);
     assert_eq!(outcome.content("f17").as_deref(), Some("17"));
+}
+
+/// The files of a base that several stages stand on are made once and copied, and the last stage has them themselves.
+#[test]
+fn a_base_is_unpacked_once() {
+    let mut dockerfile: String = (0..5).map(|i| format!("FROM base AS s{i}\nRUN write /f {i}\n")).collect();
+    dockerfile += "FROM base\n";
+    for i in 0..5 {
+        dockerfile += &format!("COPY --from=s{i} /f /f{i}\nCOPY --from=s{i} /a /a{i}\n");
+    }
+    for jobs in [1, 4] {
+        let mut bench = Bench::new(&dockerfile).image("base", Base::new().layer(&[("a", "b")]));
+        (bench.request.jobs, bench.request.processes) = (jobs, jobs);
+        let outcome = bench.build();
+        for i in 0..5 {
+            assert_eq!(outcome.content(&format!("f{i}")), Some(i.to_string()));
+            assert_eq!(outcome.content(&format!("a{i}")).as_deref(), Some("b"));
+        }
+        let bases = std::fs::read_dir(bench.request.work.join("bases")).unwrap().count();
+        assert_eq!(bases, 1, "{jobs} jobs");
+        let made = bench.events.having("StageStarted").len();
+        assert!((6..=7).contains(&made), "{made}: once unpacked, and five copies or six where the last came too early");
+    }
 }
