@@ -4,7 +4,6 @@
 //! back-end runs one process at a time). A stage nobody looks into has no rootfs at all, and a base image is unpacked once,
 //! however many stages stand on it ([`bases`]).
 
-mod ahead;
 mod bases;
 mod copy;
 mod files;
@@ -449,8 +448,6 @@ impl<'a> Execution<'a> {
                     place: None,
                     source,
                 })?;
-                let read_ahead = ahead::read_ahead(scope, &|| self.stopped(), self.stop.watch(tar));
-                let tar = read_ahead.map_err(|source| BuildError::rootfs(action.clone(), RootfsError::read(source)))?;
                 let mut tar = self.stop.watch(tar);
                 // The end of the stream is where digest and diff ID are checked.
                 unpack(&mut tar, tree, &limits)
