@@ -7,7 +7,7 @@
 //!
 //! `calls` is the table of contents; `tasks` knows the processes, `program` and `exec` start programs.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -174,9 +174,23 @@ pub struct World {
     mount_lines: Mutex<Vec<String>>,
 }
 
-/// Files that have lost their last name, oldest first. Whoever has one open sees whose it is.
+/// Files that have lost their last name. Whoever has one open sees whose it is.
 #[derive(Default)]
-struct Nameless(Mutex<VecDeque<(Arc<Tree>, Statx)>>);
+struct Nameless(Mutex<NamelessFiles>);
+
+#[derive(Default)]
+struct NamelessFiles {
+    known: HashMap<FileKey, (Arc<Tree>, Statx)>,
+    /// Oldest first; also of files that are not known any more.
+    order: VecDeque<FileKey>,
+}
+
+/// By which tables know a file: inode and birth time, which not every file system has.
+type FileKey = (place::Id, i64, u32);
+
+fn key_of(found: &Statx) -> FileKey {
+    (place::id_of(found), found.stx_btime.tv_sec, found.stx_btime.tv_nsec)
+}
 
 impl Nameless {
     /// As many are remembered.
@@ -184,15 +198,25 @@ impl Nameless {
 
     fn add(&self, tree: Arc<Tree>, found: Statx) -> io::Result<()> {
         let mut all = lock(&self.0);
-        all.push_back((tree, found));
-        match all.len() > Self::MOST {
-            true => all.pop_front().map_or(Ok(()), |(tree, oldest)| tree.forget(&oldest)),
-            false => Ok(()),
+        let key = key_of(&found);
+        all.known.insert(key, (tree, found));
+        all.order.push_back(key);
+        while all.order.len() > Self::MOST {
+            let oldest = all.order.pop_front();
+            if let Some((tree, found)) = oldest.and_then(|oldest| all.known.remove(&oldest)) {
+                tree.forget(&found)?;
+            }
         }
+        Ok(())
+    }
+
+    /// A new file that looks like one of them is not one, and nothing of it is to be forgotten.
+    fn is_used_again(&self, made: &Statx) {
+        lock(&self.0).known.remove(&key_of(made));
     }
 
     fn forget(&self) -> io::Result<()> {
-        lock(&self.0).drain(..).try_for_each(|(tree, found)| tree.forget(&found))
+        lock(&self.0).known.drain().try_for_each(|(_, (tree, found))| tree.forget(&found))
     }
 }
 
@@ -263,7 +287,7 @@ impl World {
             return Err(Errno::SRCH);
         }
         let caller = Caller { world: self, call, listener, view, arguments };
-        calls::perform(operation, &caller)
+        change::settled(|| calls::perform(operation, &caller))
     }
 }
 

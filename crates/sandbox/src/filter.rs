@@ -250,7 +250,7 @@ const OPTIONS_ABOUT_RIGHTS: &[u32] = &[
 ];
 
 /// Calls that have a path or give one away and for which programs have another way: openat2, the mount interface of file
-/// descriptors, statmount and listmount, the attributes of directories, inotify_init and handles of files.
+/// descriptors, statmount and listmount, the attributes of directories, Landlock, inotify_init and handles of files.
 const UNKNOWN: &[u32] = &[
     437,
     428,
@@ -269,6 +269,10 @@ const UNKNOWN: &[u32] = &[
     466,
     468,
     469,
+    // Landlock: a program that gets other ids would stay in the domain of who started it.
+    444,
+    445,
+    446,
     CLONE3,
     IO_URING[0],
     IO_URING[1],

@@ -114,7 +114,7 @@ pub struct Serving<'scope> {
 impl<'scope> Serving<'scope> {
     pub fn start<'env: 'scope>(
         scope: &'scope Scope<'scope, 'env>,
-        listener: Listener,
+        mut listener: Listener,
         supervisor: &'env dyn Supervisor,
         cancelled: &dyn Fn() -> bool,
     ) -> io::Result<Serving<'scope>> {
@@ -170,18 +170,22 @@ impl<'scope> Serving<'scope> {
 }
 
 /// The builder's end of a step's filter.
-pub struct Listener(OwnedFd);
+pub struct Listener {
+    filter: OwnedFd,
+    /// Caller and supervisor take turns on one processor.
+    takes_turns: bool,
+}
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.filter.as_fd()
     }
 }
 
 impl Listener {
     /// The same listener, for another thread.
     pub fn share(&self) -> io::Result<Listener> {
-        self.0.try_clone().map(Listener)
+        Ok(Listener { filter: self.filter.try_clone()?, takes_turns: self.takes_turns })
     }
 
     /// Waits for a call and answers it. A signal ends the waiting.
@@ -246,17 +250,24 @@ impl Listener {
     /// As [`Listener::give`], and the number is the answer to the call.
     pub fn answer_with(&self, call: &Call, file: BorrowedFd<'_>, close_on_exec: bool) -> rustix::io::Result<i32> {
         const SEND_NUMBER: u32 = 2;
-        match Near::to(call.thread, || self.waits(call)) {
+        match self.near(call) {
             Some(near) => {
-                let number = self.add(call, file, 0, close_on_exec)?;
+                let given = self.add(call, file, 0, close_on_exec);
                 // Before the caller goes on in its program.
-                drop(near);
+                near.end(|| self.waits(call));
+                let number = given?;
                 self.reply(call, Ok(number.into()))?;
                 Ok(number)
             }
             // Linux 5.14
             None => self.add(call, file, SEND_NUMBER, close_on_exec),
         }
+    }
+
+    /// Keeps the caller near until it is let go. None before Linux 6.6, and so only where nothing but its death comes between two
+    /// parts of an answer.
+    pub fn near(&self, call: &Call) -> Option<Near> {
+        if self.takes_turns { Near::to(call.thread, || self.waits(call)) } else { None }
     }
 
     fn add(&self, call: &Call, file: BorrowedFd<'_>, flags: u32, close_on_exec: bool) -> rustix::io::Result<i32> {
@@ -266,15 +277,15 @@ impl Listener {
     }
 
     /// Caller and supervisor take turns: each wakes the other on its own processor (Linux 6.6; nothing before).
-    fn wake_here(&self) {
+    fn wake_here(&mut self) {
         const SET_FLAGS: u32 = 0x4008_2104;
         const SYNC_WAKE_UP: u64 = 1;
         // SAFETY: the command takes its flags by value.
-        unsafe { libc::ioctl(self.0.as_raw_fd(), SET_FLAGS as _, SYNC_WAKE_UP) };
+        self.takes_turns = unsafe { libc::ioctl(self.filter.as_raw_fd(), SET_FLAGS as _, SYNC_WAKE_UP) } == 0;
     }
 
     fn is_abandoned(&self) -> bool {
-        let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
+        let mut polled = [PollFd::new(&self.filter, PollFlags::IN)];
         let asked = rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
         asked.is_ok() && polled[0].revents().contains(PollFlags::HUP)
     }
@@ -291,7 +302,7 @@ impl Listener {
 
     fn number(&self, command: u32, argument: *mut libc::c_void) -> rustix::io::Result<i32> {
         // SAFETY: each caller gives a live structure of the size that is part of the command.
-        let done = unsafe { libc::ioctl(self.0.as_raw_fd(), command as _, argument) };
+        let done = unsafe { libc::ioctl(self.filter.as_raw_fd(), command as _, argument) };
         if done >= 0 { Ok(done) } else { Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)) }
     }
 }
@@ -417,7 +428,7 @@ pub fn receive(from: &UnixStream, buffer: &mut [u8], listener: &mut Option<Liste
     let got = rustix::net::recvmsg(from, &mut [io::IoSliceMut::new(buffer)], &mut control, flags)?;
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(handles) = message {
-            *listener = handles.last().map(Listener).or(listener.take());
+            *listener = handles.last().map(|filter| Listener { filter, takes_turns: false }).or(listener.take());
         }
     }
     Ok(got.bytes)

@@ -86,6 +86,12 @@ pub fn reset_signals() {
     }
 }
 
+/// Whether a number is that of a thread of this process.
+pub fn is_own_thread(thread: u32) -> bool {
+    // SAFETY: takes numbers only, and signal 0 is none.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, 0) == 0 }
+}
+
 /// Has a thread of this process come back from a call in which it waits. Nothing else happens to it.
 pub fn interrupt(thread: Pid) {
     static HANDLED: std::sync::Once = std::sync::Once::new();

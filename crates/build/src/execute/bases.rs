@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError};
 
 use oci::Digest;
 
-use super::files::Files;
 use super::Execution;
+use super::files::Files;
 use crate::BuildError;
 use crate::plan::{Base, BaseImage, Stage, StageId};
 
@@ -26,7 +26,12 @@ fn key(base: &BaseImage) -> Vec<Digest> {
 
 impl Execution<'_> {
     /// The files of a base that several stages need; none where one stage alone does.
-    pub(super) fn shared_base(&self, id: StageId, stage: &Stage, base: &BaseImage) -> Result<Option<Arc<Files>>, BuildError> {
+    pub(super) fn shared_base(
+        &self,
+        id: StageId,
+        stage: &Stage,
+        base: &BaseImage,
+    ) -> Result<Option<Arc<Files>>, BuildError> {
         let key = key(base);
         let same = |other: &Stage| matches!(&other.base, Base::Image(base) if self::key(base) == key);
         let stages = (0..self.plan.stages.len()).map(StageId).filter(|id| self.needs_files(*id));

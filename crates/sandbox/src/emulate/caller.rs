@@ -206,7 +206,7 @@ impl Caller<'_> {
 
     /// Changes what the caller's process is.
     pub fn changing<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, Errno> {
-        self.world.tasks.changing(self.view.thread, change)
+        self.world.tasks.changing(self.view.thread, || self.listener.waits(self.call), change)
     }
 
     /// The directory that a path ends in, and the name in it that is meant, whatever is mapped over it.
@@ -298,6 +298,16 @@ impl Caller<'_> {
         let target = self.target(descriptor, path, flags)?;
         target.existing()?;
         self.hold(target)
+    }
+
+    /// Whether it is one of the container's terminals, or their directory.
+    pub fn is_terminals(&self, spot: &Spot) -> bool {
+        let area = match spot {
+            Spot::Entry(dir, _) | Spot::Node(Node::Dir(dir)) => Some(&dir.area),
+            Spot::Open(opened) => opened.area.as_ref(),
+            Spot::Node(Node::Proc(_)) | Spot::Mapped(_) => None,
+        };
+        area.is_some_and(|area| area.tree.is_none() && area.shown == b"/dev/pts")
     }
 
     /// Who keeps a file's owner and mode; none for the host's own files.
@@ -420,6 +430,7 @@ impl Caller<'_> {
             real = look(file)?;
         }
         if let Some(tree) = &dir.area.tree {
+            self.world.nameless.is_used_again(&real);
             tree.pretend_new(&real, wanted).map_err(errno)?;
         }
         Ok(real)

@@ -12,6 +12,7 @@ use super::ids::{READ, WRITE};
 use super::links;
 use super::memory;
 use super::place::{Node, Spot, Target, id_of, setting, type_of, without_slashes};
+use super::stub;
 
 const S_ISUID: u32 = libc::S_ISUID;
 const S_ISGID: u32 = libc::S_ISGID;
@@ -149,10 +150,10 @@ fn may_link(caller: &Caller<'_>, found: &Statx) -> Result<(), Errno> {
 const ATTEMPTS: usize = 64;
 
 /// Says within a lock that what was judged is another by now. No call that is made there ends so on a local file system.
-const ANOTHER: Errno = Errno::STALE;
+pub const ANOTHER: Errno = Errno::STALE;
 
 /// Does something again from the beginning as long as it says that.
-fn settled(mut once: impl FnMut() -> Handled) -> Handled {
+pub fn settled(mut once: impl FnMut() -> Handled) -> Handled {
     for _ in 0..ATTEMPTS {
         match once() {
             Err(ANOTHER) => {}
@@ -174,10 +175,6 @@ impl Caller<'_> {
 
 /// (directory, path, flags)
 pub fn unlink(caller: &Caller<'_>) -> Handled {
-    settled(|| unlink_once(caller))
-}
-
-fn unlink_once(caller: &Caller<'_>) -> Handled {
     let flags = AtFlags::from_bits_retain(caller.flags(2, AtFlags::REMOVEDIR.bits())?);
     let path = caller.path(caller.arguments[1])?;
     let other = match without_slashes(&path).0.rsplit(|byte| *byte == b'/').next() {
@@ -198,13 +195,14 @@ fn unlink_once(caller: &Caller<'_>) -> Handled {
         if !places.is_still(&entry.dir, name, Some(&found)) {
             return Err(ANOTHER);
         }
-        rustix::fs::unlinkat(&entry.dir.fd, &entry.name, flags)
+        rustix::fs::unlinkat(&entry.dir.fd, &entry.name, flags)?;
+        gone(caller, &entry, &found)
     })?;
-    gone(caller, &entry, &found)?;
     DONE
 }
 
-/// A name of a file has been taken away. Somebody may have the file open still: what is known of it is forgotten later.
+/// A name of a file has been taken away. Somebody may have the file open still: what is known of it is forgotten later. Before
+/// anybody makes another, which may have its inode.
 fn gone(caller: &Caller<'_>, entry: &Entry, found: &Statx) -> Result<(), Errno> {
     match &entry.dir.area.tree {
         Some(tree) if (found.stx_nlink <= 1 || type_of(found).is_dir()) && tree.knows(found) => {
@@ -216,10 +214,6 @@ fn gone(caller: &Caller<'_>, entry: &Entry, found: &Statx) -> Result<(), Errno> 
 
 /// (directory, path, new directory, new path, flags)
 pub fn rename(caller: &Caller<'_>) -> Handled {
-    settled(|| rename_once(caller))
-}
-
-fn rename_once(caller: &Caller<'_>) -> Handled {
     let known = RenameFlags::NOREPLACE | RenameFlags::EXCHANGE | RenameFlags::WHITEOUT;
     let flags = RenameFlags::from_bits_retain(caller.flags(4, known.bits())?);
     if flags.contains(RenameFlags::EXCHANGE) && flags != RenameFlags::EXCHANGE || flags.contains(RenameFlags::WHITEOUT)
@@ -278,16 +272,15 @@ fn rename_once(caller: &Caller<'_>) -> Handled {
         }
         match rustix::fs::renameat_with(&from.dir.fd, &from.name, &to.dir.fd, &to.name, flags) {
             Err(Errno::NOSYS) if flags.is_empty() => {
-                rustix::fs::renameat(&from.dir.fd, &from.name, &to.dir.fd, &to.name)
+                rustix::fs::renameat(&from.dir.fd, &from.name, &to.dir.fd, &to.name)?;
             }
-            result => result,
+            result => result?,
+        }
+        match to.found.filter(|replaced| replaced.stx_ino != found.stx_ino) {
+            Some(replaced) if !flags.contains(RenameFlags::EXCHANGE) => gone(caller, &to, &replaced),
+            _ => Ok(()),
         }
     })?;
-    let replaced = to.found.filter(|replaced| replaced.stx_ino != found.stx_ino);
-    match replaced {
-        Some(replaced) if !flags.contains(RenameFlags::EXCHANGE) => gone(caller, &to, &replaced)?,
-        _ => {}
-    }
     DONE
 }
 
@@ -307,13 +300,13 @@ fn slashes_fit(from: &Entry, to: &Entry, flags: RenameFlags) -> Result<(), Errno
 
 /// (directory, path, mode, flags)
 pub fn chmod(caller: &Caller<'_>) -> Handled {
-    settled(|| chmod_once(caller))
-}
-
-fn chmod_once(caller: &Caller<'_>) -> Handled {
     let held = caller.held(0, 1, caller.flags(3, NO_FOLLOW | EMPTY_PATH)?)?;
     caller.changes(&held.spot, &held.found)?;
     if is_nameless(&held) {
+        // The file is every step's.
+        if stub::is_loader(id_of(&held.real)) {
+            return Err(Errno::PERM);
+        }
         rustix::fs::chmod(held.path.as_c_str(), Mode::from_raw_mode(caller.number(2) & 0o7777))?;
         return DONE;
     }
@@ -346,10 +339,6 @@ fn is_nameless(held: &Held) -> bool {
 
 /// (directory, path, user, group, flags)
 pub fn chown(caller: &Caller<'_>) -> Handled {
-    settled(|| chown_once(caller))
-}
-
-fn chown_once(caller: &Caller<'_>) -> Handled {
     let held = caller.held(0, 1, caller.flags(4, NO_FOLLOW | EMPTY_PATH)?)?;
     let found = &held.found;
     caller.changes(&held.spot, found)?;
@@ -419,8 +408,9 @@ pub fn times(caller: &Caller<'_>, written: Times) -> Handled {
         }
         caller.view.ids.may(&held.found, WRITE)?;
     }
-    // A device of the container's, which the step only uses.
-    if matches!(held.spot, Spot::Mapped(_)) && type_of(&held.found) == FileType::CharacterDevice {
+    // Devices and terminals of the container's, which the step only uses.
+    let is_device = matches!(held.spot, Spot::Mapped(_)) && type_of(&held.found) == FileType::CharacterDevice;
+    if is_device || caller.is_terminals(&held.spot) {
         return DONE;
     }
     let held = links::own(caller, held)?;

@@ -26,7 +26,6 @@ use rustix::io::Errno;
 use super::abi::Abi;
 use super::elf::{self, Image};
 use super::stub::{self, Loader, Step};
-use crate::near::Near;
 use crate::notify::{Call, Listener};
 use layout::Room;
 use stack::{New, Vectors};
@@ -98,7 +97,7 @@ pub fn execute(
     let _turn = Turn::of(call.thread);
     let mut tracee = Tracee::seize(call.thread)?;
     if listener.waits(call) {
-        tracee.stay_near(Near::to(call.thread, || true));
+        tracee.stay_near(listener.near(call));
         let change = Change { call, listener, pass, request, loader, program, interpreter, empty };
         // Whoever is gone needs no answer.
         let _ = change.run(&mut tracee, at_exec);
@@ -195,7 +194,11 @@ impl Change<'_> {
             return self.start(tracee, &given, saved.signals);
         };
         for number in [given.loader, given.program, given.interpreter].into_iter().flatten() {
-            tracee.call(&saved, instruction, libc::SYS_close, [number as u64, 0, 0, 0, 0, 0])?;
+            let closed = tracee.call(&saved, instruction, libc::SYS_close, [number as u64, 0, 0, 0, 0, 0])?;
+            // A filter of its own would let it keep a program that it may not read, and the loader.
+            if !matches!(closed, Outcome::Returned(0) | Outcome::Returned(BAD_NUMBER)) {
+                return Err(Gone);
+            }
         }
         match again {
             true => tracee.repeat(&saved, instruction, number, arguments),
@@ -283,5 +286,7 @@ impl Change<'_> {
     }
 }
 
+/// What close(2) answers when another thread was faster.
+const BAD_NUMBER: i64 = -(libc::EBADF as i64);
 /// AT_EMPTY_PATH
 const EMPTY_PATH: u64 = 0x1000;

@@ -96,7 +96,7 @@ impl Set {
 }
 
 /// The rights that a process believes to have, as numbers of bits (capabilities(7)).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Rights {
     pub permitted: u64,
     pub effective: u64,
@@ -133,7 +133,7 @@ impl Rights {
 }
 
 /// The credentials of a process.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub struct Ids {
     pub user: Set,
     pub group: Set,

@@ -46,8 +46,14 @@ pub fn own(caller: &Caller<'_>, held: Held) -> Result<Held, Errno> {
     let before = look(dir.fd.as_fd())?;
     let made = copy_file(&dir, &held, &copy);
     let moved = made.and_then(|file| {
-        let change = || rustix::fs::renameat(&dir.fd, &copy, &dir.fd, &name);
-        caller.world.places.changing(&[(&dir, name.to_bytes())], change)?;
+        let places = &caller.world.places;
+        places.changing(&[(&dir, name.to_bytes())], || {
+            // Copying took its time, and the name may be another file's.
+            if !places.is_still(&dir, name.to_bytes(), Some(&held.found)) {
+                return Err(super::change::ANOTHER);
+            }
+            rustix::fs::renameat(&dir.fd, &copy, &dir.fd, &name)
+        })?;
         Ok(file)
     });
     if moved.is_err() {

@@ -592,6 +592,12 @@ impl Places {
             let above =
                 open_path(at.fd.as_fd(), b"..", OFlags::DIRECTORY).and_then(|fd| Ok((id_of(&look(fd.as_fd())?), fd)));
             let Ok((id, fd)) = above else { return false };
+            // A tree that was moved out of its area never comes by the area's root (see `above`).
+            let is_outside =
+                || at.area.shared && path_by_kernel(fd.as_fd()).map_or(true, |path| at.area.holds(&path).is_none());
+            if id == at.id || is_outside() {
+                return false;
+            }
             at = self.intern(fd, id, &at.area);
         }
     }
@@ -668,12 +674,14 @@ impl Places {
     /// As the step sees a descriptor, for those who only look.
     pub fn seen_descriptor(&self, owner: u32, number: i32) -> Result<Statx, Errno> {
         let path = descriptor_path(owner, number)?;
-        let _noted = self.noted();
+        let noted = self.noted();
         let mut found = match rustix::fs::statx(CWD, path.as_c_str(), AtFlags::NO_AUTOMOUNT, LOOK) {
             Err(Errno::NOENT) => return Err(Errno::BADF),
             found => found?,
         };
         if let Some(stand_in) = self.stand_in(id_of(&found)) {
+            // It looks by itself: who asks twice waits for ever behind one that makes a file.
+            drop(noted);
             return self.stood_for(stand_in)?.existing().copied();
         }
         self.present_open(&mut found);

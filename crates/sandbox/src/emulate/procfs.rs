@@ -357,7 +357,8 @@ impl View {
 
     /// proc_pid_status(5), with the ids and rights that the process believes to have.
     fn status(&self, process: u32, real: &[u8]) -> Vec<u8> {
-        let Some(process) = self.tasks.known(process) else { return real.to_vec() };
+        // Gone meanwhile: the text may be anybody's.
+        let Some(process) = self.tasks.known(process) else { return Vec::new() };
         let ids = &process.ids;
         let line = |set: super::ids::Set| format!("{}\t{}\t{}\t{}", set.real, set.effective, set.saved, set.files);
         let mut text = String::new();

@@ -333,6 +333,11 @@ pub fn loader(abi: Abi) -> Result<&'static Loader, Errno> {
     made.get_or_init(|| make(abi)).as_ref().map_err(|error| *error)
 }
 
+/// Whether a file is one of the loaders, by its device and inode.
+pub fn is_loader(id: (u64, u64)) -> bool {
+    [Abi::Own, Abi::I386].into_iter().filter_map(|abi| loader(abi).ok()).any(|loader| loader.identity == id)
+}
+
 fn make(abi: Abi) -> Result<Loader, Errno> {
     if code(abi).is_empty() {
         return Err(Errno::NOSYS);

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use super::ids::Ids;
 use super::place::{Dir, Id, Node, lock};
+use crate::sys;
 
 /// What `RLIMIT_LOCKS` says of a process.
 pub type Mark = u64;
@@ -58,8 +59,11 @@ impl Eq for State {}
 
 impl Hash for State {
     fn hash<H: Hasher>(&self, to: &mut H) {
-        self.ids.user.hash(to);
+        // All that tells states apart: a step makes as many as it likes, and comparing them takes its time.
+        self.ids.hash(to);
         self.umask.hash(to);
+        self.guarded.hash(to);
+        self.gains_nothing.hash(to);
         self.cwd.hash(to);
         self.exe.hash(to);
         self.program.hash(to);
@@ -135,14 +139,19 @@ impl Tasks {
         mark
     }
 
-    /// What a thread's process is; none where it is not of this step.
+    /// What a thread's process is; none where it is not of this step. The builder is of none, whatever its number says.
     pub fn known(&self, thread: u32) -> Option<Arc<State>> {
+        let is_ours = thread == 0 || sys::is_own_thread(thread);
+        if is_ours { None } else { self.marked(thread) }
+    }
+
+    fn marked(&self, thread: u32) -> Option<Arc<State>> {
         lock(&self.states).by_mark.get(&mark_of(thread)?).cloned()
     }
 
-    /// As [`Tasks::known`], of one that calls.
+    /// As [`Tasks::known`], of one that calls, and so is none of the builder's.
     pub fn of(&self, thread: u32) -> Result<Arc<State>, Errno> {
-        let state = self.known(thread).ok_or(Errno::SRCH)?;
+        let state = self.marked(thread).ok_or(Errno::SRCH)?;
         if self.first.get().is_none() {
             self.first.get_or_init(|| thread);
             self.reaper.get_or_init(|| family(thread).map_or(0, |(_, parent)| parent));
@@ -155,23 +164,38 @@ impl Tasks {
         self.first.get().copied().filter(|first| self.holds(*first))
     }
 
-    /// Changes what the process of a thread is. The thread waits for its answer.
-    pub fn changing<T>(&self, thread: u32, change: impl FnOnce(&mut State) -> T) -> Result<T, Errno> {
+    /// Changes what the process of a thread is. Whether the number still is that thread's `is_there` says: one that is killed
+    /// meanwhile leaves it to anybody.
+    pub fn changing<T>(
+        &self,
+        thread: u32,
+        is_there: impl Fn() -> bool,
+        change: impl FnOnce(&mut State) -> T,
+    ) -> Result<T, Errno> {
         let _changing = lock(&self.changing);
         let before = self.known(thread).ok_or(Errno::SRCH)?;
         let mut state = State::clone(&before);
         let result = change(&mut state);
         if state != *before {
-            set_mark(thread, self.mark(state))?;
+            let mark = self.mark(state);
+            if !is_there() {
+                return Err(Errno::SRCH);
+            }
+            set_mark(thread, mark)?;
+            if !is_there() {
+                // Whoever has the number now is nothing of the step's, and the one that had it is gone.
+                let _ = set_mark(thread, libc::RLIM64_INFINITY);
+                return Err(Errno::SRCH);
+            }
             self.sweep();
         }
         Ok(result)
     }
 
-    /// Makes a process another program.
+    /// Makes a process another program. It is traced: its number is nobody else's.
     pub fn execute(&self, process: u32, program: Id, change: impl FnOnce(&mut State)) -> Result<(), Errno> {
         lock(&self.executed).insert(program);
-        self.changing(process, change)
+        self.changing(process, || true, change)
     }
 
     /// Forgets states that no process has. A process can get one that it does not have yet only from whoever has it, and two looks

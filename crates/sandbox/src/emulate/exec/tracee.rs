@@ -223,7 +223,10 @@ impl Tracee {
     }
 
     fn detach(&mut self) -> Result<(), Gone> {
-        self.near = None;
+        // As long as we trace it the number is nobody else's.
+        if let Some(near) = self.near.take() {
+            near.end(|| true);
+        }
         self.request(request::DETACH, 0, self.pending as usize)?;
         self.traced = false;
         Ok(())
@@ -283,9 +286,6 @@ impl Tracee {
         let (event, signal) = (status >> 16, libc::WSTOPSIG(status));
         if event == EVENT_EXEC {
             self.thread = found;
-            if let Some(near) = &mut self.near {
-                near.is_now(found);
-            }
             return Stop::Executed;
         }
         match signal {
