@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # shellcheck disable=SC2154 # variables of lib.sh
 # Random system calls under `emulate`: results and trees are those of a real container (tests/calls.py), and threads that
-# exchange names, descriptors and directories stay in their tree (tests/calls/race.c).
+# exchange names, descriptors and directories stay in their tree (tests/calls/race.c), and what got through once is tried again
+# (tests/calls/attacks.c).
 #
 #     tests/calls.sh [--binary FILE] [--calls N] [--race SECONDS] [--seed N] [PLACE...]
 #
@@ -40,7 +41,7 @@ make_builder
 # A program of musl's is a tenth of the size, and there is one for many of the sequences.
 compiler=cc
 if have musl-gcc; then compiler="musl-gcc"; fi
-for program in calls race; do
+for program in calls race attacks; do
   $compiler -static -Os -Wall -o "$work/$program" "tests/calls/$program.c" -pthread || { skip "calls: no static libc"; finish; }
 done
 mkdir "$work/builds"
@@ -112,6 +113,33 @@ race() { # NAME COMMAND
   fi
   rm -rf "$out"
 }
+
+attacks() { # NAME COMMAND
+  local place=$1 out=$work/builds/attacks status=0
+  mkdir -p "$out/context"/{proc,dev,sys,etc,tmp}
+  cp "$work/attacks" "$out/context/attacks"
+  cat >"$out/Dockerfile" <<'END'
+FROM scratch AS victim
+COPY . /
+RUN ["/attacks","victim"]
+FROM scratch
+COPY . /
+RUN ["/attacks","prepare"]
+RUN --mount=type=cache,id=moved,target=/cache ["/attacks","part"]
+RUN --mount=type=cache,id=moved,target=/cache --mount=type=cache,id=moved,source=part,target=/part ["/attacks","move-out"]
+RUN ["/attacks","all"]
+COPY --from=victim /attacks /victim
+END
+  # shellcheck disable=SC2086 # a command with its arguments
+  CAGE_TMP=$work timeout --kill-after=10 180 $2 --file "$out/Dockerfile" --no-push "$out/context" >"$work/attacks.log" 2>&1 </dev/null || status=$?
+  if [ $status = 0 ]; then
+    pass "what got through once holds in $place"
+  else
+    fail "what got through once in $place: status $status" && tail -n 30 "$work/attacks.log" >&2
+  fi
+  rm -rf "$out"
+}
+for at in "${!names[@]}"; do attacks "${names[$at]}" "${commands[$at]}"; done
 if [ "$race" != 0 ]; then
   for at in "${!names[@]}"; do race "${names[$at]}" "${commands[$at]}"; done
 fi

@@ -5,7 +5,8 @@
 //! confuses then opens nothing outside of the rootfs and the mounts, writes to nothing that is mounted read-only, and sees
 //! the memory, descriptors and directories of no process that is not the step's: those are below the domain, and the kernel
 //! lets a process look into others of its own domain and below only (`security/landlock/task.c` hook_ptrace_access_check).
-//! Reopening a descriptor by /proc asks the domain as well.
+//! Reopening a descriptor by /proc asks the domain as well. The builder itself is in their reach, since they are threads of it
+//! (`kernel/ptrace.c` __ptrace_may_access): `tasks` knows no number of the builder's.
 //!
 //! What Landlock does not know of it does not hold: looking at a file's metadata, and changing modes, times and attributes.
 

@@ -1,0 +1,256 @@
+// What got through `emulate` once, or stopped it: `attacks NAME`, with status 0 when it held.
+//
+// `prepare` makes what the others need, in a step before theirs; `victim` is for a stage beside them. What went wrong goes to
+// standard output, in lines that begin with WRONG.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define USER 1000
+// linux/filter.h and linux/seccomp.h, which musl's compiler does not find: a filter looks at the number of a call first.
+struct statement {
+  unsigned short code;
+  unsigned char yes, no;
+  unsigned int value;
+};
+struct statements {
+  unsigned short count;
+  struct statement *all;
+};
+enum { LOAD = 0x20, WHEN_EQUAL = 0x15, ANSWER = 0x06, REFUSE = 0x50000 | EPERM, ALLOW = 0x7fff0000, FILTER = 2 };
+
+static const char marker[] = "a text that only root may read";
+static int wrongs;
+
+#define wrong(...) (wrongs++, printf("WRONG "), printf(__VA_ARGS__), puts(""), fflush(stdout))
+
+static double now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time.tv_sec + time.tv_nsec / 1e9;
+}
+
+static void become_user(void) {
+  if (setgid(USER) || setuid(USER)) exit(9);
+}
+
+static void put(const char *path, const void *content, size_t length, mode_t mode) {
+  int file = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0600);
+  if (file < 0 || write(file, content, length) != (ssize_t)length || fchmod(file, mode) || close(file)) {
+    perror(path);
+    exit(9);
+  }
+}
+
+static void prepare(void) {
+  static char program[8 << 20];
+  int file = open("/attacks", O_RDONLY);
+  ssize_t length = read(file, program, sizeof program - sizeof marker);
+  memcpy(program + length, marker, sizeof marker);
+  put("/unreadable", program, length + sizeof marker, 0711);
+  mkdir("/hidden", 0711);
+  mkdir("/open", 0777);
+  chmod("/open", 0777);
+  mkdir("/roots", 0755);
+  put("/roots/file", "", 0, 0644);
+  if (truncate("/roots/file", 256 << 20) || chown("/roots/file", USER, USER) || link("/roots/file", "/roots/other")) exit(9);
+}
+
+// A filter of its own refuses what ends a failed execve: the program and its loader would stay open. Who does that is killed.
+static void keep_what_execve_opens(const char *path, int as_user) {
+  if (as_user) become_user();
+  struct statement all[] = {
+      {LOAD, 0, 0, 0}, {WHEN_EQUAL, 1, 0, SYS_execveat}, {WHEN_EQUAL, 0, 1, SYS_close}, {ANSWER, 0, 0, REFUSE}, {ANSWER, 0, 0, ALLOW},
+  };
+  struct statements filter = {sizeof all / sizeof *all, all};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, FILTER, &filter)) exit(9);
+  char *arguments[] = {(char *)path, 0};
+  execve(path, arguments, 0);
+  static char content[8 << 20];
+  for (int number = 3; number < 40; number++) {
+    ssize_t length = pread(number, content, sizeof content, 0);
+    if (length > 0 && length < 512 && !fchmod(number, 0)) wrong("the loader of all steps has another mode");
+    if (as_user && length > 0 && memmem(content, length, marker, sizeof marker)) wrong("a program was read that may not be");
+  }
+  exit(wrongs != 0);
+}
+
+static int directory;
+static volatile long looks, binds;
+
+static void *look(void *_) {
+  struct stat found;
+  for (;;) {
+    if (!fstat(directory, &found)) looks++;
+  }
+  return _;
+}
+
+static void *bind_again(void *_) {
+  struct sockaddr_un address = {AF_UNIX, "/open/socket"};
+  for (;;) {
+    int made = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (!bind(made, (void *)&address, sizeof address)) binds++;
+    close(made);
+    unlink("/open/socket");
+  }
+  return _;
+}
+
+// Who looks at what a descriptor stands for, while others make files: nobody waits for ever.
+static void look_while_files_are_made(void) {
+  become_user();
+  directory = open("/hidden", O_PATH | O_DIRECTORY);
+  pthread_t threads[2];
+  pthread_create(&threads[0], 0, look, 0);
+  pthread_create(&threads[1], 0, bind_again, 0);
+  for (int second = 0; second < 4; second++) {
+    long looks_before = looks, binds_before = binds;
+    sleep(1);
+    if (looks == looks_before || binds == binds_before) wrong("a call waits for ever");
+  }
+  exit(wrongs != 0);
+}
+
+// A file of several names becomes the name's own before it is changed: only if the name still is that file's.
+static void change_what_was_replaced(void) {
+  put("/roots/new", marker, sizeof marker, 0600);
+  pid_t user = fork();
+  if (!user) {
+    become_user();
+    truncate("/roots/file", 5);
+    _exit(0);
+  }
+  usleep(20000);
+  if (rename("/roots/new", "/roots/file")) wrong("rename: %s", strerror(errno));
+  waitpid(user, 0, 0);
+  struct stat found;
+  if (stat("/roots/file", &found) || found.st_uid != 0 || found.st_size != sizeof marker) wrong("a user replaced root's file");
+  exit(wrongs != 0);
+}
+
+static int count(void) {
+  cpu_set_t allowed;
+  return sched_getaffinity(0, sizeof allowed, &allowed) ? -1 : CPU_COUNT(&allowed);
+}
+
+static int processors;
+static pid_t opener;
+
+static void *execute_alone(void *_) {
+  usleep(rand() % 500);
+  char many[16];
+  snprintf(many, sizeof many, "%d", processors);
+  char *arguments[] = {"/attacks", "counted", many, 0};
+  execv("/attacks", arguments);
+  return _;
+}
+
+static void *open_always(void *_) {
+  opener = gettid();
+  for (;;) close(open("/attacks", O_RDONLY));
+  return _;
+}
+
+// The builder may keep a thread on one processor while it waits: nobody sees that, and nothing inherits it.
+static void processors_stay(void) {
+  processors = count();
+  for (int run = 0; run < 300; run++) {
+    pid_t child = fork();
+    if (!child) {
+      srand(run);
+      pthread_t thread;
+      pthread_create(&thread, 0, execute_alone, 0);
+      open_always(0);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    if (status) wrong("a new program has other processors: status %x", status);
+  }
+  pthread_t thread;
+  pthread_create(&thread, 0, open_always, 0);
+  while (!opener) sched_yield();
+  cpu_set_t allowed;
+  for (int again = 0; again < 20000; again++) {
+    if (!sched_getaffinity(opener, sizeof allowed, &allowed) && CPU_COUNT(&allowed) != processors) {
+      wrong("a thread was seen on %d processors", CPU_COUNT(&allowed));
+      break;
+    }
+  }
+  exit(wrongs != 0);
+}
+
+// A directory that was moved out of the part of a cache in which it is a working directory.
+static void move_out(void) {
+  alarm(20);
+  if (chdir("/part") || mkdir("sub", 0755) || chdir("sub") || mkdir("one", 0755)) exit(9);
+  if (rename("/cache/part/sub", "/cache/sub")) exit(9);
+  // However it ends, it ends.
+  rename("one", "two");
+  exit(0);
+}
+
+static void victim(void) {
+  for (double end = now() + 7; now() < end;) {
+    pid_t child = fork();
+    if (!child) {
+      char *arguments[] = {"/attacks", "nothing", 0};
+      execv("/attacks", arguments);
+      _exit(8);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    if (status) {
+      wrong("a program was not started: status %x", status);
+      break;
+    }
+  }
+  exit(wrongs != 0);
+}
+
+// May end by SIGKILL where the builder has seen what it is about.
+static void attack(const char *name, void (*work)(void), int may_be_killed) {
+  pid_t child = fork();
+  if (!child) {
+    work();
+    _exit(0);
+  }
+  int status;
+  waitpid(child, &status, 0);
+  if (status && !(may_be_killed && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)) wrong("%s: status %x", name, status);
+}
+
+static void keep_loader(void) { keep_what_execve_opens("/attacks", 0); }
+static void keep_program(void) { keep_what_execve_opens("/unreadable", 1); }
+
+int main(int count_, char **arguments) {
+  const char *name = count_ > 1 ? arguments[1] : "";
+  if (!strcmp(name, "nothing")) return 0;
+  if (!strcmp(name, "counted")) return count() != atoi(arguments[2]);
+  if (!strcmp(name, "prepare")) prepare();
+  if (!strcmp(name, "victim")) victim();
+  if (!strcmp(name, "part")) return mkdir("/cache/part", 0755) && errno != EEXIST;
+  if (!strcmp(name, "move-out")) move_out();
+  if (!strcmp(name, "all")) {
+    attack("keep the loader", keep_loader, 1);
+    attack("keep a program", keep_program, 1);
+    attack("look while files are made", look_while_files_are_made, 0);
+    attack("change what was replaced", change_what_was_replaced, 0);
+    attack("processors", processors_stay, 0);
+  }
+  return wrongs != 0;
+}
