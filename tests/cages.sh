@@ -164,9 +164,9 @@ keeps() {
   mkdir -p "$own/context/dir" "$own/out" "$own/secret" || return
   cat >"$own/context/Dockerfile" <<END
 FROM $debian
-COPY . /context
-RUN ! cat /secret/config.json /proc/1/root/secret/config.json /.zuwai-inplace/*/secret/config.json 2>/dev/null && ! ls /out
-RUN [ "\$(cat /context/dir/private)" = private ]
+COPY . /copied
+RUN for root in "" /proc/1/root /proc/self/root /proc/self/cwd/..; do ! cat \$root/secret/config.json && ! ls \$root/out || exit 1; done 2>/dev/null
+RUN [ "\$(cat /copied/dir/private)" = private ]
 END
   echo private >"$own/context/dir/private" && echo '{"auths":{}}' >"$own/secret/config.json"
   chmod 600 "$own/context/dir/private" && chmod 700 "$own/context/dir" "$own/out" && chmod 755 "$own" "$own/context"

@@ -224,9 +224,10 @@ verify_finds() { # verify_finds STATUS TEXT COMMAND...: and standard output has 
 built host runner_host --reproducible --oci-layout-path "$work/host" "$one"
 check "the base image's layers and history are untouched" base_is_untouched "$work/host"
 check "times in new layers are at most SOURCE_DATE_EPOCH" times_are_clamped "$work/host"
-for cage in k8s-restricted docker-default; do
+for place in k8s-restricted docker-default:inplace; do
+  cage=$(cage_of "$place")
   if ! reason=$(cages/cage --self-check "$cage" 2>&1 </dev/null); then skip "$cage: $(tail -n 1 <<<"$reason")"; continue; fi
-  built "$cage" runner_cage "$cage" --reproducible --oci-layout-path "/out/$cage" /srv/checkout
+  built "$cage" runner_cage "$cage" --isolation "$(backend_of "$place")" --reproducible --oci-layout-path "/out/$cage" /srv/checkout
   check "$cage: the same image as root on this machine builds" same host "$cage"
 done
 # And with a umask that leaves nothing to others.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # shellcheck disable=SC2154 # variables of lib.sh
-# Runs one step in a Debian root file system with the back-end that each cage allows, without a Dockerfile, an image or a
+# Runs one step in a Debian root file system with the back-end that each cage allows, or another one that works there, without a Dockerfile, an image or a
 # registry: what steps expect that the contract suite, which has a busybox only, cannot ask. Whole packages are in
 # tests/packages.sh.
 #
@@ -12,7 +12,8 @@ set -euo pipefail
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-cages=(docker-default k8s-default root-nocaps crio-default k8s-userns-unmasked k8s-restricted openshift-restricted-v2)
+cages=(docker-default docker-default=inplace k8s-default root-nocaps=inplace crio-default=inplace k8s-userns-unmasked k8s-restricted
+  openshift-restricted-v2)
 [ $# = 0 ] || cages=("$@")
 
 # What the step does. Each line of its output is a check's name, or `FAIL` and the name. The metadata log does not show the

@@ -23,7 +23,7 @@ while [ $# -gt 0 ]; do
     *) workloads+=("$1"); shift ;;
   esac
 done
-[ ${#places[@]} -gt 0 ] || places=(k8s-default docker-default root-nocaps k8s-restricted)
+[ ${#places[@]} -gt 0 ] || places=(k8s-default docker-default:inplace root-nocaps:inplace k8s-restricted)
 [ ${#workloads[@]} -gt 0 ] || workloads=(dpkg compile configure copy walk git exec)
 
 is_root || die "this needs root: sudo $0"

@@ -342,7 +342,7 @@ impl<'a> Execution<'a> {
             (_, shared) => shared,
         };
         if matches!(stage.base, Base::Scratch) {
-            return self.new_files(&directory, stage.layered);
+            return self.with_share(Share::Processor, || self.new_files(&directory, stage.layered));
         }
         self.unpacking(id, stage, || {
             let files = self.new_files(&directory, stage.layered)?;

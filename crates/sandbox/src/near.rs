@@ -9,6 +9,8 @@
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
+use crate::sys;
+
 /// Two threads that stay on this processor.
 #[must_use]
 pub struct Near {
@@ -23,6 +25,9 @@ impl Near {
     /// where there is one processor only, or more than the set has room for.
     pub fn to(thread: u32, is_still_there: impl FnOnce() -> bool) -> Option<Near> {
         thread_local!(static OURS: Option<CpuSet> = sched_getaffinity(None).ok());
+        if !sys::is_alone(thread) {
+            return None;
+        }
         let thread = Pid::from_raw(i32::try_from(thread).ok()?)?;
         let ours = OURS.with(|ours| *ours)?;
         let theirs = sched_getaffinity(Some(thread)).ok()?;
@@ -31,7 +36,7 @@ impl Near {
         }
         let mut here = CpuSet::new();
         let processor = sched_getcpu();
-        if processor >= CpuSet::MAX_CPU || !theirs.is_set(processor) || !is_alone(thread) || !is_still_there() {
+        if processor >= CpuSet::MAX_CPU || !theirs.is_set(processor) || !is_still_there() {
             return None;
         }
         here.set(processor);
@@ -50,13 +55,6 @@ impl Near {
             let _ = sched_setaffinity(Some(self.thread), &self.theirs);
         }
     }
-}
-
-/// Whether a process has one thread: its directory of threads then has one more link than an empty one (`fs/proc/base.c`
-/// proc_task_getattr).
-fn is_alone(thread: Pid) -> bool {
-    let threads = rustix::fs::stat(format!("/proc/{}/task", thread.as_raw_nonzero()));
-    threads.is_ok_and(|threads| threads.st_nlink == 3)
 }
 
 impl Drop for Near {

@@ -92,6 +92,12 @@ pub fn is_own_thread(thread: u32) -> bool {
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, 0) == 0 }
 }
 
+/// Whether a process has one thread: its directory of threads has one more link than an empty one then (`fs/proc/base.c`
+/// proc_task_getattr). Not if nobody knows.
+pub fn is_alone(thread: u32) -> bool {
+    rustix::fs::stat(format!("/proc/{thread}/task")).is_ok_and(|threads| threads.st_nlink == 3)
+}
+
 /// Has a thread of this process come back from a call in which it waits. Nothing else happens to it.
 pub fn interrupt(thread: Pid) {
     static HANDLED: std::sync::Once = std::sync::Once::new();

@@ -288,5 +288,6 @@ impl Change<'_> {
 
 /// What close(2) answers when another thread was faster.
 const BAD_NUMBER: i64 = -(libc::EBADF as i64);
+
 /// AT_EMPTY_PATH
 const EMPTY_PATH: u64 = 0x1000;

@@ -27,6 +27,7 @@ use super::ids::WRITE;
 use super::memory;
 use super::open::answer_with;
 use super::place::{Spot, id_of, own_path, type_of, without_slashes};
+use crate::sys;
 
 mod diag;
 mod indirect;
@@ -121,8 +122,7 @@ impl Caller<'_> {
 
     /// Whether nobody can change the caller's descriptors before it has its answer.
     pub fn is_alone(&self) -> bool {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.view.thread)).unwrap_or_default();
-        status.lines().any(|line| line.strip_prefix("Threads:").is_some_and(|count| count.trim() == "1"))
+        sys::is_alone(self.view.thread)
     }
 
     fn address(&self, address: u64, length: u32) -> Result<Vec<u8>, Errno> {

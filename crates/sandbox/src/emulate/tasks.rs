@@ -65,6 +65,7 @@ impl Hash for State {
         self.guarded.hash(to);
         self.gains_nothing.hash(to);
         self.cwd.hash(to);
+        self.root.hash(to);
         self.exe.hash(to);
         self.program.hash(to);
     }
