@@ -158,7 +158,7 @@ END_OF_SCRIPT
 }
 
 # keeps CAGE: by default a step reads no credentials of the container, while the builder reads a context and writes a file
-# that are another user's
+# that are another user's; the step has not the right by which it does
 keeps() {
   local own=$work/keeps-$1
   mkdir -p "$own/context/dir" "$own/out" "$own/secret" || return
@@ -167,6 +167,7 @@ FROM $debian
 COPY . /copied
 RUN for root in "" /proc/1/root /proc/self/root /proc/self/cwd/..; do ! cat \$root/secret/config.json && ! ls \$root/out || exit 1; done 2>/dev/null
 RUN [ "\$(cat /copied/dir/private)" = private ]
+RUN --mount=type=bind,target=/context [ -e /context/Dockerfile ] && ! cat /context/dir/private
 END
   echo private >"$own/context/dir/private" && echo '{"auths":{}}' >"$own/secret/config.json"
   chmod 600 "$own/context/dir/private" && chmod 700 "$own/context/dir" "$own/out" && chmod 755 "$own" "$own/context"

@@ -139,7 +139,45 @@ END
   fi
   rm -rf "$out"
 }
-for at in "${!names[@]}"; do attacks "${names[$at]}" "${commands[$at]}"; done
+
+# second_wall COMMAND: gives the builder and another program of the user the mark of the step's processes, by which the
+# builder knows them (crates/sandbox/src/emulate/tasks.rs). Then only the second wall keeps the step from looking into them.
+second_wall() {
+  local out=$work/builds/second-wall status=0 step='' builder supervisor stranger mark process
+  mkdir -p "$out/context"/{proc,dev,sys,etc,tmp}
+  cp "$work/attacks" "$out/context/attacks"
+  printf 'FROM scratch\nCOPY . /\nRUN ["/attacks","strangers","2"]\n' >"$out/Dockerfile"
+  setpriv --reuid 1000 --regid 1000 --clear-groups env SECRET=of-another-program sleep 60 &
+  stranger=$!
+  # shellcheck disable=SC2086 # a command with its arguments
+  timeout --kill-after=10 60 $1 --file "$out/Dockerfile" --no-push "$out/context" >"$work/second-wall.log" 2>&1 </dev/null &
+  builder=$!
+  for _ in {1..200}; do
+    step=$(pgrep -f '^/attacks strangers' | head -n 1) || true
+    if [ -n "$step" ] && grep -q READY "$work/second-wall.log"; then break; fi
+    sleep 0.1
+  done
+  mark=$(awk '/^Max file locks/ { print $4 }' "/proc/${step:-self}/limits")
+  # step, init, helper, supervisor, builder
+  for _ in 1 2 3; do step=$(ps -o ppid= -p "${step:-1}" | tr -d ' '); done
+  supervisor=$step
+  for process in "$(ps -o ppid= -p "${supervisor:-1}" | tr -d ' ')" "$stranger"; do
+    setpriv --reuid 1000 --regid 1000 --clear-groups prlimit --pid "$process" --locks="$mark:unlimited" || status=$?
+  done
+  wait "$builder" || status=$?
+  kill "$stranger" 2>/dev/null || true
+  wait "$stranger" 2>/dev/null || true
+  if [ $status = 0 ]; then
+    pass "the second wall holds where the first is no more"
+  else
+    fail "the second wall, where the first is no more: status $status" && tail -n 30 "$work/second-wall.log" >&2
+  fi
+  rm -rf "$out"
+}
+for at in "${!names[@]}"; do
+  attacks "${names[$at]}" "${commands[$at]}"
+  if [ "${names[$at]}" = user:emulate ]; then second_wall "${commands[$at]}"; fi
+done
 if [ "$race" != 0 ]; then
   for at in "${!names[@]}"; do race "${names[$at]}" "${commands[$at]}"; done
 fi

@@ -222,9 +222,22 @@ impl Tree {
         self.contents.as_deref()
     }
 
-    /// The directory in which the metadata table is, where the tree has one.
-    pub fn table_directory(&self) -> Option<&Path> {
-        self.table_path.as_deref()?.parent()
+    /// The metadata table's file, where the tree has one; it may not be there yet.
+    pub fn table_file(&self) -> Option<&Path> {
+        self.table_path.as_deref()
+    }
+
+    /// Whether other processes may change the table at any time ([`Tree::open_shared`]).
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// Reads what another process has written to the table meanwhile, by agreement.
+    pub fn reread_table(&self) -> Result<(), RootfsError> {
+        let Some(mut table) = self.locked_table() else { return Ok(()) };
+        table.reread(&self.stop).map_err(|error| unreadable_table(table.path())(error))?;
+        self.has_entries.store(!table.is_empty(), Ordering::Release);
+        Ok(())
     }
 
     /// Where the tree is on the host. For the sandbox and for messages, not for joining.
@@ -470,7 +483,7 @@ impl Tree {
     }
 }
 
-fn unreadable_table(file: &Path) -> impl FnOnce(io::Error) -> RootfsError {
+fn unreadable_table(file: &Path) -> impl FnOnce(io::Error) -> RootfsError + '_ {
     |error| io_error("could not read the metadata table", file, error)
 }
 

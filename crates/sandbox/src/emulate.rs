@@ -22,7 +22,7 @@ use rustix::fs::Statx;
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use crate::helper::{Helper, Place, Spec};
+use crate::helper::{Helper, Role};
 use crate::notify::{Answer, Call, Listener, Supervisor};
 use crate::{Ended, Mount, Network, Process, Sandbox, SandboxError, Stream};
 
@@ -48,6 +48,7 @@ mod program;
 mod sockets;
 mod stand_in;
 mod stub;
+mod supervisor;
 mod tasks;
 mod terminal;
 mod waiting;
@@ -60,6 +61,8 @@ use calls::Forms;
 pub use exec::{pass_of, rehearsal::rehearse};
 use ids::Ids;
 use place::{Node, Places, lock};
+use supervisor::Orders;
+pub use supervisor::supervise;
 use tasks::{Mark, State, Tasks, View};
 pub use tasks::{RLIMIT_LOCKS, begin};
 pub use works::works;
@@ -119,28 +122,22 @@ impl Sandbox for Emulate {
         cancelled: &(dyn Fn() -> bool + Sync),
     ) -> Result<Ended, SandboxError> {
         let scratch = self.scratch()?;
-        let world = World::new(rootfs, process, &scratch.0)?;
         let stubs = mounts::stubs(rootfs, mounts)?;
-        let spec = Spec {
-            process: process.clone(),
-            place: Place::Emulated { pass: world.pass, mark: world.mark, files: self.files },
-        };
-        let result = mounts::arrange(&world, rootfs, process, mounts, &scratch.0).and_then(|_sockets| {
-            let rules = wall::around(rootfs, process, mounts, &scratch.0)?;
-            let run = || Helper::start(cancelled)?.run(&spec, Some(&world), output, cancelled);
-            wall::behind(rules.as_ref(), cancelled, run)
-        });
-        let written = world.written.take();
-        let forgotten = world.nameless.forget();
-        drop(world);
+        let (mounts, _served) = mounts::with_sockets(mounts, &scratch.0)?;
+        let orders = Orders::new(rootfs, process, &mounts, &scratch.0, self.files);
+        let supervisor = Helper::start(Role::Supervisor, cancelled);
+        let result = supervisor.and_then(|supervisor| supervisor.run(&orders, None, output, cancelled));
+        let reread = known_trees(rootfs, &mounts).try_for_each(Tree::reread_table);
         let removed = crate::stubs::remove(rootfs.path(), &stubs);
-        let exit = result?;
-        forgotten.map_err(|source| SandboxError::Setup {
-            action: "could not write the metadata table of the rootfs".to_owned(),
-            source,
-        })?;
-        removed.map(|()| Ended { exit, written })
+        let ended = result?;
+        reread?;
+        removed.map(|()| ended)
     }
+}
+
+/// Those whose tables the supervisor of a step writes to.
+fn known_trees<'t>(rootfs: &'t Tree, mounts: &'t [Mount]) -> impl Iterator<Item = &'t Tree> {
+    std::iter::once(rootfs).chain(mounts.iter().filter_map(|mount| mount.tree.as_deref()))
 }
 
 /// All that one step sees, and all that is known of it.
@@ -332,7 +329,7 @@ fn raise_files() -> Option<u64> {
 
 /// Gives up the capabilities of this process: with some of them the kernel would keep owners and modes that without the others
 /// have to be pretended. What is left lets root read a context that another user made, and write what was asked for beside
-/// it; the threads that work for a step, and so the step, do not have it ([`give_up_all_rights`]).
+/// it; a step's supervisor, and so the step, does not have it ([`give_up_all_rights`]).
 pub fn give_up_rights() -> io::Result<()> {
     // Otherwise programs that root executes would get them all back (capabilities(7)), and we could not look into them.
     rustix::thread::set_no_new_privs(true)?;
@@ -341,7 +338,7 @@ pub fn give_up_rights() -> io::Result<()> {
     hold(had & CapabilitySet::DAC_OVERRIDE)
 }
 
-/// The rest, of this thread and what it starts.
+/// The rest, of this process, which has one thread.
 fn give_up_all_rights() -> io::Result<()> {
     hold(CapabilitySet::empty())
 }

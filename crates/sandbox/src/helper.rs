@@ -7,6 +7,9 @@
 //! builder ─ helper ─ init ─ step
 //! ```
 //!
+//! Where the step's calls are answered, a supervisor stands between builder and helper ([`Role::Supervisor`]). It is ordered about and
+//! reports in the same way, and has a helper in its turn.
+//!
 //! The helper watches the socket and kills everything when the builder lets go of it (cancelled, or killed itself). Init makes
 //! the place, starts the step, reaps what is orphaned, and reports; in a pid namespace it is process 1.
 //!
@@ -24,15 +27,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rootfs::RootfsError;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, Uid, WaitOptions, WaitStatus};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::notify::{Listener, Serving, Supervisor};
 use crate::start::Filter;
 use crate::sys::{self, Forked};
-use crate::{Exit, Process, SandboxError, Stream, namespace, notify, start};
+use crate::{Ended, Exit, Process, SandboxError, Stream, emulate, namespace, notify, start};
 
 /// Name of a process that is a helper (`argv[0]`).
 pub const NAME: &str = "zuwai-run";
@@ -59,11 +64,28 @@ pub enum Place {
 /// What became of it.
 #[derive(Serialize, Deserialize)]
 pub enum Report {
-    Ended(Exit),
-    Start { program: String, reason: String, code: i32 },
-    Mount { target: OsString, reason: String },
-    MountPoint { target: OsString, reason: String },
-    Setup { action: String, errno: i32 },
+    Ended {
+        exit: Exit,
+        /// [`rootfs::commit::Written`] in numbers.
+        written: Option<Vec<u64>>,
+    },
+    Start {
+        program: String,
+        reason: String,
+        code: i32,
+    },
+    Mount {
+        target: OsString,
+        reason: String,
+    },
+    MountPoint {
+        target: OsString,
+        reason: String,
+    },
+    Setup {
+        action: String,
+        errno: i32,
+    },
 }
 
 impl Report {
@@ -76,9 +98,11 @@ impl Report {
         Report::Setup { action: action.into(), errno }
     }
 
-    fn into_result(self) -> Result<Exit, SandboxError> {
+    fn into_result(self) -> Result<Ended, SandboxError> {
         match self {
-            Report::Ended(exit) => Ok(exit),
+            Report::Ended { exit, written } => {
+                Ok(Ended { exit, written: written.map(|all| all.into_iter().collect()) })
+            }
             Report::Start { program, reason, code } => Err(SandboxError::Start { program, reason, code }),
             Report::Mount { target, reason } => Err(SandboxError::Mount { target: PathBuf::from(target), reason }),
             Report::MountPoint { target, reason } => {
@@ -93,10 +117,32 @@ impl Report {
     }
 }
 
+impl From<Ended> for Report {
+    fn from(ended: Ended) -> Report {
+        Report::Ended { exit: ended.exit, written: ended.written.map(|written| written.directories().collect()) }
+    }
+}
+
+impl From<SandboxError> for Report {
+    fn from(error: SandboxError) -> Report {
+        match error {
+            SandboxError::Start { program, reason, code } => Report::Start { program, reason, code },
+            SandboxError::Mount { target, reason } => Report::Mount { target: target.into(), reason },
+            SandboxError::MountPoint { target, reason } => Report::MountPoint { target: target.into(), reason },
+            SandboxError::Setup { action, source } => Report::setup(action, source),
+            SandboxError::Rootfs(RootfsError::Io { action, path, source }) => {
+                Report::setup(format!("{action} `{}`", path.display()), source)
+            }
+            other => Report::setup(other.to_string(), io::ErrorKind::Other),
+        }
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------------- builder
 
 /// How often `cancelled` is asked while nothing is printed.
 const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+const NO_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// How often a process that is waited for is told to continue.
 const RESUME: Duration = Duration::from_secs(1);
@@ -107,6 +153,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// First argument of a helper that is to kill one process, the second argument.
 const KILL: &str = "kill";
+/// The argument of a supervisor.
+const SUPERVISE: &str = "supervise";
+
+/// What a helper is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Watches over a step; what the step prints comes to this process.
+    Helper,
+    /// The same, and the step prints where this process does.
+    HelperOfSupervisor,
+    /// Answers a step's calls in a process of its own ([`emulate::supervise`]).
+    Supervisor,
+}
 
 /// A helper that waits for its orders. Dropping it ends it.
 pub struct Helper {
@@ -116,11 +175,11 @@ pub struct Helper {
 
 impl Helper {
     /// Returns when the helper's program has been loaded, so that it needs nothing of the file system any more.
-    pub fn start(cancelled: &dyn Fn() -> bool) -> Result<Helper, SandboxError> {
+    pub fn start(role: Role, cancelled: &dyn Fn() -> bool) -> Result<Helper, SandboxError> {
         let (socket, theirs) = UnixStream::pair().map_err(|source| setup("could not make a socket pair", source))?;
         // Whatever loses its parent below us comes to us, where a helper is killed.
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-        let helper = Helper { child: spawn(theirs, cancelled)?, socket };
+        let helper = Helper { child: spawn(role, theirs, cancelled)?, socket };
         let mut ready = [0];
         (&helper.socket).read_exact(&mut ready).map_err(|source| {
             setup("the helper process did not start (is `dispatch_child` called first in `main`?)", source)
@@ -129,13 +188,14 @@ impl Helper {
     }
 
     /// Runs a step and waits until it and everything below it is gone. What it asks about is for `supervisor` to answer.
+    /// `spec` is what the helper's role takes.
     pub fn run(
         mut self,
-        spec: &Spec,
+        spec: &impl Serialize,
         supervisor: Option<&dyn Supervisor>,
         output: &mut dyn FnMut(Stream, &[u8]),
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Exit, SandboxError> {
+    ) -> Result<Ended, SandboxError> {
         orders(spec, &self.socket)?;
         let report = self.attend(supervisor, output, cancelled)?;
         let status = self.end().map_err(|source| setup("could not wait for the helper process", source))?;
@@ -279,20 +339,20 @@ fn setup(action: impl Into<String>, source: io::Error) -> SandboxError {
     SandboxError::Setup { action: action.into(), source }
 }
 
-fn spawn(socket: UnixStream, cancelled: &dyn Fn() -> bool) -> Result<Child, SandboxError> {
+fn spawn(role: Role, socket: UnixStream, cancelled: &dyn Fn() -> bool) -> Result<Child, SandboxError> {
     // /proc/self/exe is this very program even when its file has been moved or replaced.
     let mut command = Command::new("/proc/self/exe");
-    command
-        .arg0(NAME)
-        .env_clear()
-        .stdin(Stdio::from(OwnedFd::from(socket)))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.arg0(NAME).env_clear().stdin(Stdio::from(OwnedFd::from(socket)));
+    match role {
+        Role::Helper => command.stdout(Stdio::piped()).stderr(Stdio::piped()),
+        Role::HelperOfSupervisor => command.stdout(Stdio::inherit()).stderr(Stdio::inherit()),
+        Role::Supervisor => command.arg(SUPERVISE).stdout(Stdio::piped()).stderr(Stdio::piped()),
+    };
     spawn::process(&mut command, cancelled)
         .map_err(|source| setup("could not start a helper process from `/proc/self/exe`", source))
 }
 
-fn orders(spec: &Spec, mut socket: &UnixStream) -> Result<(), SandboxError> {
+fn orders(spec: &impl Serialize, mut socket: &UnixStream) -> Result<(), SandboxError> {
     let text = serde_json::to_vec(spec).map_err(|error| setup("could not write down what to run", error.into()))?;
     let length = (text.len() as u64).to_le_bytes();
     socket
@@ -390,20 +450,36 @@ fn pass_on(
 
 /// The life of a process that was started as a helper.
 pub fn main() -> ! {
-    if let [_, what, process] = &std::env::args().collect::<Vec<_>>()[..]
-        && what == KILL
-    {
-        let killed = process.parse().ok().and_then(Pid::from_raw).is_some_and(|process| kill(process).is_ok());
-        sys::exit_now(i32::from(!killed))
-    }
-    if let Ok((socket, spec)) = take_orders() {
-        helper(socket, spec);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [KILL, process] => {
+            let killed = process.parse().ok().and_then(Pid::from_raw).is_some_and(|process| kill(process).is_ok());
+            sys::exit_now(i32::from(!killed))
+        }
+        [SUPERVISE] => {
+            if let Ok((socket, orders)) = take_orders() {
+                let ended = emulate::supervise(&orders, &|| is_let_go(&socket));
+                tell(&socket, &ended.map_or_else(Report::from, Report::from));
+                sys::exit_now(0)
+            }
+        }
+        _ => {
+            if let Ok((socket, spec)) = take_orders() {
+                helper(socket, spec);
+            }
+        }
     }
     sys::exit_now(1)
 }
 
+/// Whether the other side has let go of the socket. It says nothing more after its orders.
+fn is_let_go(socket: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::IN)];
+    !matches!(rustix::event::poll(&mut polled, Some(&NO_TIME)), Ok(0) | Err(rustix::io::Errno::INTR))
+}
+
 /// Takes the socket off standard input and reads the orders.
-fn take_orders() -> io::Result<(UnixStream, Spec)> {
+fn take_orders<T: DeserializeOwned>() -> io::Result<(UnixStream, T)> {
     // The orders may hold secrets: no core file, no /proc/PID/mem or environ for others of the same user.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 3)?);
@@ -603,7 +679,8 @@ fn step(socket: &UnixStream, spec: &Spec) -> Result<Report, Report> {
             // Closed by execve, so the end of file means that the program runs.
             let mut text = Vec::new();
             failure.read_to_end(&mut text).map_err(plain)?;
-            let ended = Report::Ended(reap_until(child).map_err(|error| plain(error.into()))?);
+            let exit = reap_until(child).map_err(|error| plain(error.into()))?;
+            let ended = Report::from(Ended::from(exit));
             Ok(if text.is_empty() { ended } else { serde_json::from_slice(&text).unwrap_or(ended) })
         }
     }

@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use rootfs::{Metadata, Tree};
 use rustix::fs::FlockOperation;
 
-use crate::helper::{Helper, Place, Spec};
+use crate::helper::{Helper, Place, Role, Spec};
 use crate::log::Log;
 use crate::notify::Supervisor;
 use crate::sockets::Sockets;
@@ -141,7 +141,7 @@ impl Sandbox for InPlace {
         // A panic of another run has swapped back on its way (Swap is a guard).
         let _alone = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Before the swap: a dynamically linked helper would look for its libraries in the stage.
-        let helper = Helper::start(cancelled)?;
+        let helper = Helper::start(Role::Helper, cancelled)?;
         let stage = fs::canonicalize(rootfs.path()).map_err(|source| SandboxError::Setup {
             action: format!("could not find the stage's directory `{}`", rootfs.path().display()),
             source,
@@ -163,8 +163,8 @@ impl Sandbox for InPlace {
         for (path, before) in &covered {
             rootfs.moved_back(path, before)?;
         }
-        let exit = result?;
-        lost.map_or(Ok(exit.into()), Err)
+        let ended = result?;
+        lost.map_or(Ok(ended), Err)
     }
 }
 

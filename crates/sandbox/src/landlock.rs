@@ -98,11 +98,11 @@ impl Ruleset {
         Ok(Ruleset { rules, handled })
     }
 
-    /// Everything about files is refused for which there is no rule, but ioctl(2) of devices and connecting to sockets. None
-    /// where the kernel's Landlock cannot serve: before version 2 no rule lets a file be moved from one directory to another.
+    /// Everything about files is refused for which there is no rule, but ioctl(2) of devices and connecting to sockets; signals and
+    /// abstract sockets outside as well. None where the kernel's Landlock cannot serve: before version 2 no rule lets a file be moved from one directory to another.
     pub fn of_files() -> io::Result<Option<Ruleset>> {
         if version().is_ok_and(|version| version >= MOVES) {
-            Ruleset::handling(Rights::ALL.0, false).map(Some)
+            Ruleset::handling(Rights::ALL.0, true).map(Some)
         } else {
             Ok(None)
         }

@@ -9,7 +9,7 @@ use rootfs::Tree;
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::helper::{Helper, Place, Report, Spec};
+use crate::helper::{Helper, Place, Report, Role, Spec};
 use crate::{
     Ended, Mount, MountSource, Network, Overlay, Process, Sandbox, SandboxError, Stream, files, sockets, stubs, sys,
     wire,
@@ -74,10 +74,11 @@ impl Sandbox for Namespace {
             pid_namespace: self.fresh_proc,
         };
         let spec = Spec { process: process.clone(), place: Place::Namespace(inside) };
-        let result = Helper::start(cancelled).and_then(|helper| helper.run(&spec, None, output, cancelled));
+        let result =
+            Helper::start(Role::Helper, cancelled).and_then(|helper| helper.run(&spec, None, output, cancelled));
         let removed = stubs::remove(rootfs.path(), &stubs);
-        let exit = result?;
-        removed.map(|()| exit.into())
+        let ended = result?;
+        removed.map(|()| ended)
     }
 }
 

@@ -121,7 +121,7 @@ pub fn enter_as(wanted: &Wanted<'_>) -> Result<Box<dyn Sandbox>, SandboxError> {
 }
 
 /// As many below the builder as a probe and a step have at a time.
-const PROCESSES: u32 = 3;
+const PROCESSES: u32 = 4;
 
 struct Candidate {
     finding: Finding,
@@ -331,7 +331,7 @@ fn told(failure: &Failure) -> String {
         Failure::Mount { target, reason } | Failure::MountPoint { target, reason } => {
             format!("mount at `{}`: {reason}", target.display())
         }
-        Failure::Start { .. } | Failure::Ended(_) => String::new(),
+        Failure::Start { .. } | Failure::Ended { .. } => String::new(),
     }
 }
 

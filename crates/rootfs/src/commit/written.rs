@@ -23,7 +23,18 @@ impl Written {
         self.directories.contains(&inode)
     }
 
+    /// Inodes of the directories, in no order.
+    pub fn directories(&self) -> impl Iterator<Item = u64> {
+        self.directories.iter().copied()
+    }
+
     pub fn is_too_large(&self) -> bool {
         self.directories.len() > MOST
+    }
+}
+
+impl FromIterator<u64> for Written {
+    fn from_iter<I: IntoIterator<Item = u64>>(inodes: I) -> Written {
+        Written { directories: inodes.into_iter().collect() }
     }
 }

@@ -196,6 +196,14 @@ impl Table {
         if looks.nlink() > 0 && looks.len() == self.end { Ok(()) } else { self.lock(stop).map(drop) }
     }
 
+    /// The same of a table that is not shared, after somebody else has written to it for once.
+    pub fn reread(&mut self, stop: &Stop) -> io::Result<()> {
+        if self.file.is_none() {
+            self.file = open_existing(&self.path)?.map(Arc::new);
+        }
+        if self.file.is_some() { self.lock(stop).map(drop) } else { Ok(()) }
+    }
+
     /// Changes the entry of one file and writes it down when it differs from before. `stop` ends the waiting for others.
     pub fn change(&mut self, key: Key, stop: &Stop, change: impl FnOnce(&mut Entry)) -> io::Result<()> {
         // A change that is none makes no file.

@@ -41,14 +41,40 @@ pub fn stubs(rootfs: &Tree, mounts: &[Mount]) -> Result<Vec<PathBuf>, SandboxErr
     stubs::missing(rootfs, targets.chain(files::TARGETS.iter().map(Path::new)))
 }
 
-/// Maps everything. The sockets are listened at as long as the value is there.
+/// Makes every socket of `mounts` in the step's scratch directory; the mounts with those sockets bound. They are listened at as
+/// long as the second value is there, by this process: it knows what the step's supervisor is not to know.
+pub fn with_sockets(mounts: &[Mount], scratch: &Path) -> Result<(Vec<Mount>, Sockets), SandboxError> {
+    let mut sockets = Sockets::default();
+    let mut bind = |(index, mount): (usize, &Mount)| {
+        let MountSource::Socket { server, mode, uid, gid } = &mount.source else { return Ok(mount.clone()) };
+        let path = scratch.join(format!("socket-{index}"));
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        let name = Path::new("socket");
+        sockets.listen(&path, name.as_os_str(), server, |_| Ok(()))?;
+        let table = scratch.join(format!("socket-{index}.table"));
+        let tree = Tree::open(&path, Some(&table)).map_err(io::Error::other)?;
+        tree.set_owner(name, *uid, *gid).and_then(|()| tree.set_mode(name, *mode)).map_err(io::Error::other)?;
+        let source = MountSource::Bind { path: path.join(name), read_only: false };
+        Ok(Mount { target: mount.target.clone(), source, tree: Some(Arc::new(tree)) })
+    };
+    let bound = mounts.iter().enumerate().map(|(index, mount)| {
+        bind((index, mount)).map_err(|error: io::Error| SandboxError::Mount {
+            target: mount.target.clone(),
+            reason: format!("could not make a socket: {}", sys::plain(&error)),
+        })
+    });
+    let bound = bound.collect::<Result<_, _>>()?;
+    Ok((bound, sockets))
+}
+
+/// Maps everything.
 pub fn arrange(
     world: &World,
     rootfs: &Tree,
     process: &Process,
     mounts: &[Mount],
     scratch: &Path,
-) -> Result<Sockets, SandboxError> {
+) -> Result<(), SandboxError> {
     let arranging = Arranging { world, scratch, view: view(world) };
     for name in ["dev", "proc", "sys"] {
         if rootfs.stat(Path::new(name))?.is_none() {
@@ -56,7 +82,6 @@ pub fn arrange(
         }
     }
     arranging.system(process).map_err(|(target, error)| failed(&target, &error))?;
-    let mut sockets = Sockets::default();
     for (index, mount) in mounts.iter().enumerate() {
         let target = &mount.target;
         if !target.has_root() || target.file_name().is_none() || target.starts_with("/proc") {
@@ -70,9 +95,9 @@ pub fn arrange(
             }
             _ => failed(target, &error),
         };
-        arranging.one(index, mount, &mut sockets).map_err(why)?;
+        arranging.one(index, mount).map_err(why)?;
     }
-    Ok(sockets)
+    Ok(())
 }
 
 fn failed(target: &Path, error: &io::Error) -> SandboxError {
@@ -165,7 +190,7 @@ impl Arranging<'_> {
         Ok(())
     }
 
-    fn one(&self, index: usize, mount: &Mount, sockets: &mut Sockets) -> io::Result<()> {
+    fn one(&self, index: usize, mount: &Mount) -> io::Result<()> {
         match &mount.source {
             MountSource::Bind { path, read_only } => {
                 if !type_of(&look(open_source(path)?.as_fd())?).is_dir() {
@@ -187,16 +212,7 @@ impl Arranging<'_> {
                 let looks = Some((*mode, *uid, *gid));
                 self.mapped(&mount.target, |shown| Ok(Mapped { file, shown, read_only: true, looks, tree: None, id }))
             }
-            MountSource::Socket { server, mode, uid, gid } => {
-                let path = self.scratch.join(format!("mount-{index}"));
-                fs::DirBuilder::new().mode(0o700).create(&path)?;
-                let name = Path::new("socket");
-                sockets.listen(&path, name.as_os_str(), server, |_| Ok(()))?;
-                let table = self.scratch.join(format!("mount-{index}.table"));
-                let tree = Tree::open(&path, Some(&table)).map_err(io::Error::other)?;
-                tree.set_owner(name, *uid, *gid).and_then(|()| tree.set_mode(name, *mode)).map_err(io::Error::other)?;
-                self.file(&mount.target, &path.join(name), false, Some(Arc::new(tree)))
-            }
+            MountSource::Socket { .. } => Err(io::Error::other("nobody listens at the socket")),
         }
     }
 
