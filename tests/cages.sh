@@ -158,23 +158,33 @@ END_OF_SCRIPT
 }
 
 # keeps CAGE: by default a step reads no credentials of the container, while the builder reads a context and writes a file
-# that are another user's; the step has not the right by which it does
+# that are another user's; who answers the step's calls has not the right by which it does
 keeps() {
-  local own=$work/keeps-$1
+  local own=$work/keeps-$1 builder supervisor rights=none
   mkdir -p "$own/context/dir" "$own/out" "$own/secret" || return
   cat >"$own/context/Dockerfile" <<END
 FROM $debian
 COPY . /copied
 RUN for root in "" /proc/1/root /proc/self/root /proc/self/cwd/..; do ! cat \$root/secret/config.json && ! ls \$root/out || exit 1; done 2>/dev/null
 RUN [ "\$(cat /copied/dir/private)" = private ]
-RUN --mount=type=bind,target=/context [ -e /context/Dockerfile ] && ! cat /context/dir/private
+RUN sleep 2
 END
   echo private >"$own/context/dir/private" && echo '{"auths":{}}' >"$own/secret/config.json"
   chmod 600 "$own/context/dir/private" && chmod 700 "$own/context/dir" "$own/out" && chmod 755 "$own" "$own/context"
   chown -R 1000:1000 "$own/context" "$own/out"
   cage_options=(--bind "$own/out:/out" --ro-bind "$own/secret:/secret")
-  zuwai_in "$1" "$own/context" executor --insecure-registry="$registry" --context=dir://@context@ --no-push --digest-file=/out/digest || return
+  zuwai_in "$1" "$own/context" executor --insecure-registry="$registry" --context=dir://@context@ --no-push --digest-file=/out/digest &
+  builder=$!
   cage_options=()
+  while kill -0 "$builder" 2>/dev/null; do
+    supervisor=$(pgrep -f '^zuwai-run supervise' | head -n 1) || true
+    if [ -n "$supervisor" ] && pgrep -f '^sleep 2' >/dev/null; then
+      rights=$(awk '/^Cap(Prm|Eff|Inh|Amb)/ { print $2 }' "/proc/$supervisor/status" | sort -u) || true
+    fi
+    sleep 0.2
+  done
+  wait "$builder" || return
+  if [ "$rights" != 0000000000000000 ]; then echo "rights of the supervisor: $rights" && return 1; fi
   grep -q '^sha256:' "$own/out/digest"
 }
 

@@ -9,17 +9,15 @@ use rootfs::commit::{CommitOptions, clone_tree_with, write_tree};
 use rootfs::{RootfsError, Tree};
 use store::Image;
 
-use crate::execute::Stages;
-use crate::plan::{Base, Plan, Stage};
+use crate::exec::Snapshots;
+use crate::layers::Handle;
+use crate::plan::{NodeKind, Plan, Stage};
 use crate::{BuildError, Built, Event, Request, RootfsOutput};
 
 /// The finished image. Waits for layers that are still being compressed.
-pub fn assemble(plan: &Plan, request: &Request, stages: &Stages) -> Result<Image, BuildError> {
+pub fn assemble(plan: &Plan, request: &Request, layers: &[Handle]) -> Result<Image, BuildError> {
     let target = plan.stage(plan.target);
-    let mut layers = Vec::new();
-    for handle in stages.layers(plan.target) {
-        layers.push(handle.wait()?);
-    }
+    let layers = layers.iter().map(Handle::wait).collect::<Result<Vec<_>, _>>()?;
     let mut config = target.config.clone();
     let now = timestamp(plan.source_date_epoch);
     config.rootfs.diff_ids = layers.iter().map(|l| l.diff_id.clone()).collect();
@@ -33,10 +31,10 @@ pub fn assemble(plan: &Plan, request: &Request, stages: &Stages) -> Result<Image
 }
 
 /// Writes the image to every destination, and the files where they were asked for.
-pub fn export(image: &Image, plan: &Plan, request: &Request, stages: &Stages) -> Result<Built, BuildError> {
+pub fn export(image: &Image, plan: &Plan, request: &Request, snapshots: &Snapshots<'_>) -> Result<Built, BuildError> {
     if let Some(output) = &request.rootfs_output {
         exporting(request, &output.describe(), || {
-            write_files(&*stages.target_tree()?, output, request, plan.source_date_epoch)
+            write_files(&snapshots.target_tree(), output, request, plan.source_date_epoch)
         })?;
     }
     let mut digests = Vec::new();
@@ -108,18 +106,18 @@ pub fn write_tar(tree: &Tree, options: &CommitOptions, writer: &mut dyn Write) -
 
 /// Media types of the base image, as kaniko does; OCI's on nothing.
 fn base_flavor(plan: &Plan, stage: &Stage) -> Flavor {
-    match &stage.base {
-        Base::Image(base) => base.image.flavor,
-        Base::Stage(parent) => base_flavor(plan, plan.stage(*parent)),
-        Base::Scratch | Base::Directory(_) => Flavor::Oci,
+    let base = plan.path_to(stage.base).into_iter().next();
+    match base.map(|id| &plan.node(id).kind) {
+        Some(NodeKind::Image(base)) => base.image.flavor,
+        _ => Flavor::Oci,
     }
 }
 
 /// Where the history of this build begins: behind that of the image at the bottom.
 fn own_history(plan: &Plan, stage: &Stage) -> usize {
-    match &stage.base {
-        Base::Stage(parent) => own_history(plan, plan.stage(*parent)),
-        Base::Image(_) | Base::Scratch | Base::Directory(_) => stage.base_history,
+    match stage.parent {
+        Some(parent) => own_history(plan, plan.stage(parent)),
+        None => stage.base_history,
     }
 }
 

@@ -22,6 +22,15 @@ pub enum StepOutcome {
     Cancelled,
 }
 
+/// What is done to have the files that a stage begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Preparing {
+    /// The layers of its base are unpacked.
+    Unpack,
+    /// The files of a base or stage that others stand on as well are copied.
+    Copy,
+}
+
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
     /// The base images are asked for.
@@ -31,15 +40,17 @@ pub enum Event<'a> {
         steps: usize,
         elapsed: Duration,
     },
-    /// A stage's base is being unpacked.
+    /// The files that a stage begins with are being made; a base that several stages share once, for the first of them.
     StageStarted {
         stage: usize,
         name: &'a str,
+        what: Preparing,
     },
-    /// It is.
+    /// They are there.
     StagePrepared {
         stage: usize,
         name: &'a str,
+        what: Preparing,
         elapsed: Duration,
     },
     StepStarted {

@@ -163,8 +163,15 @@ impl Pool {
         Handle::Pending(pending)
     }
 
+    /// Has layers of a base, which the result has as well, given to the exporters ahead of time.
+    pub fn offer(&self, layers: &[Layer]) {
+        for layer in layers {
+            self.send(Job::Offer(Box::new(self.base(layer))));
+        }
+    }
+
     /// A base image's layer as the build uses it: fetched at most once, whoever asks, and only when somebody does.
-    pub fn base(&self, layer: &Layer, part_of_result: bool) -> Layer {
+    pub fn base(&self, layer: &Layer) -> Layer {
         let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
         let known = bases.entry(layer.descriptor.digest.clone()).or_insert_with(|| {
             let content =
@@ -172,9 +179,6 @@ impl Pool {
             let content = Interruptible { content: Arc::new(content), cancelled: self.shared.cancelled.clone() };
             Layer { content: Arc::new(content), ..layer.clone() }
         });
-        if part_of_result {
-            self.send(Job::Offer(Box::new(known.clone())));
-        }
         known.clone()
     }
 

@@ -8,19 +8,20 @@ pub mod compare;
 mod env;
 mod error;
 mod event;
-mod execute;
+mod exec;
 mod failure;
 mod layers;
 mod lines;
 mod mount;
 pub mod plan;
 mod request;
+mod schedule;
 mod scratch;
 pub mod user;
 
 pub use error::{BuildError, Place};
-pub use event::{Event, Observer, StepId, StepOutcome};
-pub use execute::Tail;
+pub use event::{Event, Observer, Preparing, StepId, StepOutcome};
+pub use exec::Tail;
 pub use failure::{Failed, OnFailure};
 pub use lines::Lines;
 pub use plan::{Linted, Outline, Plan, Unread, lint, outline, plan};
@@ -84,9 +85,9 @@ fn carry_out(request: &Request) -> Result<Built, BuildError> {
         let (source, file) = (&request.dockerfile.source, &request.dockerfile_name);
         request.observer.event(&Event::Finding { finding, source, file });
     }
-    request.observer.event(&Event::Planned { steps: plan.steps(), elapsed: begun.elapsed() });
+    request.observer.event(&Event::Planned { steps: plan.step_count(), elapsed: begun.elapsed() });
     let layers = layers::Pool::start(request)?;
-    let stages = execute::execute(&plan, request, &layers)?;
-    let image = assemble::assemble(&plan, request, &stages)?;
-    assemble::export(&image, &plan, request, &stages)
+    let snapshots = exec::execute(&plan, request, &layers)?;
+    let image = assemble::assemble(&plan, request, &snapshots.layers(plan.target, &layers))?;
+    assemble::export(&image, &plan, request, &snapshots)
 }

@@ -16,7 +16,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use sandbox::{Mount, MountSource, Server};
 
-use crate::execute::Taken;
+use crate::exec::SourceTree;
 use crate::plan::{self, MountKind, Step};
 use crate::scratch::Scratch;
 use crate::{BuildError, Place, Request};
@@ -58,7 +58,7 @@ pub fn lower(
     request: &Request,
     step: &Step,
     run: &plan::Run,
-    take: &dyn Fn(&plan::Source) -> Result<Taken, BuildError>,
+    take: &dyn Fn(&plan::Source) -> Result<SourceTree, BuildError>,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Mounts, BuildError> {
     let mut lowered = Mounts { _locks: lock_caches(request, run, stopped)?, ..Mounts::default() };
@@ -107,7 +107,7 @@ type Bound = (PathBuf, Option<Arc<Tree>>);
 fn bind(
     request: &Request,
     step: &Step,
-    taken: &Taken,
+    taken: &SourceTree,
     source: &str,
     read_only: bool,
     lowered: &mut Mounts,
@@ -180,7 +180,7 @@ fn host_path(tree: &Tree, resolved: &Path) -> Result<PathBuf, BuildError> {
 fn private_copy(
     request: &Request,
     step: &Step,
-    taken: &Taken,
+    taken: &SourceTree,
     source: &str,
     keep_links: bool,
 ) -> Result<(Scratch, PathBuf, Tree), BuildError> {
@@ -196,16 +196,16 @@ fn private_copy(
     let root = copy.path().join("tree");
     let to = Tree::create(&root, Some(&copy.path().join(METADATA))).map_err(failed)?.stopping(&request.stop());
     let sources = [source.to_owned()];
-    let options = CopyOptions { keep_links, literal: true, ..crate::execute::copy_options(None, taken.keep_owner) };
+    let options = CopyOptions { keep_links, literal: true, ..crate::exec::copy_options(None, taken.keep_owner) };
     rootfs::copy::copy(&taken.tree, taken.filter(), &sources, &to, "/source", &options)
-        .map_err(|e| crate::execute::copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
+        .map_err(|e| crate::exec::copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
     keep_directory(taken, source, &to).map_err(failed)?;
     Ok((copy, root.join("source"), to))
 }
 
 /// Gives the copy of a directory its mode and owner, of which COPY leaves nothing. The topmost directory of a context has none:
 /// BuildKit is not sent it.
-fn keep_directory(taken: &Taken, source: &str, to: &Tree) -> Result<(), RootfsError> {
+fn keep_directory(taken: &SourceTree, source: &str, to: &Tree) -> Result<(), RootfsError> {
     let resolved = taken.tree.resolve(Path::new(source), true)?;
     let Some(found) = taken.tree.stat(&resolved)? else { return Ok(()) };
     if found.kind != FileKind::Directory || !taken.keep_owner && resolved.as_os_str().is_empty() {
@@ -223,7 +223,7 @@ fn cache(
     request: &Request,
     step: &Step,
     kind: &MountKind,
-    take: &dyn Fn(&plan::Source) -> Result<Taken, BuildError>,
+    take: &dyn Fn(&plan::Source) -> Result<SourceTree, BuildError>,
 ) -> Result<(MountSource, Option<Arc<Tree>>), BuildError> {
     let MountKind::Cache { id, from, source, sharing: _, mode, uid, gid, read_only } = kind else {
         return Err(BuildError::dockerfile(&step.span, "not a cache mount"));
@@ -297,7 +297,7 @@ fn make_cache(
     step: &Step,
     from: &plan::Source,
     root: &Path,
-    take: &dyn Fn(&plan::Source) -> Result<Taken, BuildError>,
+    take: &dyn Fn(&plan::Source) -> Result<SourceTree, BuildError>,
 ) -> Result<(), BuildError> {
     let io = |source| BuildError::Io { action: format!("could not make cache directory `{}`", root.display()), source };
     std::fs::create_dir_all(root).map_err(io)?;

@@ -13,7 +13,7 @@ use super::drafts::{Draft, DraftBase, From, Placed};
 use super::findings::Findings;
 use super::metadata::{expose, healthcheck, is_signal, near_signal, quoted_list, workdir};
 use super::outline::Taken;
-use super::{Action, Base, MountKind, Plan, Run, Source, Stage, StageId, Step, args};
+use super::{Action, MountKind, Node, NodeId, NodeKind, Plan, Run, Source, Stage, StageId, Step, args};
 use crate::env::{self, Env};
 use crate::{BuildError, Request};
 
@@ -30,11 +30,18 @@ pub(super) struct Lowering<'a> {
     proxies: Vec<(String, String)>,
     drafts: &'a [Draft],
     done: HashMap<usize, StageId>,
+    nodes: Vec<Node>,
     stages: Vec<Stage>,
     /// What each stage takes from outside.
     taken: Vec<Taken>,
     /// What a stage hands on to those that stand on it, beyond its config.
     ends: Vec<Inherited>,
+}
+
+/// What a stage stands on.
+enum Below {
+    Stage(StageId),
+    Base(NodeKind),
 }
 
 #[derive(Clone, Default)]
@@ -64,6 +71,18 @@ struct State {
     taken: Taken,
 }
 
+/// Marks the stages and nodes whose layers the image has.
+fn mark_result(plan: &mut Plan) {
+    for id in plan.path_to(plan.last(plan.target)) {
+        plan.nodes[id.0].layered = true;
+    }
+    let mut next = Some(plan.target);
+    while let Some(id) = next {
+        plan.stages[id.0].layered = true;
+        next = plan.stages[id.0].parent;
+    }
+}
+
 impl<'a> Lowering<'a> {
     pub fn new(request: &'a Request, scope: &'a Env, drafts: &'a [Draft], findings: &'a Findings) -> Lowering<'a> {
         let proxies = args::proxies(&request.build_args);
@@ -74,6 +93,7 @@ impl<'a> Lowering<'a> {
             proxies,
             drafts,
             done: HashMap::new(),
+            nodes: Vec::new(),
             stages: Vec::new(),
             taken: Vec::new(),
             ends: Vec::new(),
@@ -89,19 +109,13 @@ impl<'a> Lowering<'a> {
         let target = self.stage(target)?;
         also.retain(|other| *other != target);
         also.dedup();
-        let mut next = Some(target);
-        while let Some(id) = next {
-            self.stages[id.0].layered = true;
-            next = match self.stages[id.0].base {
-                Base::Stage(parent) => Some(parent),
-                _ => None,
-            };
-        }
         self.finish_result(target);
         let epoch = args::epoch(&self.request.dockerfile, self.scope)?;
         let source_date_epoch = self.request.source_date_epoch.or(epoch).or(self.request.default_epoch);
-        let plan =
-            Plan { stages: self.stages, target, also, unused: Vec::new(), source_date_epoch, warnings: Vec::new() };
+        let (nodes, stages) = (self.nodes, self.stages);
+        let mut plan =
+            Plan { nodes, stages, target, also, unused: Vec::new(), source_date_epoch, warnings: Vec::new() };
+        mark_result(&mut plan);
         Ok((plan, self.taken))
     }
 
@@ -133,16 +147,15 @@ impl<'a> Lowering<'a> {
         let (base, config, inherited) = match (&draft.resolved, &draft.base) {
             (Some(image), _) => {
                 let config = image.image.config.clone();
-                (Base::Image(Box::new(image.clone())), config, Inherited::default())
+                (Below::Base(NodeKind::Image(Box::new(image.clone()))), config, Inherited::default())
             }
-            (None, DraftBase::Draft(parent)) => {
-                let parent = self.stage(*parent)?;
-                self.stages[parent.0].children += 1;
-                platform = self.stages[parent.0].platform.clone();
-                (Base::Stage(parent), self.stages[parent.0].config.clone(), self.ends[parent.0].clone())
+            (None, DraftBase::Draft(below)) => {
+                let below = self.stage(*below)?;
+                platform = self.stages[below.0].platform.clone();
+                (Below::Stage(below), self.stages[below.0].config.clone(), self.ends[below.0].clone())
             }
             (None, DraftBase::Named(name)) => {
-                (Base::Directory(name.clone()), empty_config(&platform), Inherited::default())
+                (Below::Base(NodeKind::Directory(name.clone())), empty_config(&platform), Inherited::default())
             }
             (None, _) => {
                 // Nothing is of no platform, whatever FROM says (BuildKit `resolveReachableStages`).
@@ -150,7 +163,7 @@ impl<'a> Lowering<'a> {
                     platform = target_platform;
                 }
                 let inherited = Inherited { unknown: draft.unknown, ..Inherited::default() };
-                (Base::Scratch, empty_config(&platform), inherited)
+                (Below::Base(NodeKind::Scratch), empty_config(&platform), inherited)
             }
         };
         let mut state = State::new(draft, index, config, inherited, platform);
@@ -160,16 +173,27 @@ impl<'a> Lowering<'a> {
             self.instruction(&mut state, placed).map_err(|error| of_trigger(error, placed))?;
         }
         let id = StageId(self.stages.len());
+        let (parent, base) = match base {
+            Below::Stage(parent) => {
+                let below = &self.stages[parent.0];
+                (Some(parent), below.steps.last().copied().unwrap_or(below.base))
+            }
+            Below::Base(kind) => (None, self.base(id, kind)),
+        };
+        let mut steps = Vec::new();
+        for step in state.steps {
+            let below = steps.last().copied().unwrap_or(base);
+            steps.push(self.node(id, NodeKind::Step { parent: below, step: Box::new(step) }));
+        }
         self.stages.push(Stage {
             name: state.name,
+            parent,
             base,
             platform: state.platform,
-            steps: state.steps,
+            steps,
             config: state.config,
             base_history,
             layered: false,
-            children: 0,
-            readers: 0,
         });
         self.taken.push(state.taken);
         self.ends.push(Inherited {
@@ -179,15 +203,29 @@ impl<'a> Lowering<'a> {
             unknown: state.unknown,
         });
         self.done.insert(index, id);
-        self.count_readers(id);
         Ok(id)
     }
 
-    fn count_readers(&mut self, id: StageId) {
-        let read: Vec<StageId> = self.stages[id.0].steps.iter().flat_map(|s| s.action.sources()).collect();
-        for source in read {
-            self.stages[source.0].readers += 1;
+    /// The node of a base. Stages whose images have the same layers share one.
+    fn base(&mut self, stage: StageId, kind: NodeKind) -> NodeId {
+        let digests = |kind: &NodeKind| match kind {
+            NodeKind::Image(base) => {
+                let layers = base.image.layers.iter();
+                Some(layers.map(|layer| layer.descriptor.digest.clone()).collect::<Vec<_>>())
+            }
+            NodeKind::Scratch | NodeKind::Directory(_) | NodeKind::Step { .. } => None,
+        };
+        let wanted = digests(&kind);
+        let is_same = |node: &Node| wanted.is_some() && digests(&node.kind) == wanted;
+        match self.nodes.iter().position(is_same) {
+            Some(known) => NodeId(known),
+            None => self.node(stage, kind),
         }
+    }
+
+    fn node(&mut self, stage: StageId, kind: NodeKind) -> NodeId {
+        self.nodes.push(Node { stage, kind, layered: false });
+        NodeId(self.nodes.len() - 1)
     }
 
     fn instruction(&mut self, state: &mut State, placed: &Placed) -> Result<(), BuildError> {

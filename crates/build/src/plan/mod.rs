@@ -22,9 +22,12 @@ pub use drafts::{Linted, Unread, lint, outline, plan};
 pub use outline::{Argument, Needed, Outline};
 pub use print::{to_json, to_text};
 
-/// A build, ready to execute. Stages stand behind those they need.
+/// A build, ready to execute: a graph of nodes, and stages as names for paths through it.
 #[derive(Clone)]
 pub struct Plan {
+    /// Each stands behind all that it needs.
+    pub nodes: Vec<Node>,
+    /// Each stands behind those that it needs.
     pub stages: Vec<Stage>,
     pub target: StageId,
     /// More stages that were asked for: built, and not written anywhere.
@@ -49,32 +52,49 @@ pub struct Unused {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StageId(pub usize);
 
+/// Position in [`Plan::nodes`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NodeId(pub usize);
+
+/// A rootfs that a build comes by: a base, or what a step makes of another node's.
+#[derive(Clone)]
+pub struct Node {
+    /// The stage it is of; of a base the first one, since others can share it.
+    pub stage: StageId,
+    pub kind: NodeKind,
+    /// Its layers are part of the result: the target's path leads over it.
+    pub layered: bool,
+}
+
+#[derive(Clone)]
+pub enum NodeKind {
+    Scratch,
+    Image(Box<BaseImage>),
+    /// A directory given as a named context under the stage's name.
+    Directory(String),
+    Step {
+        parent: NodeId,
+        step: Box<Step>,
+    },
+}
+
 #[derive(Clone)]
 pub struct Stage {
     /// Its name, `stage-N`, or the image it stands for when it is only copied from.
     pub name: String,
-    pub base: Base,
+    /// The stage that it stands on, where its FROM names one.
+    pub parent: Option<StageId>,
+    /// What it begins with: its base, or the last node of its parent.
+    pub base: NodeId,
     pub platform: Platform,
-    pub steps: Vec<Step>,
+    /// A node for each step, in order.
+    pub steps: Vec<NodeId>,
     /// Complete but for what is known after execution: times and diff IDs of new layers.
     pub config: ImageConfig,
     /// How many history entries came from the base.
     pub base_history: usize,
     /// Its layers are part of the result: it is the target, or the target stands on it.
     pub layered: bool,
-    /// Stages that stand on it.
-    pub children: usize,
-    /// Steps of other stages that take files from it.
-    pub readers: usize,
-}
-
-#[derive(Clone)]
-pub enum Base {
-    Scratch,
-    Image(Box<BaseImage>),
-    Stage(StageId),
-    /// A directory given as a named context under the stage's name.
-    Directory(String),
 }
 
 #[derive(Clone)]
@@ -186,24 +206,55 @@ impl Plan {
 
     /// What COPY, ADD, mounts and FROM take of a context, as written.
     pub fn sources_from<'p>(&'p self, context: &'p Source) -> impl Iterator<Item = &'p str> {
-        let all = self.stages.iter().filter(move |stage| match (&stage.base, context) {
-            (Base::Directory(name), Source::Named(context)) => name == context,
-            _ => false,
-        });
-        let steps = self.stages.iter().flat_map(|stage| &stage.steps);
-        all.map(|_| "/").chain(steps.flat_map(move |step| step.action.sources_from(context)))
+        self.nodes.iter().flat_map(move |node| match (&node.kind, context) {
+            (NodeKind::Directory(name), Source::Named(context)) if name == context => vec!["/"],
+            (NodeKind::Step { step, .. }, context) => step.action.sources_from(context),
+            _ => Vec::new(),
+        })
     }
 
-    /// Steps that will be executed.
-    pub fn steps(&self) -> usize {
-        self.stages.iter().map(|s| s.steps.len()).sum()
+    /// How many steps will be executed.
+    pub fn step_count(&self) -> usize {
+        self.nodes.iter().filter(|node| node.step().is_some()).count()
+    }
+
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// The node that a stage ends with.
+    pub fn last(&self, stage: StageId) -> NodeId {
+        let stage = self.stage(stage);
+        stage.steps.last().copied().unwrap_or(stage.base)
+    }
+
+    pub fn steps(&self, stage: &Stage) -> impl Iterator<Item = &Step> {
+        stage.steps.iter().filter_map(|id| self.node(*id).step())
+    }
+
+    /// A node and all below it, from the base up.
+    pub fn path_to(&self, id: NodeId) -> Vec<NodeId> {
+        let below = |id: &NodeId| self.node(*id).parent();
+        let mut path: Vec<NodeId> = std::iter::successors(Some(id), below).collect();
+        path.reverse();
+        path
     }
 }
 
-impl Stage {
-    /// Whether anybody ever looks at its files.
-    pub fn needs_files(&self) -> bool {
-        !self.steps.is_empty() || self.readers > 0
+impl Node {
+    pub fn step(&self) -> Option<&Step> {
+        match &self.kind {
+            NodeKind::Step { step, .. } => Some(step),
+            NodeKind::Scratch | NodeKind::Image(_) | NodeKind::Directory(_) => None,
+        }
+    }
+
+    /// The node whose rootfs it changes; none for a base.
+    pub fn parent(&self) -> Option<NodeId> {
+        match &self.kind {
+            NodeKind::Step { parent, .. } => Some(*parent),
+            NodeKind::Scratch | NodeKind::Image(_) | NodeKind::Directory(_) => None,
+        }
     }
 }
 

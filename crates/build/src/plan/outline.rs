@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dockerfile::{Instruction, Kind, Span};
 
-use super::{Base, MountKind, Plan, StageId};
+use super::{MountKind, Plan, StageId};
 use crate::{BuildError, Request};
 
 /// The parameters of the first target, each in source order and once by its name.
@@ -94,11 +94,9 @@ pub(super) fn outline(request: &Request, plan: &Plan, taken: &[Taken]) -> Result
         }
         let stage = plan.stage(id);
         gather(&mut outline, &taken[id.0], &globals);
-        let sources: Vec<StageId> = stage.steps.iter().flat_map(|step| step.action.sources()).collect();
+        let sources: Vec<StageId> = plan.steps(stage).flat_map(|step| step.action.sources()).collect();
         waiting.extend(sources.into_iter().rev());
-        if let Base::Stage(parent) = stage.base {
-            waiting.push(parent);
-        }
+        waiting.extend(stage.parent);
     }
     outline.args.sort_by_key(|arg| arg.span.start);
     for list in [&mut outline.secrets, &mut outline.ssh, &mut outline.caches] {

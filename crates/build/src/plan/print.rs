@@ -7,7 +7,7 @@ use dockerfile::lint::is_secret_name;
 use dockerfile::{Network, Sharing};
 use serde_json::{Value, json};
 
-use super::{Action, Base, Copy, CopySource, Mount, MountKind, Plan, Run, Source, Stage, StageId, Step};
+use super::{Action, Copy, CopySource, Mount, MountKind, NodeKind, Plan, Run, Source, Stage, StageId, Step};
 use crate::env;
 
 /// One stage a paragraph, one step a line with what it takes below it; then what is not built. `source` is the Dockerfile's
@@ -17,7 +17,7 @@ pub fn to_text(plan: &Plan, source: &str) -> String {
     for (index, stage) in plan.stages.iter().enumerate() {
         let role = role(plan, StageId(index));
         let _ = writeln!(text, "stage {}{role}, from {}, {}", stage.name, base_text(plan, stage), stage.platform);
-        for (position, step) in stage.steps.iter().enumerate() {
+        for (position, step) in plan.steps(stage).enumerate() {
             let layer = if stage.layered { "layer" } else { "files" };
             let _ = writeln!(text, "  {}/{} [{layer}] {}", position + 1, stage.steps.len(), step.title);
             for line in details(plan, stage, step) {
@@ -46,14 +46,16 @@ fn role(plan: &Plan, id: StageId) -> &'static str {
 }
 
 fn base_text(plan: &Plan, stage: &Stage) -> String {
-    match &stage.base {
-        Base::Scratch => "scratch".to_owned(),
-        Base::Image(base) => match &base.image.digest {
+    if let Some(parent) = stage.parent {
+        return format!("stage {}", plan.stage(parent).name);
+    }
+    match &plan.node(stage.base).kind {
+        NodeKind::Scratch | NodeKind::Step { .. } => "scratch".to_owned(),
+        NodeKind::Image(base) => match &base.image.digest {
             Some(digest) => format!("{} ({digest})", base.reference),
             None => base.reference.clone(),
         },
-        Base::Stage(parent) => format!("stage {}", plan.stage(*parent).name),
-        Base::Directory(name) => format!("named context {name}"),
+        NodeKind::Directory(name) => format!("named context {name}"),
     }
 }
 
@@ -163,7 +165,7 @@ pub fn to_json(plan: &Plan, source: &str) -> Value {
             "base": base_json(plan, stage),
             "platform": stage.platform.to_string(),
             "layered": stage.layered,
-            "steps": stage.steps.iter().map(|step| step_json(plan, stage, step, source)).collect::<Vec<_>>(),
+            "steps": plan.steps(stage).map(|step| step_json(plan, stage, step, source)).collect::<Vec<_>>(),
         })
     });
     let unused =
@@ -177,14 +179,16 @@ pub fn to_json(plan: &Plan, source: &str) -> Value {
 }
 
 fn base_json(plan: &Plan, stage: &Stage) -> Value {
-    match &stage.base {
-        Base::Scratch => json!({ "kind": "scratch" }),
-        Base::Image(base) => json!({
+    if let Some(parent) = stage.parent {
+        return json!({ "kind": "stage", "stage": plan.stage(parent).name });
+    }
+    match &plan.node(stage.base).kind {
+        NodeKind::Scratch | NodeKind::Step { .. } => json!({ "kind": "scratch" }),
+        NodeKind::Image(base) => json!({
             "kind": "image", "reference": base.reference,
             "digest": base.image.digest.as_ref().map(ToString::to_string),
         }),
-        Base::Stage(parent) => json!({ "kind": "stage", "stage": plan.stage(*parent).name }),
-        Base::Directory(name) => json!({ "kind": "context", "context": name }),
+        NodeKind::Directory(name) => json!({ "kind": "context", "context": name }),
     }
 }
 

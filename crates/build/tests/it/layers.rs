@@ -297,3 +297,20 @@ fn identical_layers() {
     assert!(outcome.diff_ids().windows(2).all(|pair| pair[0] == pair[1]));
     assert_eq!(all_files(&bench.path("out/blobs")).len(), 3, "manifest, config, layer");
 }
+
+/// What COPY --link makes knows nothing of what it lies on: nobody unpacks that, or downloads it where the destination has it.
+#[test]
+fn linked_copies_need_no_base() {
+    let tail = "FROM base\nRUN write /x 1\nFROM base AS last\nCOPY --link a /a\nCOPY --link --from=0 /x /x\n";
+    for (dockerfile, is_opened) in [
+        ("FROM base\nCOPY --link a /a\nCOPY --link --chown=5:6 a /b\n", false),
+        ("FROM base\nCOPY --link a /a\nCOPY a /c\n", true),
+        (tail, true),
+    ] {
+        let bench = Bench::new(dockerfile).image("base", Base::new().layer(&[("f", "x")])).file("a", "a");
+        let outcome = bench.build();
+        assert_eq!(outcome.content("a").as_deref(), Some("a"), "{dockerfile}");
+        assert_eq!(outcome.content("f").as_deref(), Some("x"), "{dockerfile}");
+        assert_eq!(!bench.events.having("StageStarted").is_empty(), is_opened, "{dockerfile}");
+    }
+}

@@ -39,8 +39,8 @@ impl Observer for Json {
             Event::Planned { steps, elapsed } => {
                 json!({"event": "planned", "steps": steps, "seconds": elapsed.as_secs_f64()})
             }
-            Event::StageStarted { stage, name } => json!({"event": "stage", "stage": stage, "name": name}),
-            Event::StagePrepared { stage, name, elapsed } => json!({
+            Event::StageStarted { stage, name, .. } => json!({"event": "stage", "stage": stage, "name": name}),
+            Event::StagePrepared { stage, name, elapsed, .. } => json!({
                 "event": "stage prepared", "stage": stage, "name": name, "seconds": elapsed.as_secs_f64(),
             }),
             Event::StepStarted { id, stage, index, total, title } => json!({

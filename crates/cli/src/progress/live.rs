@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use build::{Event, Observer, StepId, StepOutcome, Tail};
+use build::{Event, Observer, Preparing, StepId, StepOutcome, Tail};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use store::{Direction, Transfer, TransferObserver, TransferState};
 
-use super::{Shown, ended, short, size};
+use super::{Shown, ended, prepared, preparing, short, size};
 use crate::report::{self, visible};
 
 pub struct Live {
@@ -27,7 +27,7 @@ struct State {
 #[derive(PartialEq, Eq, Hash)]
 enum Other {
     Plan,
-    Base(usize),
+    Files(usize, Preparing),
     Layer(u64),
     Export(String),
 }
@@ -126,12 +126,12 @@ impl Observer for Live {
         match event {
             Event::Planning => self.begin(&mut state, Other::Plan, "reading the base images".to_owned()),
             Event::Planned { .. } => state.end(&Other::Plan),
-            Event::StageStarted { stage, name } => {
-                self.begin(&mut state, Other::Base(*stage), format!("[{name}] unpacking its base"));
+            Event::StageStarted { stage, name, what } => {
+                self.begin(&mut state, Other::Files(*stage, *what), format!("[{name}] {}", preparing(*what)));
             }
-            Event::StagePrepared { stage, name, elapsed } => {
-                state.end(&Other::Base(*stage));
-                self.say(&format!(" ✓ [{name}] unpacked its base {}", seconds(*elapsed)));
+            Event::StagePrepared { stage, name, what, elapsed } => {
+                state.end(&Other::Files(*stage, *what));
+                self.say(&format!(" ✓ [{name}] {} {}", prepared(*what), seconds(*elapsed)));
             }
             Event::StepStarted { id, stage, index, total, title } => {
                 let title = format!("[{stage} {}/{total}] {}", index + 1, visible(title));

@@ -10,7 +10,7 @@ use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use build::StepOutcome;
+use build::{Preparing, StepOutcome};
 
 use crate::args::{Display, LogFormat, Progress, Verbosity};
 
@@ -75,6 +75,22 @@ impl store::TransferObserver for Silent {
 }
 
 impl Shown for Silent {}
+
+/// What is done for the files that a stage begins with.
+fn preparing(what: Preparing) -> &'static str {
+    match what {
+        Preparing::Unpack => "unpacking its base",
+        Preparing::Copy => "copying the files it begins with",
+    }
+}
+
+/// The same when it is done, before the time that it took.
+fn prepared(what: Preparing) -> &'static str {
+    match what {
+        Preparing::Unpack => "unpacked its base",
+        Preparing::Copy => "copied the files it begins with",
+    }
+}
 
 /// What goes before the time that a build took.
 fn ended(outcome: StepOutcome) -> &'static str {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use build::{Event, Lines, Observer, StepId, StepOutcome};
 use store::{Transfer, TransferObserver, TransferState};
 
-use super::{Shown, ended, short, size};
+use super::{Shown, ended, prepared, preparing, short, size};
 use crate::args::Verbosity;
 use crate::report::{self, visible};
 
@@ -86,9 +86,9 @@ impl Observer for Plain {
             Event::Planning | Event::StepCommitting { .. } => {}
             Event::Planned { elapsed, .. } if *elapsed < LONG_PLAN => {}
             Event::Planned { elapsed, .. } => self.line(&format!("   read the base images in {}", seconds(*elapsed))),
-            Event::StageStarted { name, .. } => self.line(&format!("   [{name}] unpacking its base")),
-            Event::StagePrepared { name, elapsed, .. } => {
-                self.line(&format!("   [{name}] unpacked its base in {}", seconds(*elapsed)));
+            Event::StageStarted { name, what, .. } => self.line(&format!("   [{name}] {}", preparing(*what))),
+            Event::StagePrepared { name, what, elapsed, .. } => {
+                self.line(&format!("   [{name}] {} in {}", prepared(*what), seconds(*elapsed)));
             }
             Event::StepStarted { id, stage, index, total, title } => {
                 state.begun += 1;

@@ -18,7 +18,7 @@ use rootfs::{RootfsError, Stop, Tree};
 use sandbox::Overlay;
 
 /// A stage's rootfs.
-pub struct Files {
+pub struct StageRootfs {
     /// The stage's own place: everything below is made here.
     directory: PathBuf,
     overlay: Option<Overlay>,
@@ -37,7 +37,7 @@ struct State {
     /// Keeps what the tree shows mounted, where it is more than the stage's own directory.
     view: Option<Mounted>,
     /// The stage this one stands on, when its directories lie below.
-    below: Option<Arc<Files>>,
+    below: Option<Arc<StageRootfs>>,
     /// What the tree was like after the last commit, where a scan finds changes.
     snapshot: Option<Snapshot>,
     /// Steps and views so far, for names of directories.
@@ -58,14 +58,14 @@ impl Drop for Mounted {
 }
 
 /// A step's place to work in.
-pub enum Work {
+pub enum StepRootfs {
     /// The stage's directory itself.
     Plain(Arc<Tree>),
-    Over(Box<Over>),
+    Overlay(Box<OverlayMount>),
 }
 
-/// The mount that a step works in. To be given to [`Files::take_over`].
-pub struct Over {
+/// The mount that a step works in. To be given to [`StageRootfs::take_over`].
+pub struct OverlayMount {
     /// What the step sees.
     pub tree: Arc<Tree>,
     /// What it writes.
@@ -77,22 +77,22 @@ pub struct Over {
     mounted: Mounted,
 }
 
-impl Over {
+impl OverlayMount {
     pub fn marks(&self) -> Marks {
         self.mounted.overlay.marks()
     }
 }
 
-impl Work {
+impl StepRootfs {
     pub fn tree(&self) -> &Arc<Tree> {
         match self {
-            Work::Plain(tree) => tree,
-            Work::Over(over) => &over.tree,
+            StepRootfs::Plain(tree) => tree,
+            StepRootfs::Overlay(over) => &over.tree,
         }
     }
 }
 
-impl Files {
+impl StageRootfs {
     /// An empty rootfs below `directory`, which is made. Where a scan is to find changes for layers it tells those files apart
     /// that a step touched and left as they were.
     pub fn create(
@@ -100,18 +100,22 @@ impl Files {
         overlay: Option<Overlay>,
         is_layered: bool,
         stop: &Stop,
-    ) -> Result<Files, RootfsError> {
+    ) -> Result<StageRootfs, RootfsError> {
         make_dir(directory)?;
         let own = directory.join("rootfs");
         let tree = Tree::create(&own, Some(&directory.join("metadata")))?.stopping(stop);
         let tree = Arc::new(remembering(tree, directory, is_layered)?);
         let state = State { tree, own, view: None, below: None, snapshot: None, number: 0 };
         let (directory, stop) = (directory.to_owned(), stop.clone());
-        Ok(Files { directory, overlay, is_layered, stop, state: Mutex::new(state) })
+        Ok(StageRootfs { directory, overlay, is_layered, stop, state: Mutex::new(state) })
     }
 
     /// A rootfs that begins as a finished stage left its own, which is not copied; none where that cannot be.
-    pub fn stand_on(parent: &Arc<Files>, directory: &Path, is_layered: bool) -> Result<Option<Files>, RootfsError> {
+    pub fn stand_on(
+        parent: &Arc<StageRootfs>,
+        directory: &Path,
+        is_layered: bool,
+    ) -> Result<Option<StageRootfs>, RootfsError> {
         let Some(overlay) = parent.overlay else { return Ok(None) };
         if parent.tree().has_entries() {
             return Ok(None);
@@ -127,7 +131,7 @@ impl Files {
             Err(RootfsError::Io { .. }) => return Ok(None),
             Err(error) => return Err(error),
         }
-        Ok(Some(Files {
+        Ok(Some(StageRootfs {
             directory: directory.to_owned(),
             overlay: Some(overlay),
             is_layered,
@@ -140,7 +144,7 @@ impl Files {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The files as the last step left them. Steps work where [`Files::begin`] says.
+    /// The files as the last step left them. Steps work where [`StageRootfs::begin`] says.
     pub fn tree(&self) -> Arc<Tree> {
         self.state().tree.clone()
     }
@@ -151,11 +155,11 @@ impl Files {
     }
 
     /// Prepares a place for the next step.
-    pub fn begin(&self) -> Result<Work, RootfsError> {
+    pub fn begin(&self) -> Result<StepRootfs, RootfsError> {
         let mut state = self.state();
         let overlay = match self.overlay {
             Some(overlay) if !state.tree.has_entries() => overlay,
-            _ => return self.plain(&mut state).map(Work::Plain),
+            _ => return self.plain(&mut state).map(StepRootfs::Plain),
         };
         let directory = numbered(&mut state, &self.directory, "step");
         let [upper, work, merged] = ["upper", "work", "merged"].map(|name| directory.join(name));
@@ -167,7 +171,7 @@ impl Files {
         let tree = Tree::open_overlay(&mounted.at, &self.directory.join("metadata"))?;
         let tree = Arc::new(tree.stopping(&self.stop));
         let before = state.tree.clone();
-        Ok(Work::Over(Box::new(Over { tree, upper, before, directory, mounted })))
+        Ok(StepRootfs::Overlay(Box::new(OverlayMount { tree, upper, before, directory, mounted })))
     }
 
     /// A directory of the stage's own with everything in it.
@@ -189,17 +193,17 @@ impl Files {
     }
 
     /// Opens what a step wrote, which is over now. `over` must not be in use by anybody else.
-    pub fn written(&self, over: &Over) -> Result<Tree, RootfsError> {
+    pub fn written(&self, over: &OverlayMount) -> Result<Tree, RootfsError> {
         let upper = Tree::open(&over.upper, Some(&self.directory.join("metadata")))?.stopping(&self.stop);
         follow_entries(&over.mounted.at, &upper)?;
         Ok(upper)
     }
 
     /// Makes what a step wrote part of the stage.
-    pub fn take_over(&self, over: Over, upper: &Tree) -> Result<(), RootfsError> {
+    pub fn take_over(&self, over: OverlayMount, upper: &Tree) -> Result<(), RootfsError> {
         let mut state = self.state();
         let overlay = over.mounted.overlay;
-        let Over { tree, before, directory, mounted, .. } = over;
+        let OverlayMount { tree, before, directory, mounted, .. } = over;
         drop((tree, before, mounted));
         // What is shown would change under its readers, of which there are none while a step runs.
         state.view = None;

@@ -10,7 +10,7 @@ use rootfs::copy::{Archives, Copied, CopyError, CopyOptions, Everything, reaches
 use rootfs::unpack::{Limits, unpack};
 use rootfs::{RootfsError, Tree};
 
-use super::{Execution, Taken};
+use super::{Execution, SourceTree};
 use crate::plan::metadata::heredoc_file;
 use crate::plan::{Copy, CopySource, Source, Step};
 use crate::scratch::Scratch;
@@ -32,15 +32,18 @@ impl Execution<'_> {
 
     /// COPY --link: the files go into a layer of their own that knows nothing of what is below, and that layer is laid over
     /// the rootfs (BuildKit's merge of an independent snapshot).
-    pub(super) fn copy_link(&self, step: &Step, copy: &Copy, tree: &Tree) -> Result<PathBuf, BuildError> {
+    /// Without one there is nobody who needs it.
+    pub(super) fn linked_layer(&self, step: &Step, copy: &Copy, rootfs: Option<&Tree>) -> Result<PathBuf, BuildError> {
         let own = self.make_tree(&self.new_file("link"))?;
         let empty = snapshot(&own, &self.new_file("record"))
             .map_err(|e| self.rootfs_error("could not record an empty rootfs", step, e))?;
-        let owner = self.owner(tree, step, copy)?;
+        // Numbers, which mean the same everywhere.
+        let owner = self.owner(&own, step, copy)?;
         self.copy(step, copy, owner, &own)?;
         let spool = self.spool(&self.no_layer(step), None, |options, writer| {
             commit(&own, Some(&empty), &self.new_file("record"), options, writer).map(|(_, committed)| committed)
         })?;
+        let Some(tree) = rootfs else { return Ok(spool) };
         let limits = Limits { size_bytes: u64::MAX, entries: u64::MAX };
         let over = |source| self.rootfs_error("could not lay the linked files over the rootfs", step, source);
         let mut tar = std::io::BufReader::new(File::open(&spool).map_err(|e| over(RootfsError::Read(e)))?);
@@ -49,7 +52,7 @@ impl Execution<'_> {
     }
 
     fn copy(&self, step: &Step, copy: &Copy, owner: Option<(u32, u32)>, to: &Tree) -> Result<(), BuildError> {
-        let taken = self.take(&copy.from)?;
+        let taken = self.source_tree(&copy.from)?;
         let options = CopyOptions {
             owner,
             keep_owner: taken.keep_owner,
@@ -83,7 +86,7 @@ impl Execution<'_> {
         &self,
         step: &Step,
         copy: &Copy,
-        taken: &Taken,
+        taken: &SourceTree,
         paths: &[String],
         to: &Tree,
         options: &CopyOptions,
@@ -100,7 +103,7 @@ impl Execution<'_> {
 
     /// A wildcard may match nothing. But of a context BuildKit has only what some instruction takes: where that is nothing of the
     /// directory before the wildcard, the directory does not exist.
-    fn refuse_unsent(&self, step: &Step, copy: &Copy, taken: &Taken, paths: &[String]) -> Result<(), BuildError> {
+    fn refuse_unsent(&self, step: &Step, copy: &Copy, taken: &SourceTree, paths: &[String]) -> Result<(), BuildError> {
         if copy.parents || !matches!(copy.from, Source::Context | Source::Named(_)) {
             return Ok(());
         }
