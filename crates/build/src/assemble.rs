@@ -12,7 +12,8 @@ use store::Image;
 use crate::exec::Snapshots;
 use crate::layers::Handle;
 use crate::plan::{NodeKind, Plan, Stage};
-use crate::{BuildError, Built, Event, Request, RootfsOutput};
+use crate::scratch::Scratch;
+use crate::{BuildError, Built, Event, FilesOutput, Output, Request};
 
 /// The finished image. Waits for layers that are still being compressed.
 pub fn assemble(plan: &Plan, request: &Request, layers: &[Handle]) -> Result<Image, BuildError> {
@@ -26,21 +27,22 @@ pub fn assemble(plan: &Plan, request: &Request, layers: &[Handle]) -> Result<Ima
         entry.created = Some(now.clone());
     }
     drop_surplus_history(&mut config.history, layers.len());
-    let flavor = request.flavor.unwrap_or_else(|| base_flavor(plan, target));
-    Ok(Image { config, layers, flavor, annotations: request.annotations.clone(), digest: None })
+    let flavor = request.spec.flavor.unwrap_or_else(|| base_flavor(plan, target));
+    Ok(Image { config, layers, flavor, annotations: request.spec.annotations.clone(), digest: None })
 }
 
 /// Writes the image to every destination, and the files where they were asked for.
-pub fn export(image: &Image, plan: &Plan, request: &Request, snapshots: &Snapshots<'_>) -> Result<Built, BuildError> {
-    if let Some(output) = &request.rootfs_output {
-        exporting(request, &output.describe(), || {
-            write_files(&snapshots.target_tree(), output, request, plan.source_date_epoch)
+pub fn export(image: Image, plan: &Plan, request: &Request, snapshots: &Snapshots<'_>) -> Result<Built, BuildError> {
+    for output in &request.outputs {
+        let Output::Files(files) = output else { continue };
+        exporting(request, &files.describe(), || {
+            write_files(&snapshots.target_tree(), files, request, plan.source_date_epoch)
         })?;
     }
     let mut digests = Vec::new();
-    for exporter in &request.exporters {
+    for exporter in request.exporters() {
         let to = exporter.describe();
-        let export = || exporter.export(image);
+        let export = || exporter.export(&image);
         digests.push(exporting(request, &to, export).map_err(|source| BuildError::Store {
             action: format!("could not export to {to}"),
             place: None,
@@ -52,43 +54,40 @@ pub fn export(image: &Image, plan: &Plan, request: &Request, snapshots: &Snapsho
         digest: digests.first().cloned().unwrap_or(encoded.manifest_descriptor.digest),
         digests,
         image_id: encoded.config_descriptor.digest,
+        image,
     })
 }
 
 /// Says when `export` begins, and when it has done its work.
 fn exporting<T, E>(request: &Request, to: &str, export: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let begun = Instant::now();
-    request.observer.event(&Event::Exporting { to });
+    request.control.observer.event(&Event::Exporting { to });
     let exported = export()?;
-    request.observer.event(&Event::Exported { to, elapsed: begun.elapsed() });
+    request.control.observer.event(&Event::Exported { to, elapsed: begun.elapsed() });
     Ok(exported)
 }
 
 /// Writes the files of a rootfs; with `epoch` all have that time.
-pub fn write_files(
-    tree: &Tree,
-    output: &RootfsOutput,
-    request: &Request,
-    epoch: Option<i64>,
-) -> Result<(), BuildError> {
+pub fn write_files(tree: &Tree, output: &FilesOutput, request: &Request, epoch: Option<i64>) -> Result<(), BuildError> {
     // BuildKit's exporters of files give every file this time (`exporter/local/fs.go`), and leave none as it is.
     let options = CommitOptions { set_modified: epoch, ..CommitOptions::default() };
     let failed = |action: String| move |source| BuildError::rootfs(action, source);
     match output {
-        RootfsOutput::Directory(path) => {
+        FilesOutput::Directory(path) => {
             let action = format!("could not write files to `{}`", path.display());
             // Owners that this process may not give are left out: the files are then the user's own.
-            let table = request.work.join("output.metadata");
+            let own = Scratch::make(request, "output").map_err(BuildError::io(action.clone()))?;
+            let table = own.path().join("metadata");
             let open = if path.is_dir() { Tree::open } else { Tree::create };
             let to = open(path, Some(&table));
             let to = to.map_err(failed(action.clone()))?.stopping(&request.stop());
             clone_tree_with(tree, &to, &options).map_err(failed(action))
         }
-        RootfsOutput::Tar(writer) => {
+        FilesOutput::Tar(writer) => {
             let mut writer = writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             write_tar(tree, &options, &mut **writer).map_err(failed("could not write the files as a tar".to_owned()))
         }
-        RootfsOutput::TarFile(path) => {
+        FilesOutput::TarFile(path) => {
             let action = format!("could not write files to `{}`", path.display());
             let write = |file: &mut File| {
                 let mut writer = BufWriter::with_capacity(1 << 20, file);

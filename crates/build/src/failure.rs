@@ -13,7 +13,7 @@ use sandbox::{Exit, Mount, Process};
 use store::{Exporter, Image, LayerCompression, Layout, StoreError};
 
 use crate::assemble::{timestamp, write_files, write_tar};
-use crate::{BuildError, Request, RootfsOutput};
+use crate::{BuildError, FilesOutput, Request};
 
 /// Told of the first RUN that fails, after the other stages have been told to stop.
 pub trait OnFailure: Send + Sync {
@@ -40,7 +40,7 @@ pub struct Failed<'a> {
 
 impl Failed<'_> {
     /// Writes the files of the rootfs, without what was mounted in it.
-    pub fn write_files(&self, output: &RootfsOutput) -> Result<(), BuildError> {
+    pub fn write_files(&self, output: &FilesOutput) -> Result<(), BuildError> {
         write_files(self.tree, output, self.request, None)
     }
 
@@ -59,7 +59,7 @@ impl Failed<'_> {
         process.env.extend(env);
         process.terminal = Some(terminal);
         let cancelled = || self.request.is_cancelled();
-        let ran = self.request.sandbox.run(self.tree, &process, self.mounts, &mut |_, _| {}, &cancelled);
+        let ran = self.request.backends.sandbox.run(self.tree, &process, self.mounts, &mut |_, _| {}, &cancelled);
         ran.map(|ended| ended.exit).map_err(|source| BuildError::Sandbox {
             action: "could not look into the step".to_owned(),
             place: None,
@@ -76,19 +76,22 @@ impl Failed<'_> {
     fn image(&self) -> Result<Image, BuildError> {
         let request = self.request;
         let action = || "could not make an image of the failed step".to_owned();
-        let spool = request.work.join("failed.tar");
+        let spool = request.control.work.join("failed.tar");
         let mut writer = BufWriter::with_capacity(1 << 20, File::create(&spool).map_err(BuildError::io(action()))?);
         write_tar(self.tree, &CommitOptions::default(), &mut writer).map_err(|source| BuildError::Rootfs {
             action: action(),
             place: None,
             source,
         })?;
-        let layout = Arc::new(Layout::create(&request.work.join("failed")).map_err(failed(action()))?);
-        let compression =
-            LayerCompression { kind: request.compression, level: request.compression_level, threads: request.jobs };
+        let layout = Arc::new(Layout::create(&request.control.work.join("failed")).map_err(failed(action()))?);
+        let compression = LayerCompression {
+            kind: request.spec.compression,
+            level: request.spec.compression_level,
+            threads: request.control.jobs,
+        };
         let mut tar = BufReader::with_capacity(1 << 20, File::open(&spool).map_err(BuildError::io(action()))?);
         let layer = layout.write_layer(&mut tar, compression, &|| request.is_cancelled()).map_err(failed(action()))?;
-        let now = timestamp(request.source_date_epoch);
+        let now = timestamp(request.spec.source_date_epoch);
         let history = History {
             created: Some(now.clone()),
             created_by: Some(format!("{} ({})", self.step, self.message)),
@@ -104,7 +107,7 @@ impl Failed<'_> {
             history: vec![history],
             ..ImageConfig::default()
         };
-        let flavor = request.flavor.unwrap_or(Flavor::Oci);
+        let flavor = request.spec.flavor.unwrap_or(Flavor::Oci);
         Ok(Image { config, layers: vec![layer], flavor, annotations: Default::default(), digest: None })
     }
 }

@@ -114,20 +114,20 @@ impl Pool {
     pub fn start(request: &Request) -> Result<Pool, BuildError> {
         let failed =
             |source| BuildError::Store { action: "could not make the blob store".to_owned(), place: None, source };
-        let layout = Arc::new(Layout::create(&request.work.join("blobs")).map_err(failed)?);
-        let spools = request.work.join("spool");
+        let layout = Arc::new(Layout::create(&request.control.work.join("blobs")).map_err(failed)?);
+        let spools = request.control.work.join("spool");
         std::fs::create_dir_all(&spools).map_err(BuildError::io(format!("could not make `{}`", spools.display())))?;
         let shared = Arc::new(Shared {
             layout,
-            exporters: request.exporters.clone(),
+            exporters: request.exporters().cloned().collect(),
             compression: LayerCompression {
-                kind: request.compression,
-                level: request.compression_level,
-                threads: request.jobs,
+                kind: request.spec.compression,
+                level: request.spec.compression_level,
+                threads: request.control.jobs,
             },
-            cancelled: request.cancelled.clone(),
+            cancelled: request.control.cancelled.clone(),
             abandoned: AtomicBool::new(false),
-            observer: request.observer.clone(),
+            observer: request.control.observer.clone(),
         });
         let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
         // One layer at a time is compressed by all threads; a second worker overlaps reading, offering and small layers.

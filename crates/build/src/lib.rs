@@ -25,24 +25,29 @@ pub use exec::Tail;
 pub use failure::{Failed, OnFailure};
 pub use lines::Lines;
 pub use plan::{Linted, Outline, Plan, Unread, lint, outline, plan};
-pub use request::{CacheRoot, Labels, NamedContext, Request, RootfsOutput, Secret};
+pub use request::{
+    Backends, CacheRoot, Control, FilesOutput, Labels, NamedContext, Output, Request, Secret, Specification,
+};
 
 use std::time::Instant;
 
 use oci::Digest;
+use store::Image;
 
 /// What a finished build gives back.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Built {
-    /// The manifest's digest as each exporter wrote it, in the order of [`Request::exporters`].
+    /// The manifest's digest as each exporter wrote it, in the order of [`Request::outputs`].
     pub digests: Vec<Digest>,
     /// The manifest's digest in the image's own flavour.
     pub digest: Digest,
     /// The config's digest, which Docker calls the image ID.
     pub image_id: Digest,
+    /// The image itself. Its layers lie in the work directory, or where its base is.
+    pub image: Image,
 }
 
-/// Builds `request` and writes the image wherever its exporters lead.
+/// Builds `request` and writes the image wherever its outputs lead.
 ///
 /// # Errors
 /// The first thing that went wrong, with its place in the Dockerfile where it has one. Nothing is tagged then, and the work
@@ -54,7 +59,7 @@ pub fn build(request: &Request) -> Result<Built, BuildError> {
 
 /// Words of the request that have no effect and are probably misspelt.
 pub fn doubts(request: &Request) -> Vec<String> {
-    let file = &request.dockerfile;
+    let file = &request.spec.dockerfile;
     let did_you_mean = |near: &str| format!(" (did you mean `{near}`?)");
     let rules =
         file.checks.unknown().into_iter().map(|(name, near)| {
@@ -66,9 +71,9 @@ pub fn doubts(request: &Request) -> Vec<String> {
         _ => None,
     });
     let declared: Vec<&str> = names.flatten().collect();
-    let unused = request.build_args.keys().filter(|name| !declared.contains(&name.as_str()));
+    let unused = request.spec.build_args.keys().filter(|name| !declared.contains(&name.as_str()));
     let near = unused.filter_map(|name| Some((name, dockerfile::lint::nearest_name(name, declared.iter().copied())?)));
-    let near = near.filter(|(_, near)| !request.build_args.contains_key(*near));
+    let near = near.filter(|(_, near)| !request.spec.build_args.contains_key(*near));
     let arguments =
         near.map(|(name, near)| format!("build argument `{name}` is declared by no ARG{}", did_you_mean(near)));
     rules.chain(arguments).collect()
@@ -76,18 +81,18 @@ pub fn doubts(request: &Request) -> Vec<String> {
 
 fn carry_out(request: &Request) -> Result<Built, BuildError> {
     let begun = Instant::now();
-    request.observer.event(&Event::Planning);
+    request.control.observer.event(&Event::Planning);
     let plan = plan(request)?;
     for message in doubts(request) {
-        request.observer.event(&Event::Warning { message });
+        request.control.observer.event(&Event::Warning { message });
     }
     for finding in &plan.warnings {
-        let (source, file) = (&request.dockerfile.source, &request.dockerfile_name);
-        request.observer.event(&Event::Finding { finding, source, file });
+        let (source, file) = (&request.spec.dockerfile.source, &request.spec.dockerfile_name);
+        request.control.observer.event(&Event::Finding { finding, source, file });
     }
-    request.observer.event(&Event::Planned { steps: plan.step_count(), elapsed: begun.elapsed() });
+    request.control.observer.event(&Event::Planned { steps: plan.step_count(), elapsed: begun.elapsed() });
     let layers = layers::Pool::start(request)?;
     let snapshots = exec::execute(&plan, request, &layers)?;
     let image = assemble::assemble(&plan, request, &snapshots.layers(plan.target, &layers))?;
-    assemble::export(&image, &plan, request, &snapshots)
+    assemble::export(image, &plan, request, &snapshots)
 }

@@ -243,12 +243,12 @@ fn cache(
             give(&root, Access { mode: *mode, uid: *uid, gid: *gid }).map_err(rootfs)?;
             std::fs::rename(root.join(PARTIAL), &content)
                 .map_err(BuildError::io(format!("could not make cache directory `{}`", root.display())))?;
-            request.cache_mounts.forget(&root);
+            request.backends.cache_mounts.forget(&root);
         }
     }
     // Steps of this build and other builders may have it at the same time.
     let open = || Tree::open_shared(&content, &root.join(METADATA), &request.stop());
-    let tree = request.cache_mounts.open(&root, open).map_err(rootfs)?;
+    let tree = request.backends.cache_mounts.open(&root, open).map_err(rootfs)?;
     let below = tree.resolve(Path::new(source), true).map_err(rootfs)?;
     let found = tree.stat(&below).map_err(rootfs)?;
     if found.is_none() {
@@ -280,8 +280,8 @@ fn give(cache: &Path, access: Access) -> Result<(), rootfs::RootfsError> {
 
 fn cache_root(request: &Request, id: &str, from: &plan::Source, access: Access) -> PathBuf {
     let Access { mode, uid, gid } = access;
-    let name = format!("{}\0{id}\0{}\0{uid}:{gid}:{mode:o}", request.cache_mounts.namespace, from_name(from));
-    request.cache_mounts.path.join(Digest::of(name.as_bytes()).hex())
+    let name = format!("{}\0{id}\0{}\0{uid}:{gid}:{mode:o}", request.backends.cache_mounts.namespace, from_name(from));
+    request.backends.cache_mounts.path.join(Digest::of(name.as_bytes()).hex())
 }
 
 fn from_name(from: &plan::Source) -> String {
@@ -335,7 +335,7 @@ fn lock_caches(request: &Request, run: &plan::Run, stopped: &dyn Fn() -> bool) -
         }
     }
     if !wanted.is_empty() {
-        let path = &request.cache_mounts.path;
+        let path = &request.backends.cache_mounts.path;
         let action = format!("could not make the directory of cache mounts `{}`", path.display());
         std::fs::create_dir_all(path).map_err(BuildError::io(action))?;
     }
@@ -370,13 +370,13 @@ fn secret(
     lowered: &mut Mounts,
 ) -> Result<Option<MountSource>, BuildError> {
     let MountKind::Secret { id, file, env, required, mode, uid, gid } = kind else { return Ok(None) };
-    let Some(secret) = request.secrets.get(id) else {
+    let Some(secret) = request.spec.secrets.get(id) else {
         if !required {
             // The variable is there and empty (BuildKit `exec.go`, secretenv).
             lowered.env.extend(env.as_ref().map(|name| OsString::from(format!("{name}="))));
             return Ok(None);
         }
-        let near = dockerfile::lint::nearest_name(id, request.secrets.keys().map(String::as_str));
+        let near = dockerfile::lint::nearest_name(id, request.spec.secrets.keys().map(String::as_str));
         let error = BuildError::dockerfile(&step.span, format!("secret `{id}` is required and was not given"));
         return Err(error.with_hint(match near {
             Some(near) => format!("did you mean `{near}`, which was given?"),
@@ -395,7 +395,7 @@ fn secret(
 
 /// The agent of this id; none when it is optional and not there.
 fn agent(request: &Request, step: &Step, id: &str, required: bool) -> Result<Option<Server>, BuildError> {
-    let server = request.agents.get(id).cloned();
+    let server = request.backends.agents.get(id).cloned();
     if server.is_none() && required {
         return Err(BuildError::dockerfile(&step.span, format!("SSH agent `{id}` is required and was not given"))
             .with_hint(format!("pass it with `--ssh {id}=FILE` (a socket or a private key); `--ssh {id}` alone takes the agent at `SSH_AUTH_SOCK`")));

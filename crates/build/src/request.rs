@@ -20,15 +20,16 @@ use crate::{Observer, OnFailure};
 
 /// Everything one build needs.
 pub struct Request {
+    pub spec: Specification,
+    pub backends: Backends,
+    /// Where the result goes, any number of places; the digest of the first image is the build's.
+    pub outputs: Vec<Output>,
+    pub control: Control,
+}
+
+/// What is to be built: data alone.
+pub struct Specification {
     pub dockerfile: Dockerfile,
-    pub context: Context,
-    /// `--build-context`, by name as given.
-    pub contexts: BTreeMap<String, NamedContext>,
-    /// Where `FROM` images come from.
-    pub images: Arc<dyn ImageSource>,
-    /// Fetches what `ADD` names by address.
-    pub net: Net,
-    pub sandbox: Arc<dyn Sandbox>,
     /// How the Dockerfile is called in messages.
     pub dockerfile_name: String,
     /// `--target`, none for the last stage: a name, in whatever case, or `#N` for a stage's number.
@@ -42,13 +43,6 @@ pub struct Request {
     /// Manifest annotations.
     pub annotations: BTreeMap<String, String>,
     pub secrets: BTreeMap<String, Secret>,
-    /// SSH agents for `RUN --mount=type=ssh`, by id.
-    pub agents: BTreeMap<String, Server>,
-    pub exporters: Vec<Arc<dyn Exporter>>,
-    /// Writes the target's files as they are, beside or instead of an image.
-    pub rootfs_output: Option<RootfsOutput>,
-    /// What is done about a RUN that failed before the build ends.
-    pub on_failure: Option<Arc<dyn OnFailure>>,
     /// None: the base image's.
     pub flavor: Option<Flavor>,
     pub compression: Compression,
@@ -69,15 +63,42 @@ pub struct Request {
     pub shm_bytes: Option<u64>,
     /// Upper bound of what one layer may unpack to, in bytes.
     pub layer_limit_bytes: u64,
+}
+
+/// What it is built with.
+pub struct Backends {
+    pub context: Context,
+    /// `--build-context`, by name as given.
+    pub contexts: BTreeMap<String, NamedContext>,
+    /// Where `FROM` images come from.
+    pub images: Arc<dyn ImageSource>,
+    /// Fetches what `ADD` names by address.
+    pub net: Net,
+    pub sandbox: Arc<dyn Sandbox>,
+    /// SSH agents for `RUN --mount=type=ssh`, by id.
+    pub agents: BTreeMap<String, Server>,
+    pub cache_mounts: CacheRoot,
+    /// What is done about a RUN that failed before the build ends.
+    pub on_failure: Option<Arc<dyn OnFailure>>,
+}
+
+/// How the build goes on, and who is told of it.
+pub struct Control {
     /// A directory of this build alone; removed by whoever made it.
     pub work: PathBuf,
-    pub cache_mounts: CacheRoot,
     /// How many processors work on files, and compress layers.
     pub jobs: usize,
     /// How many processes of steps may run at a time.
     pub processes: usize,
     pub cancelled: Arc<AtomicBool>,
     pub observer: Arc<dyn Observer>,
+}
+
+/// A place where the result goes.
+pub enum Output {
+    Image(Arc<dyn Exporter>),
+    /// The target's files as they are.
+    Files(FilesOutput),
 }
 
 pub type Labels = Vec<(String, String)>;
@@ -139,7 +160,7 @@ impl fmt::Debug for Secret {
 }
 
 /// `--output type=local` and `type=tar`.
-pub enum RootfsOutput {
+pub enum FilesOutput {
     Directory(PathBuf),
     /// Such as standard output.
     Tar(Mutex<Box<dyn Write + Send>>),
@@ -147,13 +168,13 @@ pub enum RootfsOutput {
     TarFile(PathBuf),
 }
 
-impl RootfsOutput {
+impl FilesOutput {
     /// For messages.
     pub fn describe(&self) -> String {
         match self {
-            RootfsOutput::Directory(path) => format!("directory {}", path.display()),
-            RootfsOutput::Tar(_) => "a tar on standard output".to_owned(),
-            RootfsOutput::TarFile(path) => format!("tar {}", path.display()),
+            FilesOutput::Directory(path) => format!("directory {}", path.display()),
+            FilesOutput::Tar(_) => "a tar on standard output".to_owned(),
+            FilesOutput::TarFile(path) => format!("tar {}", path.display()),
         }
     }
 }
@@ -161,17 +182,30 @@ impl RootfsOutput {
 impl Request {
     /// The secrets that are logins for repositories; they need no `RUN --mount` to be used (BuildKit `source/git`).
     pub(crate) fn git_auth(&self) -> context::git::Auth {
-        let named = self.secrets.iter().filter(|(name, _)| name.starts_with("GIT_AUTH_"));
+        let named = self.spec.secrets.iter().filter(|(name, _)| name.starts_with("GIT_AUTH_"));
         let secrets = named.map(|(name, secret)| (name.clone(), secret.0.clone())).collect();
         context::git::Auth { secrets, user: None }
     }
 
+    /// Those who write the image.
+    pub(crate) fn exporters(&self) -> impl Iterator<Item = &Arc<dyn Exporter>> {
+        self.outputs.iter().filter_map(|output| match output {
+            Output::Image(exporter) => Some(exporter),
+            Output::Files(_) => None,
+        })
+    }
+
+    /// Whether the target's files are written somewhere.
+    pub(crate) fn writes_files(&self) -> bool {
+        self.outputs.iter().any(|output| matches!(output, Output::Files(_)))
+    }
+
     /// Ends long work on files when the build is cancelled.
     pub(crate) fn stop(&self) -> Stop {
-        Stop::when(&[&self.cancelled])
+        Stop::when(&[&self.control.cancelled])
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(std::sync::atomic::Ordering::Relaxed)
+        self.control.cancelled.load(std::sync::atomic::Ordering::Relaxed)
     }
 }

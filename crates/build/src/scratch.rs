@@ -17,7 +17,7 @@ pub struct Scratch {
 
 impl Scratch {
     pub fn make(request: &Request, prefix: &str) -> io::Result<Scratch> {
-        let directory = tempfile::Builder::new().prefix(prefix).tempdir_in(&request.work)?;
+        let directory = tempfile::Builder::new().prefix(prefix).tempdir_in(&request.control.work)?;
         Ok(Scratch { directory: Some(directory), stop: request.stop() })
     }
 

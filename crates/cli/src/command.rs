@@ -65,7 +65,7 @@ fn build_until(
     let built = built.map_err(|error| wired.failure_shown(error, shown.has_shown_failure()))?;
     write_results(typed, &wired.names, &built)?;
     if let Some(verified) = verified {
-        return verified.finish(&wired, &print);
+        return verified.finish(&built.image, &wired, &print);
     }
     if stdout_is_taken(typed) {
         return Ok(());
@@ -96,7 +96,7 @@ fn refuse_unsupported(typed: &Build) -> Result<(), Failure> {
 
 fn dry_run(typed: &Build, wired: &Wired) -> Result<(), Failure> {
     let plan: Plan = build::plan(&wired.request).map_err(|error| wired.failure(error))?;
-    let source = &wired.request.dockerfile.source;
+    let source = &wired.request.spec.dockerfile.source;
     let text = if typed.display.log_format == LogFormat::Json {
         format!("{}\n", build::plan::to_json(&plan, source))
     } else {

@@ -102,7 +102,7 @@ pub fn answer(
         wired => wired?,
     };
     if asking.offline {
-        wired.request.images = Arc::new(Offline);
+        wired.request.backends.images = Arc::new(Offline);
     }
     match question {
         Question::Check => check(&wired, asking, voice),

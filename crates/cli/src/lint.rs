@@ -19,8 +19,8 @@ const OF_THE_BASE: [&str; 2] = ["InvalidBaseImagePlatform", "UndefinedVar"];
 
 /// Prints what a lint found to standard output, and to standard error what it could not look at.
 pub fn print(request: &Request, linted: &Linted, asking: Asking, voice: Voice) -> Result<(), Failure> {
-    let file = &request.dockerfile;
-    let name = &request.dockerfile_name;
+    let file = &request.spec.dockerfile;
+    let name = &request.spec.dockerfile_name;
     for message in build::doubts(request) {
         voice.warning(&message);
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use build::{BuildError, Failed, OnFailure, RootfsOutput};
+use build::{BuildError, Failed, FilesOutput, OnFailure};
 use oci::Reference;
 use registry::RegistryExporter;
 use sandbox::Exit;
@@ -95,7 +95,7 @@ impl OnFailure for Keep {
         std::fs::create_dir_all(&self.directory).map_err(io)?;
         let kept = tempfile::Builder::new().prefix("step-").tempdir_in(&self.directory).map_err(io)?;
         let rootfs = kept.path().join("rootfs");
-        failed.write_files(&RootfsOutput::Directory(rootfs.clone()))?;
+        failed.write_files(&FilesOutput::Directory(rootfs.clone()))?;
         let _ = kept.keep();
         let path = rootfs.display();
         self.notes.add(format!(
@@ -116,7 +116,7 @@ impl OnFailure for Export {
     fn failed(&self, failed: &Failed<'_>) -> Result<(), BuildError> {
         let is_tar = self.path.extension().is_some_and(|extension| extension == "tar") && !self.path.is_dir();
         let path = self.path.clone();
-        failed.write_files(&if is_tar { RootfsOutput::TarFile(path) } else { RootfsOutput::Directory(path) })?;
+        failed.write_files(&if is_tar { FilesOutput::TarFile(path) } else { FilesOutput::Directory(path) })?;
         self.notes.add(format!("the files of the failed step are in `{}`", self.path.display()));
         Ok(())
     }

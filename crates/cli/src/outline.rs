@@ -56,7 +56,7 @@ fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]
 
 /// BuildKit's `outline.Outline` (`frontend/subrequests/outline`).
 fn outline_json(outline: &Outline, request: &Request) -> Value {
-    let at = |span: &Span| location(request.dockerfile.lines_of(&at(span)));
+    let at = |span: &Span| location(request.spec.dockerfile.lines_of(&at(span)));
     let argument = |arg: &Argument| {
         let mut json = json!({ "name": arg.name, "location": at(&arg.span) });
         set(&mut json, "value", arg.value.as_deref());
@@ -73,7 +73,7 @@ fn outline_json(outline: &Outline, request: &Request) -> Value {
         "secrets": outline.secrets.iter().map(needed).collect::<Vec<_>>(),
         "ssh": outline.ssh.iter().map(needed).collect::<Vec<_>>(),
         "cache": outline.caches.iter().map(cache).collect::<Vec<_>>(),
-        "sources": [STANDARD.encode(&request.dockerfile.source)],
+        "sources": [STANDARD.encode(&request.spec.dockerfile.source)],
     });
     set(&mut json, "name", outline.name.as_deref());
     set(&mut json, "description", outline.description.as_deref());
@@ -92,7 +92,7 @@ fn at(span: &Span) -> Diagnostic {
 
 /// The stages, in the order of the Dockerfile.
 pub fn targets(wired: &Wired, asking: Asking) -> Result<(), Failure> {
-    let file = &wired.request.dockerfile;
+    let file = &wired.request.spec.dockerfile;
     let last = file.stages.len().saturating_sub(1);
     let name = |from: &dockerfile::From| from.name.as_ref().map(|name| name.text.clone());
     let description = |from: &dockerfile::From| {

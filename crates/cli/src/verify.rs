@@ -1,13 +1,11 @@
 //! `--verify IMAGE`: the build is done again, and its result compared with an image that is somewhere already.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Context as _;
 use build::Event;
 use build::compare::{Comparison, Difference, compare};
-use oci::{Digest, OciError, Platform, Reference};
-use store::{Archive, Exporter, Image, ImageSource as _, Layer, LayoutSource, StoreError};
+use oci::{OciError, Platform, Reference};
+use store::{Archive, Image, ImageSource as _, LayoutSource, StoreError};
 
 use crate::report::{Failure, visible};
 use crate::wire::Wired;
@@ -15,11 +13,10 @@ use crate::wire::Wired;
 /// The exit code of a comparison that found differences (`docs/exit-codes.md`).
 const DIFFERENT: u8 = 7;
 
-/// An image to be compared with, and the place where the built one is kept until then.
+/// An image to be compared with.
 pub struct Verification<'a> {
     spec: &'a str,
     found: Image,
-    kept: Arc<Kept>,
 }
 
 impl Verification<'_> {
@@ -29,30 +26,31 @@ impl Verification<'_> {
         let found = find(spec, wired).map_err(|error| not_found(spec, error))?;
         let request = &mut wired.request;
         if found.digest.is_some() {
-            request.flavor = request.flavor.or(Some(found.flavor));
+            request.spec.flavor = request.spec.flavor.or(Some(found.flavor));
         }
-        if request.source_date_epoch.is_none()
-            && !build::plan::declares_epoch(&request.dockerfile)
+        if request.spec.source_date_epoch.is_none()
+            && !build::plan::declares_epoch(&request.spec.dockerfile)
             && let Some(epoch) = created(&found)
         {
             let seconds = epoch.as_second();
             let message = format!("SOURCE_DATE_EPOCH is not given: it is {seconds}, when `{spec}` was created");
-            request.observer.event(&Event::Warning { message });
-            request.source_date_epoch = Some(seconds);
+            request.control.observer.event(&Event::Warning { message });
+            request.spec.source_date_epoch = Some(seconds);
             // A whole second was an epoch, which the steps may have seen; any other time was a clock's.
             if epoch.subsec_nanosecond() == 0 {
-                request.build_args.insert(crate::settings::EPOCH.to_owned(), seconds.to_string());
+                request.spec.build_args.insert(crate::settings::EPOCH.to_owned(), seconds.to_string());
             }
         }
-        let kept = Arc::new(Kept::default());
-        request.exporters = vec![kept.clone()];
-        Ok(Verification { spec, found, kept })
+        Ok(Verification { spec, found })
     }
 
     /// Compares, and says what is different; `print` writes to standard output.
-    pub fn finish(self, wired: &Wired, print: &dyn Fn(&str) -> Result<(), Failure>) -> Result<(), Failure> {
-        let built = self.kept.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let built = built.context("nothing was built to compare").map_err(Failure::other(1))?;
+    pub fn finish(
+        self,
+        built: &Image,
+        wired: &Wired,
+        print: &dyn Fn(&str) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let mut unprinted = None;
         let mut tell = |difference: &Difference| {
             print(&format!("{}\n", visible(&difference.to_string()))).map_err(|failure| {
@@ -60,7 +58,7 @@ impl Verification<'_> {
                 std::io::ErrorKind::Other.into()
             })
         };
-        let compared = compare(&self.found, &built, &mut tell);
+        let compared = compare(&self.found, built, &mut tell);
         if let Some(failure) = unprinted {
             return Err(failure);
         }
@@ -72,7 +70,7 @@ impl Verification<'_> {
 
     fn different(&self, only_times: bool, wired: &Wired) -> Failure {
         let hint = match only_times {
-            true if !wired.request.clamp_modified => {
+            true if !wired.request.spec.clamp_modified => {
                 "only times differ: build both with --reproducible and the same SOURCE_DATE_EPOCH".to_owned()
             }
             _ => "docs/reproducible.md says what can differ and why".to_owned(),
@@ -88,7 +86,7 @@ impl Verification<'_> {
 /// `oci-layout://DIR[:TAG][@DIGEST]`, `docker-archive:FILE[:REFERENCE]`, or a reference in a registry.
 fn find(spec: &str, wired: &Wired) -> anyhow::Result<Image> {
     let request = &wired.request;
-    let platform = request.platform.clone().unwrap_or_else(Platform::host);
+    let platform = request.spec.platform.clone().unwrap_or_else(Platform::host);
     if let Some(layout) = spec.strip_prefix("oci-layout://") {
         // The reference is not looked at: the layout's own is in the text.
         return Ok(LayoutSource::open(layout)?.image(&Reference::parse("layout")?, &platform)?);
@@ -101,7 +99,7 @@ fn find(spec: &str, wired: &Wired) -> anyhow::Result<Image> {
         return Ok(Archive::open(Path::new(file))?.find(name, &platform)?);
     }
     let reference = Reference::parse(spec.strip_prefix("docker-image://").unwrap_or(spec))?;
-    Ok(request.images.image(&reference, &platform)?)
+    Ok(request.backends.images.image(&reference, &platform)?)
 }
 
 fn not_found(spec: &str, error: anyhow::Error) -> Failure {
@@ -116,23 +114,4 @@ fn not_found(spec: &str, error: anyhow::Error) -> Failure {
 /// When an image says it was created.
 fn created(image: &Image) -> Option<jiff::Timestamp> {
     image.config.created.as_deref()?.parse().ok()
-}
-
-/// Where the image goes: nowhere. Its layers stay in the work directory.
-#[derive(Default)]
-struct Kept(Mutex<Option<Image>>);
-
-impl Exporter for Kept {
-    fn prepare(&self, _: &Layer) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn export(&self, image: &Image) -> Result<Digest, StoreError> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(image.clone());
-        Ok(image.encode().manifest_descriptor.digest)
-    }
-
-    fn describe(&self) -> String {
-        "the comparison".to_owned()
-    }
 }

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
-use build::{BuildError, CacheRoot, Event, NamedContext, OnFailure, Request, RootfsOutput};
+use build::{
+    Backends, BuildError, CacheRoot, Control, Event, FilesOutput, NamedContext, OnFailure, Output, Request,
+    Specification,
+};
 use context::{ContextError, GitScheme, Place, Sources, git};
 use net::Net;
 use oci::Reference;
@@ -45,8 +48,8 @@ impl Wired {
     pub fn failure_shown(&self, error: BuildError, output_is_shown: bool) -> Failure {
         Failure::Build {
             error: Box::new(error),
-            source: self.request.dockerfile.source.clone(),
-            name: self.request.dockerfile_name.clone(),
+            source: self.request.spec.dockerfile.source.clone(),
+            name: self.request.spec.dockerfile_name.clone(),
             output_is_shown,
             notes: self.notes.take(),
         }
@@ -173,13 +176,8 @@ pub fn request(
     let cache_namespace = build_args.get("BUILDKIT_CACHE_MOUNT_NS").cloned().unwrap_or_default();
     let notes = Arc::new(Notes::default());
     let on_failure = on_failure(typed, &registry, &shown, work, &notes)?;
-    let request = Request {
-        contexts: named_contexts(typed, &registry, &net, &git.settings, work)?,
+    let spec = Specification {
         dockerfile,
-        context: opened.context,
-        images: Arc::new(registry.clone()),
-        net,
-        sandbox,
         dockerfile_name: opened.name,
         target: first,
         more_targets: others,
@@ -188,10 +186,6 @@ pub fn request(
         labels: settings::labels(&typed.input.label)?,
         annotations: settings::pairs("--annotation", &typed.output.annotation)?.into_iter().collect(),
         secrets,
-        agents: agents(typed)?,
-        exporters: outputs.exporters,
-        rootfs_output: outputs.rootfs,
-        on_failure,
         flavor: settings::flavor(&typed.output)?,
         compression: settings::compression(&typed.output),
         compression_level: settings::compression_level(&typed.output)?,
@@ -203,13 +197,25 @@ pub fn request(
         network: settings::run_network(typed.run.network.as_deref())?,
         shm_bytes: settings::shm_bytes(typed.run.shm_size.as_deref())?,
         layer_limit_bytes: typed.run.layer_limit.saturating_mul(1 << 30),
-        work: work.path().to_owned(),
+    };
+    let backends = Backends {
+        context: opened.context,
+        contexts: named_contexts(typed, &registry, &net, &git.settings, work)?,
+        images: Arc::new(registry.clone()),
+        net,
+        sandbox,
+        agents: agents(typed)?,
         cache_mounts: CacheRoot::new(work.root().join(crate::work::CACHE_MOUNTS), cache_namespace),
+        on_failure,
+    };
+    let control = Control {
+        work: work.path().to_owned(),
         jobs: typed.run.jobs.unwrap_or_else(processors).max(1),
         processes: typed.run.jobs.unwrap_or_else(|| processors().max(WAITING)).max(1),
         cancelled,
         observer: shown,
     };
+    let request = Request { spec, backends, outputs: outputs.list, control };
     Ok(Wired { request, names, notes })
 }
 
@@ -366,10 +372,15 @@ fn check_permission(typed: &Build, registry: &Registry, destinations: &[Referenc
 
 #[derive(Default)]
 struct Outputs {
-    exporters: Vec<Arc<dyn Exporter>>,
-    rootfs: Option<RootfsOutput>,
+    list: Vec<Output>,
     /// Somebody said that nothing is to be written.
     is_discarded: bool,
+}
+
+impl Outputs {
+    fn image(&mut self, exporter: Arc<dyn Exporter>) {
+        self.list.push(Output::Image(exporter));
+    }
 }
 
 fn outputs(
@@ -381,24 +392,20 @@ fn outputs(
 ) -> Result<Outputs, Failure> {
     let mut outputs = Outputs::default();
     for destination in destinations {
-        outputs.exporters.push(pushing(typed, registry, destination));
+        outputs.image(pushing(typed, registry, destination));
     }
     if let Some(path) = &typed.output.oci_layout_path {
         let entries = names.iter().map(EntryName::of).collect();
-        outputs.exporters.push(Arc::new(LayoutExporter::new(path, entries)));
+        outputs.image(Arc::new(LayoutExporter::new(path, entries)));
     }
     if let Some(path) = &typed.output.tar_path {
         let destination = Destination::File(path.clone());
-        outputs.exporters.push(Arc::new(ArchiveExporter::new(
-            ArchiveFormat::Docker,
-            destination,
-            archive_names(names),
-        )));
+        outputs.image(Arc::new(ArchiveExporter::new(ArchiveFormat::Docker, destination, archive_names(names))));
     }
     for spec in &typed.output.output {
         output(spec, names, typed.output.push, &mut outputs)?;
     }
-    let nowhere = outputs.exporters.is_empty() && outputs.rootfs.is_none() && !outputs.is_discarded;
+    let nowhere = outputs.list.is_empty() && !outputs.is_discarded;
     if nowhere && typed.output.verify.is_none() && !settings::no_push(typed)? && typed.builds() {
         let hint = match manner {
             Manner::Kaniko => "give --destination, or --no-push",
@@ -453,20 +460,20 @@ fn output(spec: &str, names: &[Reference], push: bool, outputs: &mut Outputs) ->
         Some("oci") if parsed.get("tar").is_some_and(|t| t == "false") => {
             let entries = named.iter().map(EntryName::of).collect();
             // Readers of layouts look for OCI media types only, where kaniko's flag keeps those that would be pushed.
-            outputs.exporters.push(Arc::new(LayoutExporter::new(Path::new(&dest()?), entries).with_oci_types()));
+            outputs.image(Arc::new(LayoutExporter::new(Path::new(&dest()?), entries).with_oci_types()));
         }
-        Some("oci") => outputs.exporters.push(archive(ArchiveFormat::Oci, named)?),
+        Some("oci") => outputs.image(archive(ArchiveFormat::Oci, named)?),
         Some("docker") if dest().is_err() => {
             let message = format!("`--output {spec}`: no `dest`, and there is no daemon to load the image into");
             let hint = "`--output type=docker,dest=- | docker load` does that".to_owned();
             return Err(Failure::Usage { message, hint: Some(hint) });
         }
-        Some("docker") => outputs.exporters.push(archive(ArchiveFormat::Docker, archive_names(&named))?),
+        Some("docker") => outputs.image(archive(ArchiveFormat::Docker, archive_names(&named))?),
         // It is one of the destinations, or nothing is kept of it.
         Some("image" | "registry") => outputs.is_discarded |= !settings::is_push(spec, push)?,
         Some("cacheonly") => outputs.is_discarded = true,
-        Some("local") => files(RootfsOutput::Directory(dest()?.into()), outputs)?,
-        Some("tar") => files(tar_of_files(&dest()?), outputs)?,
+        Some("local") => outputs.list.push(Output::Files(FilesOutput::Directory(dest()?.into()))),
+        Some("tar") => outputs.list.push(Output::Files(tar_of_files(&dest()?))),
         other => {
             let message = format!(
                 "`--output {spec}`: type `{}` is not oci, docker, image, registry, local, tar or cacheonly",
@@ -478,17 +485,10 @@ fn output(spec: &str, names: &[Reference], push: bool, outputs: &mut Outputs) ->
     Ok(())
 }
 
-fn files(output: RootfsOutput, outputs: &mut Outputs) -> Result<(), Failure> {
-    match outputs.rootfs.replace(output) {
-        None => Ok(()),
-        Some(_) => Err(Failure::usage("not supported yet: several outputs of files (type=local and type=tar)")),
-    }
-}
-
-fn tar_of_files(dest: &str) -> RootfsOutput {
+fn tar_of_files(dest: &str) -> FilesOutput {
     match dest {
-        "-" => RootfsOutput::Tar(std::sync::Mutex::new(Box::new(std::io::stdout()))),
-        path => RootfsOutput::TarFile(path.into()),
+        "-" => FilesOutput::Tar(std::sync::Mutex::new(Box::new(std::io::stdout()))),
+        path => FilesOutput::TarFile(path.into()),
     }
 }
 

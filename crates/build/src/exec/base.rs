@@ -50,7 +50,7 @@ impl Execution<'_> {
     }
 
     fn copy_directory(&self, tree: &Tree, name: &str) -> Result<(), BuildError> {
-        let NamedContext::Directory(context) = &self.request.contexts[name] else { return Ok(()) };
+        let NamedContext::Directory(context) = &self.request.backends.contexts[name] else { return Ok(()) };
         let options = copy_options(None, false);
         rootfs::copy::copy(&context.tree, &context.ignore, &["/".to_owned()], tree, "/", &options).map(|_| ()).map_err(
             |e| match e {
@@ -95,7 +95,7 @@ impl Execution<'_> {
         if self.stopped() {
             return Err(BuildError::Stopped);
         }
-        let limits = Limits { size_bytes: self.request.layer_limit_bytes, entries: LAYER_ENTRIES };
+        let limits = Limits { size_bytes: self.request.spec.layer_limit_bytes, entries: LAYER_ENTRIES };
         let action = format!("could not unpack layer {} of `{reference}`", layer.descriptor.digest.short());
         let tar =
             layer.uncompressed().map_err(|source| BuildError::Store { action: action.clone(), place: None, source })?;

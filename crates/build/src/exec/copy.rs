@@ -96,7 +96,7 @@ impl Execution<'_> {
             .map_err(|e| copy_error(e, step, &taken.name, taken.ignore.as_ref()))?;
         if copied.overwritten > 0 {
             let message = format!("several sources have one destination, the last one stays: {}", step.title);
-            self.request.observer.event(&Event::Warning { message });
+            self.request.control.observer.event(&Event::Warning { message });
         }
         Ok(())
     }
@@ -162,9 +162,12 @@ impl Execution<'_> {
     ) -> Result<Copied, BuildError> {
         let action = || format!("could not add `{shown}`");
         let directory = Scratch::make(self.request, "fetched").map_err(BuildError::io(action()))?;
-        let done = git::check_out(&self.request.net, &self.request.git_auth(), checkout, directory.path()).map_err(
-            |source| BuildError::Context { action: action(), place: Some(Place { span: step.span.clone() }), source },
-        )?;
+        let done = git::check_out(&self.request.backends.net, &self.request.git_auth(), checkout, directory.path())
+            .map_err(|source| BuildError::Context {
+                action: action(),
+                place: Some(Place { span: step.span.clone() }),
+                source,
+            })?;
         // The files themselves were asked for, not what archives among them hold; there is no path for `--parents` to keep.
         let options = CopyOptions { archives: Archives::Copy, parents: false, ..options.clone() };
         let all = ["/".to_owned()];
@@ -184,7 +187,7 @@ impl Execution<'_> {
         let action = || format!("could not add `{}`", context::display_url(url));
         let failed = |e| copy_error(e, step, "the download", None);
         let directory = Scratch::make(self.request, "fetched").map_err(BuildError::io(action()))?;
-        let net = &self.request.net;
+        let net = &self.request.backends.net;
         let fetched = context::fetch_url(net, url, copy.checksum.as_deref(), directory.path()).map_err(|source| {
             BuildError::Context { action: action(), place: Some(Place { span: step.span.clone() }), source }
         })?;

@@ -93,8 +93,8 @@ fn into_inner<T>(mutex: Mutex<T>) -> T {
 
 /// A back-end that runs one process at a time has room for nothing beside it: nobody may touch files while it does.
 fn room(request: &Request) -> Room {
-    let (processors, processes) = (request.jobs.max(1), request.processes.max(1));
-    let altogether = if request.sandbox.parallel() { processors + processes } else { 1 };
+    let (processors, processes) = (request.control.jobs.max(1), request.control.processes.max(1));
+    let altogether = if request.backends.sandbox.parallel() { processors + processes } else { 1 };
     Room { processors, processes, altogether }
 }
 
@@ -200,11 +200,11 @@ impl<'a> Execution<'a> {
             nodes: plan.nodes.iter().map(|_| Mutex::default()).collect(),
             is_looked_into: looked_into(plan, request),
             error: Mutex::default(),
-            stop: Stop::when(&[&failed, &request.cancelled]),
+            stop: Stop::when(&[&failed, &request.control.cancelled]),
             failed,
             next_file: AtomicU64::new(0),
         };
-        if request.rootfs_output.is_some() {
+        if request.writes_files() {
             // Whoever writes the files comes when all goals are reached.
             execution.snapshot(plan.last(plan.target)).users += 1;
         }
@@ -338,19 +338,19 @@ impl<'a> Execution<'a> {
     ) -> Result<T, BuildError> {
         let (begun, stage) = (Instant::now(), node.stage.0);
         let name = &self.plan.stage(node.stage).name;
-        self.request.observer.event(&Event::StageStarted { stage, name, what });
+        self.request.control.observer.event(&Event::StageStarted { stage, name, what });
         let made = work()?;
-        self.request.observer.event(&Event::StagePrepared { stage, name, what, elapsed: begun.elapsed() });
+        self.request.control.observer.event(&Event::StagePrepared { stage, name, what, elapsed: begun.elapsed() });
         Ok(made)
     }
 
     /// Where a node's rootfs lies.
     fn directory(&self, id: NodeId) -> PathBuf {
-        self.request.work.join("rootfs").join(id.0.to_string())
+        self.request.control.work.join("rootfs").join(id.0.to_string())
     }
 
     fn new_rootfs(&self, directory: &Path, is_layered: bool) -> Result<StageRootfs, BuildError> {
-        let overlay = self.request.sandbox.overlay();
+        let overlay = self.request.backends.sandbox.overlay();
         StageRootfs::create(directory, overlay, is_layered, &self.stop).map_err(not_made)
     }
 
@@ -362,7 +362,7 @@ impl<'a> Execution<'a> {
     }
 
     fn new_file(&self, kind: &str) -> PathBuf {
-        self.request.work.join(format!("{kind}-{}", self.next_file.fetch_add(1, Ordering::Relaxed)))
+        self.request.control.work.join(format!("{kind}-{}", self.next_file.fetch_add(1, Ordering::Relaxed)))
     }
 
     fn rootfs_error(&self, action: &str, step: &Step, source: RootfsError) -> BuildError {
@@ -388,7 +388,7 @@ fn is_independent(step: &Step) -> bool {
 /// By node: whether anybody looks into its files.
 fn looked_into(plan: &Plan, request: &Request) -> Vec<bool> {
     let mut looked_into = vec![false; plan.nodes.len()];
-    if request.rootfs_output.is_some() {
+    if request.writes_files() {
         looked_into[plan.last(plan.target).0] = true;
     }
     // Who needs a node comes behind it.

@@ -37,9 +37,9 @@ impl Execution<'_> {
         let mut tail = Tail::new(LAST_LINES, LAST_BYTES);
         let mut output = |stream, bytes: &[u8]| {
             tail.push(bytes);
-            self.request.observer.event(&Event::Output { id, stream, bytes });
+            self.request.control.observer.event(&Event::Output { id, stream, bytes });
         };
-        let ended = self.request.sandbox.run(tree, &process, &mounts.mounts, &mut output, &stopped);
+        let ended = self.request.backends.sandbox.run(tree, &process, &mounts.mounts, &mut output, &stopped);
         let stage = self.plan.stage(node.stage);
         let shown = format!("[{} {}/{}] {}", stage.name, id.step + 1, stage.steps.len(), step.title);
         let lines = tail.lines();
@@ -87,15 +87,15 @@ impl Execution<'_> {
                 dockerfile::Network::Default | dockerfile::Network::Host => Network::Host,
             },
             hostname: HOSTNAME.to_owned(),
-            extra_hosts: self.request.extra_hosts.clone(),
-            shm_bytes: self.request.shm_bytes,
+            extra_hosts: self.request.spec.extra_hosts.clone(),
+            shm_bytes: self.request.spec.shm_bytes,
             terminal: None,
         }
     }
 
     /// Has something done about the first step whose program failed or could not be started.
     fn look_into(&self, failed: &Failed<'_>, error: &BuildError) {
-        let Some(on_failure) = &self.request.on_failure else { return };
+        let Some(on_failure) = &self.request.backends.on_failure else { return };
         let of_program =
             matches!(error, BuildError::Run { .. } | BuildError::Sandbox { source: SandboxError::Start { .. }, .. });
         // What the others print would be in the way, and nobody needs it any more.
@@ -111,7 +111,7 @@ impl Execution<'_> {
         if let Err(error) = done {
             let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
             let message = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-            self.request.observer.event(&Event::Warning { message });
+            self.request.control.observer.event(&Event::Warning { message });
         }
     }
 }

@@ -38,8 +38,10 @@ impl Execution<'_> {
     /// The tree that a source means. Its node is done.
     pub(super) fn source_tree(&self, source: &Source) -> Result<SourceTree, BuildError> {
         match source {
-            Source::Context => Ok(SourceTree::of_context(&self.request.context, "the build context".to_owned())),
-            Source::Named(name) => match &self.request.contexts[name] {
+            Source::Context => {
+                Ok(SourceTree::of_context(&self.request.backends.context, "the build context".to_owned()))
+            }
+            Source::Named(name) => match &self.request.backends.contexts[name] {
                 NamedContext::Directory(context) => {
                     Ok(SourceTree::of_context(context, format!("the named context `{name}`")))
                 }

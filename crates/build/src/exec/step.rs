@@ -32,7 +32,7 @@ impl Execution<'_> {
         let index = stage.steps.iter().position(|step| *step == id).unwrap_or_default();
         let (step_id, total) = (StepId { stage: node.stage.0, step: index }, stage.steps.len());
         let (name, title) = (&stage.name, &step.title);
-        self.request.observer.event(&Event::StepStarted { id: step_id, stage: name, index, total, title });
+        self.request.control.observer.event(&Event::StepStarted { id: step_id, stage: name, index, total, title });
         let rootfs = self.snapshot(id).rootfs.clone();
         let made = match rootfs {
             Some(rootfs) => self.change(step_id, node, step, &rootfs),
@@ -40,7 +40,7 @@ impl Execution<'_> {
         };
         let made = if step.is_trigger { made.map_err(|error| error.of_trigger(title)) } else { made };
         let outcome = self.outcome(&made);
-        self.request.observer.event(&Event::StepDone { id: step_id, elapsed: begun.elapsed(), outcome });
+        self.request.control.observer.event(&Event::StepDone { id: step_id, elapsed: begun.elapsed(), outcome });
         self.snapshot(id).layer = made?;
         Ok(())
     }
@@ -76,7 +76,7 @@ impl Execution<'_> {
         }
         let changes = self.act(id, node, step, place.tree())?;
         if node.layered {
-            self.request.observer.event(&Event::StepCommitting { id });
+            self.request.control.observer.event(&Event::StepCommitting { id });
         }
         match place {
             StepRootfs::Plain(tree) => self.commit_plain(node, step, rootfs, &tree, changes),
@@ -165,10 +165,10 @@ impl Execution<'_> {
         let broken = |source| failed(RootfsError::write(source));
         let file = self.stop.watch(File::create(&spool).map_err(broken)?);
         let mut writer = BufWriter::with_capacity(1 << 20, file);
-        let clamp = self.request.clamp_modified.then_some(self.plan.source_date_epoch).flatten();
+        let clamp = self.request.spec.clamp_modified.then_some(self.plan.source_date_epoch).flatten();
         let options = CommitOptions {
             clamp_modified: clamp,
-            ignore: self.request.ignore_paths.clone(),
+            ignore: self.request.spec.ignore_paths.clone(),
             set_modified: None,
             written,
         };

@@ -124,7 +124,7 @@ pub fn lint(request: &Request) -> Linted {
             (plan.warnings, error)
         }
         Err(error) => {
-            let every: Vec<usize> = (0..request.dockerfile.stages.len()).collect();
+            let every: Vec<usize> = (0..request.spec.dockerfile.stages.len()).collect();
             (findings.all(request, &every, &[]), Some(error))
         }
     };
@@ -153,8 +153,8 @@ fn make(request: &Request, findings: &Findings, purpose: Purpose) -> Result<(Pla
     let targets = drafts.targets()?;
     drafts.link_all()?;
     drafts.refuse_cycles()?;
-    let wanted = match (purpose, &request.target) {
-        (Purpose::Lint, None) => (0..request.dockerfile.stages.len()).collect(),
+    let wanted = match (purpose, &request.spec.target) {
+        (Purpose::Lint, None) => (0..request.spec.dockerfile.stages.len()).collect(),
         _ => targets.clone(),
     };
     drafts.resolve_from(&wanted)?;
@@ -181,11 +181,11 @@ struct Drafts<'a> {
 
 impl<'a> Drafts<'a> {
     fn new(request: &'a Request, findings: &'a Findings, purpose: Purpose) -> Result<Drafts<'a>, BuildError> {
-        let file = &request.dockerfile;
+        let file = &request.spec.dockerfile;
         let last = file.stages.last().and_then(|s| s.from.name.as_ref()).map_or("", |n| n.text.as_str());
-        let target = request.target.as_deref().unwrap_or(last);
-        let target_platform = request.platform.clone().unwrap_or_else(Platform::host);
-        let scope = args::global_scope(file, &request.build_args, &target_platform, target)?;
+        let target = request.spec.target.as_deref().unwrap_or(last);
+        let target_platform = request.spec.platform.clone().unwrap_or_else(Platform::host);
+        let scope = args::global_scope(file, &request.spec.build_args, &target_platform, target)?;
         let defaults = args::global_scope(file, &BTreeMap::new(), &target_platform, target);
         let mut drafts = Drafts { request, purpose, scope, target_platform, list: Vec::new(), findings };
         if let Ok(defaults) = defaults {
@@ -212,7 +212,8 @@ impl<'a> Drafts<'a> {
         let name = from.name.as_ref().map_or_else(|| format!("stage-{index}"), |n| n.text.clone());
         // These two names never mean a context (BuildKit `namedContextFunc`).
         let reserved = |name: &str| matches!(name, "scratch" | "context");
-        let named = from.name.as_ref().filter(|n| !reserved(&n.text) && self.request.contexts.contains_key(&n.text));
+        let named =
+            from.name.as_ref().filter(|n| !reserved(&n.text) && self.request.backends.contexts.contains_key(&n.text));
         let base = match named {
             Some(name) => DraftBase::Named(name.text.clone()),
             None => self.base(&image),
@@ -239,7 +240,7 @@ impl<'a> Drafts<'a> {
     fn variables(&self, from: &dockerfile::From) -> Vec<String> {
         let lookup = |name: &str| self.scope.get(name).map(str::to_owned);
         let words = [Some(&from.image), from.platform.as_ref()].into_iter().flatten();
-        let escape = self.request.dockerfile.escape;
+        let escape = self.request.spec.dockerfile.escape;
         let expanded = words.map(|word| dockerfile::expand::word(&word.text, escape, &lookup).unwrap_or_default());
         expanded.flat_map(|expanded| expanded.set).collect()
     }
@@ -262,17 +263,17 @@ impl<'a> Drafts<'a> {
     /// A word of a FROM line.
     fn expand(&self, word: &Word) -> Result<String, BuildError> {
         let lookup = |name: &str| self.scope.get(name).map(str::to_owned);
-        dockerfile::expand::word(&word.text, self.request.dockerfile.escape, &lookup)
+        dockerfile::expand::word(&word.text, self.request.spec.dockerfile.escape, &lookup)
             .map(|e| e.text)
             .map_err(|e| BuildError::dockerfile(&word.span, e.to_string()))
     }
 
     /// Bases whose names come out empty or invalid when no build argument is given.
     fn check_defaults(&self, defaults: &Env) {
-        for stage in &self.request.dockerfile.stages {
+        for stage in &self.request.spec.dockerfile.stages {
             let word = &stage.from.image;
             let lookup = |name: &str| defaults.get(name).map(str::to_owned);
-            let expanded = dockerfile::expand::word(&word.text, self.request.dockerfile.escape, &lookup);
+            let expanded = dockerfile::expand::word(&word.text, self.request.spec.dockerfile.escape, &lookup);
             if expanded.is_ok_and(|e| e.text.is_empty() || Reference::parse(&e.text).is_err()) {
                 self.findings.report(Finding::InvalidDefaultArgInFrom { image: &word.text }, &word.span);
             }
@@ -291,7 +292,7 @@ impl<'a> Drafts<'a> {
             let config = &base.image.config;
             let actual = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
             // What this machine runs as well is right where nobody asked for a platform.
-            let is_implicit = draft.platform.is_none() && self.request.platform.is_none();
+            let is_implicit = draft.platform.is_none() && self.request.spec.platform.is_none();
             let fits = wanted.os == actual.os && wanted.architecture == actual.architecture
                 || is_implicit && actual.rank_for(wanted).is_some();
             if !config.architecture.is_empty() && !fits {
@@ -328,7 +329,7 @@ impl<'a> Drafts<'a> {
     fn with_near_variable(&self, error: BuildError, word: &Word) -> Result<BuildError, BuildError> {
         let lookup = |name: &str| self.scope.get(name).map(str::to_owned);
         let expanded =
-            dockerfile::expand::word(&word.text, self.request.dockerfile.escape, &lookup).unwrap_or_default();
+            dockerfile::expand::word(&word.text, self.request.spec.dockerfile.escape, &lookup).unwrap_or_default();
         let near = |name: &String| nearest_name(name, self.scope.names());
         match expanded.unset.iter().find_map(near) {
             Some(near) => Ok(error.with_hint(format!("did you mean `${near}`?"))),
@@ -338,8 +339,8 @@ impl<'a> Drafts<'a> {
 
     /// The stages asked for, the one whose image is written first.
     fn targets(&self) -> Result<Vec<usize>, BuildError> {
-        let Some(first) = &self.request.target else { return Ok(vec![self.list.len() - 1]) };
-        std::iter::once(first).chain(&self.request.more_targets).map(|wanted| self.target(wanted)).collect()
+        let Some(first) = &self.request.spec.target else { return Ok(vec![self.list.len() - 1]) };
+        std::iter::once(first).chain(&self.request.spec.more_targets).map(|wanted| self.target(wanted)).collect()
     }
 
     /// A stage by its name; `#N` is the one of a number, which no name can be.
@@ -404,7 +405,7 @@ impl<'a> Drafts<'a> {
         if name == "scratch" {
             return Ok(From::Empty);
         }
-        if let Some(NamedContext::Directory(_)) = self.request.contexts.get(name) {
+        if let Some(NamedContext::Directory(_)) = self.request.backends.contexts.get(name) {
             return Ok(From::Named(name.to_owned()));
         }
         Ok(From::Draft(self.external(name, span)))
@@ -550,11 +551,11 @@ impl<'a> Drafts<'a> {
             return self.named_image(key, platform, span);
         }
         let reference = Reference::parse(text).map_err(|e| BuildError::dockerfile(span, e.to_string()))?;
-        self.fetch(self.request.images.as_ref(), text, &reference, platform, span).map(Some)
+        self.fetch(self.request.backends.images.as_ref(), text, &reference, platform, span).map(Some)
     }
 
     fn named_image(&self, key: &str, platform: &Platform, span: &Span) -> Result<Option<BaseImage>, BuildError> {
-        match &self.request.contexts[key] {
+        match &self.request.backends.contexts[key] {
             NamedContext::Directory(_) => Ok(None),
             NamedContext::Image { source, reference } => {
                 self.fetch(source.as_ref(), key, reference, platform, span).map(Some)
@@ -590,7 +591,7 @@ impl<'a> Drafts<'a> {
 
     /// The named context that stands for `text`: by the name as written, or as the same normalised reference.
     fn context_key(&self, text: &str) -> Option<&'a str> {
-        let contexts = &self.request.contexts;
+        let contexts = &self.request.backends.contexts;
         if let Some((key, _)) = contexts.get_key_value(text) {
             return Some(key);
         }

@@ -19,7 +19,11 @@ pub(super) struct Findings {
 
 impl Findings {
     pub fn new(request: &Request) -> Findings {
-        Findings { checks: request.dockerfile.checks.clone(), list: RefCell::default(), unread: RefCell::default() }
+        Findings {
+            checks: request.spec.dockerfile.checks.clone(),
+            list: RefCell::default(),
+            unread: RefCell::default(),
+        }
     }
 
     /// A finding that no comment at its place can leave out, as BuildKit has some.
@@ -48,7 +52,7 @@ impl Findings {
     /// All findings in source order, those of the parser as far as they hold for the stages that are `built` (by index); `shells`
     /// are those of them whose base brings a SHELL.
     pub fn all(&self, request: &Request, built: &[usize], shells: &[usize]) -> Vec<Diagnostic> {
-        let file = &request.dockerfile;
+        let file = &request.spec.dockerfile;
         // Who sets a shell wants the shell form (BuildKit `dispatchCmd`).
         let meant = |d: &&Diagnostic| {
             let shell = file.stage_at(d.span.start).is_some_and(|stage| shells.contains(&stage));

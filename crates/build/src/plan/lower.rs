@@ -85,7 +85,7 @@ fn mark_result(plan: &mut Plan) {
 
 impl<'a> Lowering<'a> {
     pub fn new(request: &'a Request, scope: &'a Env, drafts: &'a [Draft], findings: &'a Findings) -> Lowering<'a> {
-        let proxies = args::proxies(&request.build_args);
+        let proxies = args::proxies(&request.spec.build_args);
         Lowering {
             request,
             findings,
@@ -110,8 +110,8 @@ impl<'a> Lowering<'a> {
         also.retain(|other| *other != target);
         also.dedup();
         self.finish_result(target);
-        let epoch = args::epoch(&self.request.dockerfile, self.scope)?;
-        let source_date_epoch = self.request.source_date_epoch.or(epoch).or(self.request.default_epoch);
+        let epoch = args::epoch(&self.request.spec.dockerfile, self.scope)?;
+        let source_date_epoch = self.request.spec.source_date_epoch.or(epoch).or(self.request.spec.default_epoch);
         let (nodes, stages) = (self.nodes, self.stages);
         let mut plan =
             Plan { nodes, stages, target, also, unused: Vec::new(), source_date_epoch, warnings: Vec::new() };
@@ -122,11 +122,11 @@ impl<'a> Lowering<'a> {
     /// What only the result gets: `--label`s, and the platform that was asked for by name.
     fn finish_result(&mut self, target: StageId) {
         let config = &mut self.stages[target.0].config;
-        if !self.request.labels.is_empty() {
+        if !self.request.spec.labels.is_empty() {
             let labels = config.config.labels.get_or_insert_default();
-            labels.extend(self.request.labels.iter().cloned());
+            labels.extend(self.request.spec.labels.iter().cloned());
         }
-        if let Some(platform) = &self.request.platform {
+        if let Some(platform) = &self.request.spec.platform {
             let same = config.os == platform.os && config.architecture == platform.architecture;
             platform.os.clone_into(&mut config.os);
             platform.architecture.clone_into(&mut config.architecture);
@@ -142,7 +142,7 @@ impl<'a> Lowering<'a> {
             return Ok(*id);
         }
         let draft = &self.drafts[index];
-        let target_platform = self.request.platform.clone().unwrap_or_else(Platform::host);
+        let target_platform = self.request.spec.platform.clone().unwrap_or_else(Platform::host);
         let mut platform = draft.platform.clone().unwrap_or_else(|| target_platform.clone());
         let (base, config, inherited) = match (&draft.resolved, &draft.base) {
             (Some(image), _) => {
@@ -229,7 +229,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn instruction(&mut self, state: &mut State, placed: &Placed) -> Result<(), BuildError> {
-        let at = At { placed, escape: self.request.dockerfile.escape, findings: self.findings };
+        let at = At { placed, escape: self.request.spec.dockerfile.escape, findings: self.findings };
         match &placed.instruction.kind {
             Kind::Add(copy) => self.copy(state, &at, copy, true),
             Kind::Copy(copy) => self.copy(state, &at, copy, false),
@@ -304,12 +304,12 @@ impl<'a> Lowering<'a> {
         let mut shown = Vec::new();
         for arg in args {
             let name = &arg.name.text;
-            let value = match (self.request.build_args.get(name), &arg.default) {
+            let value = match (self.request.spec.build_args.get(name), &arg.default) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => Some(at.expand(state, default)?),
                 (None, None) => self.scope.get(name).map(str::to_owned),
             };
-            let is_global = arg.default.is_none() && !self.request.build_args.contains_key(name);
+            let is_global = arg.default.is_none() && !self.request.spec.build_args.contains_key(name);
             match is_global && value.is_some() {
                 true => state.taken.globals.push(name.clone()),
                 false => state.taken.argument(name, value.as_deref(), &at.placed.instruction),
@@ -369,7 +369,7 @@ impl<'a> Lowering<'a> {
         mount::set_agent(&mut env, &mounts);
         let (cwd, user, config) = (state.cwd(), state.user(), Box::new(state.config.config.clone()));
         let network = match run.network {
-            dockerfile::Network::Default => self.request.network,
+            dockerfile::Network::Default => self.request.spec.network,
             said => said,
         };
         let action = Action::Run(Run { args, env, cwd, user, config, mounts, network, script });

@@ -114,7 +114,7 @@ pub(super) fn outline(request: &Request, plan: &Plan, taken: &[Taken]) -> Result
 /// The FROM of the target, which has its name unless it has none.
 fn target_of<'r>(request: &'r Request, plan: &Plan) -> Option<&'r dockerfile::From> {
     let name = &plan.stage(plan.target).name;
-    let stages = &request.dockerfile.stages;
+    let stages = &request.spec.dockerfile.stages;
     let named = |stage: &dockerfile::Stage| stage.from.name.as_ref().is_some_and(|own| own.text == *name);
     stages.iter().rfind(|stage| named(stage)).map(|stage| &stage.from)
 }
@@ -144,14 +144,14 @@ struct Globals {
 
 impl Globals {
     fn of(request: &Request) -> Result<Globals, BuildError> {
-        let file = &request.dockerfile;
+        let file = &request.spec.dockerfile;
         let mut all: BTreeMap<String, (Argument, Vec<String>)> = BTreeMap::new();
         let mut values: BTreeMap<String, String> = BTreeMap::new();
         for instruction in &file.global_args {
             let Kind::Arg(args) = &instruction.kind else { continue };
             for arg in args {
                 let name = &arg.name.text;
-                let (value, mut needs) = match (request.build_args.get(name), &arg.default) {
+                let (value, mut needs) = match (request.spec.build_args.get(name), &arg.default) {
                     (Some(given), _) => (Some(given.clone()), Vec::new()),
                     (None, None) => (None, Vec::new()),
                     (None, Some(default)) => {

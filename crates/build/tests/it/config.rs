@@ -178,8 +178,8 @@ fn two_stages_on_one_base_do_not_share_their_config() {
 #[test]
 fn labels_and_annotations_of_the_request() {
     let mut bench = Bench::new("FROM scratch\nLABEL a=1 b=1\n");
-    bench.request.labels = vec![("b".to_owned(), "2".to_owned()), ("c".to_owned(), "3".to_owned())];
-    bench.request.annotations.insert("n".to_owned(), "v".to_owned());
+    bench.request.spec.labels = vec![("b".to_owned(), "2".to_owned()), ("c".to_owned(), "3".to_owned())];
+    bench.request.spec.annotations.insert("n".to_owned(), "v".to_owned());
     let outcome = bench.build();
     assert_eq!(outcome.config()["Labels"], json!({"a": "1", "b": "2", "c": "3"}));
     assert_eq!(outcome.image.annotations.get("n").map(String::as_str), Some("v"));
@@ -218,7 +218,7 @@ fn media_types_are_all_of_one_family() {
     ];
     for (base, flavor, word, docker) in table {
         let mut bench = Bench::new("FROM base\nRUN write /x y\n").image("base", base);
-        bench.request.flavor = flavor;
+        bench.request.spec.flavor = flavor;
         let manifest = String::from_utf8(bench.build().image.encode().manifest).unwrap();
         let types = manifest.matches("\"mediaType\":").count();
         let of_docker = manifest.matches(&format!("vnd.{word}")).count();

@@ -39,7 +39,7 @@ fn the_ignore_file_hides_from_copy_and_shows_in_the_hint() {
         Some(BuildError::Dockerfile { message, hint, place }) => {
             assert_eq!(message, "source `a.log` does not exist in the build context");
             assert_eq!(hint.as_deref(), Some("`.dockerignore` line 2 (`*.log`) excludes it"));
-            assert_eq!(&bench.request.dockerfile.source[place.span], "COPY a.log /");
+            assert_eq!(&bench.request.spec.dockerfile.source[place.span], "COPY a.log /");
         }
         other => panic!("{other:?}"),
     }
@@ -184,7 +184,7 @@ fn link_layers_are_the_same_on_any_base() {
                 assert_eq!(text, "new", "the step after it sees the files");
                 sandbox::Exit::Code(0)
             });
-        bench.request.clamp_modified = true;
+        bench.request.spec.clamp_modified = true;
         let outcome = bench.build();
         assert_eq!(lock(&bench.sandbox.ran).len(), 1);
         let count = outcome.image.layers.len();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use oci::Digest;
 use store::{Exporter, Image, Layer, StoreError};
-use zuwai_build::RootfsOutput;
+use zuwai_build::{FilesOutput, Output};
 
 use crate::harness::{Bench, all_files};
 
@@ -25,7 +25,7 @@ fn a_panic_in_a_worker_leaves_nobody_waiting() {
         }
     }
     let mut bench = Bench::new("FROM scratch\nRUN write /a b\nRUN write /b c\nRUN write /c d\n");
-    bench.request.exporters.insert(0, Arc::new(Broken));
+    bench.request.outputs.insert(0, Output::Image(Arc::new(Broken)));
     let ended = catch_unwind(AssertUnwindSafe(|| zuwai_build::build(&bench.request).is_ok()));
     assert!(ended.is_err());
     assert!(!bench.exported());
@@ -40,7 +40,7 @@ fn a_tar_of_files_comes_whole_or_not_at_all() {
         std::fs::create_dir(&directory).unwrap();
         let path = directory.join("out.tar");
         std::fs::File::create(&path).unwrap().write_all(b"old").unwrap();
-        bench.request.rootfs_output = Some(RootfsOutput::TarFile(path.clone()));
+        bench.request.outputs.push(Output::Files(FilesOutput::TarFile(path.clone())));
         assert_eq!(zuwai_build::build(&bench.request).is_ok(), whole);
         assert_eq!(std::fs::read(&path).unwrap() == b"old", !whole);
         assert_eq!(all_files(&directory).len(), 1);
@@ -66,7 +66,7 @@ fn an_export_ends_with_the_build() {
         }
     }
     let mut bench = Bench::new("FROM scratch\nRUN write /a b\n");
-    bench.request.exporters.insert(0, Arc::new(Reads(bench.request.cancelled.clone())));
+    bench.request.outputs.insert(0, Output::Image(Arc::new(Reads(bench.request.control.cancelled.clone()))));
     assert!(matches!(bench.try_build(), Err(zuwai_build::BuildError::Cancelled)));
     assert!(!bench.exported());
 }

@@ -16,7 +16,10 @@ use oci::{Descriptor, DiffId, Digest, Flavor, History, ImageConfig, Platform, Re
 use rootfs::{FileKind, Tree};
 use sandbox::{Ended, Exit, Mount, Process, Sandbox, SandboxError, Stream};
 use store::{BlobSource, Image, ImageSource, Layer, LayoutExporter, StoreError};
-use zuwai_build::{BuildError, Built, CacheRoot, Event, NamedContext, Observer, Plan, Request, RootfsOutput, Secret};
+use zuwai_build::{
+    Backends, BuildError, Built, CacheRoot, Control, Event, FilesOutput, NamedContext, Observer, Output, Plan, Request,
+    Secret, Specification,
+};
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -48,13 +51,8 @@ impl Bench {
         let images = Arc::new(Images::default());
         let sandbox = Arc::new(Scripted::default());
         let events = Arc::new(Recorder::default());
-        let request = Request {
+        let spec = Specification {
             dockerfile: dockerfile::parse(dockerfile.as_bytes()).unwrap_or_else(|e| panic!("{e}\n{dockerfile}")),
-            context: context::open_dir(&directory.path().join("context"), None).unwrap(),
-            contexts: BTreeMap::new(),
-            images: images.clone(),
-            net: Net::new(Settings::new("zuwai-test")).unwrap(),
-            sandbox: sandbox.clone(),
             dockerfile_name: "Dockerfile".to_owned(),
             target: None,
             more_targets: Vec::new(),
@@ -63,10 +61,6 @@ impl Bench {
             labels: Vec::new(),
             annotations: BTreeMap::new(),
             secrets: BTreeMap::new(),
-            agents: BTreeMap::new(),
-            exporters: vec![Arc::new(LayoutExporter::new(&directory.path().join("out"), Vec::new()))],
-            rootfs_output: None,
-            on_failure: None,
             flavor: None,
             compression: Compression::Gzip,
             compression_level: None,
@@ -78,13 +72,27 @@ impl Bench {
             network: dockerfile::Network::Default,
             shm_bytes: None,
             layer_limit_bytes: 1 << 30,
-            work: directory.path().join("work"),
+        };
+        let backends = Backends {
+            context: context::open_dir(&directory.path().join("context"), None).unwrap(),
+            contexts: BTreeMap::new(),
+            images: images.clone(),
+            net: Net::new(Settings::new("zuwai-test")).unwrap(),
+            sandbox: sandbox.clone(),
+            agents: BTreeMap::new(),
             cache_mounts: CacheRoot::new(directory.path().join("caches"), String::new()),
+            on_failure: None,
+        };
+        let control = Control {
+            work: directory.path().join("work"),
             jobs: 2,
             processes: 2,
             cancelled: Arc::new(AtomicBool::new(false)),
             observer: events.clone(),
         };
+        let layout = LayoutExporter::new(&directory.path().join("out"), Vec::new());
+        let outputs = vec![Output::Image(Arc::new(layout))];
+        let request = Request { spec, backends, outputs, control };
         Bench { directory, request, images, sandbox, events }
     }
 
@@ -97,7 +105,7 @@ impl Bench {
     /// `.dockerignore`.
     pub fn ignore(mut self, text: &str) -> Bench {
         self = self.file(".dockerignore", text);
-        self.request.context = context::open_dir(&self.directory.path().join("context"), None).unwrap();
+        self.request.backends.context = context::open_dir(&self.directory.path().join("context"), None).unwrap();
         self
     }
 
@@ -107,34 +115,34 @@ impl Bench {
     }
 
     pub fn arg(mut self, name: &str, value: &str) -> Bench {
-        self.request.build_args.insert(name.to_owned(), value.to_owned());
+        self.request.spec.build_args.insert(name.to_owned(), value.to_owned());
         self
     }
 
     pub fn target(mut self, name: &str) -> Bench {
-        self.request.target = Some(name.to_owned());
+        self.request.spec.target = Some(name.to_owned());
         self
     }
 
     pub fn secret(mut self, id: &str, content: &str) -> Bench {
-        self.request.secrets.insert(id.to_owned(), Secret(content.as_bytes().to_vec()));
+        self.request.spec.secrets.insert(id.to_owned(), Secret(content.as_bytes().to_vec()));
         self
     }
 
     pub fn agent(mut self, id: &str) -> Bench {
-        self.request.agents.insert(id.to_owned(), sandbox::Server(Arc::new(Silent)));
+        self.request.backends.agents.insert(id.to_owned(), sandbox::Server(Arc::new(Silent)));
         self
     }
 
     /// A directory as a named context, of `files`.
     pub fn directory_context(mut self, name: &str, files: &[(&str, &str)]) -> Bench {
-        let path = self.directory.path().join(format!("context-{}", self.request.contexts.len()));
+        let path = self.directory.path().join(format!("context-{}", self.request.backends.contexts.len()));
         std::fs::create_dir(&path).unwrap();
         for (file, content) in files {
             put(&path, file, content);
         }
         let context: Context = context::open_dir(&path, None).unwrap();
-        self.request.contexts.insert(name.to_owned(), NamedContext::Directory(context));
+        self.request.backends.contexts.insert(name.to_owned(), NamedContext::Directory(context));
         self
     }
 
@@ -142,7 +150,7 @@ impl Bench {
     pub fn image_context(mut self, name: &str, reference: &str) -> Bench {
         let context =
             NamedContext::Image { source: self.images.clone(), reference: Reference::parse(reference).unwrap() };
-        self.request.contexts.insert(name.to_owned(), context);
+        self.request.backends.contexts.insert(name.to_owned(), context);
         self
     }
 
@@ -164,7 +172,7 @@ impl Bench {
     pub fn build(&self) -> Outcome {
         match self.try_build() {
             Ok(outcome) => outcome,
-            Err(error) => panic!("{}\n{}", chain(&error), self.request.dockerfile.source),
+            Err(error) => panic!("{}\n{}", chain(&error), self.request.spec.dockerfile.source),
         }
     }
 
@@ -182,7 +190,7 @@ impl Bench {
     /// The error as people see it first: message, causes below it, all in one line.
     pub fn error(&self) -> String {
         match self.try_build() {
-            Ok(_) => panic!("built\n{}", self.request.dockerfile.source),
+            Ok(_) => panic!("built\n{}", self.request.spec.dockerfile.source),
             Err(error) => chain(&error),
         }
     }
@@ -525,9 +533,9 @@ impl Observer for Recorder {
 }
 
 /// The files of a build as a tar in memory.
-pub fn tar_output() -> (RootfsOutput, Arc<Mutex<Vec<u8>>>) {
+pub fn tar_output() -> (FilesOutput, Arc<Mutex<Vec<u8>>>) {
     let bytes = Arc::new(Mutex::new(Vec::new()));
-    (RootfsOutput::Tar(Mutex::new(Box::new(Shared(bytes.clone())))), bytes)
+    (FilesOutput::Tar(Mutex::new(Box::new(Shared(bytes.clone())))), bytes)
 }
 
 struct Shared(Arc<Mutex<Vec<u8>>>);

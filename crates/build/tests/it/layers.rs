@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use oci::media_type::Compression;
 use oci::{DiffId, Digest};
 use store::{Exporter, Image, Layer, StoreError};
-use zuwai_build::{BuildError, RootfsOutput};
+use zuwai_build::{BuildError, FilesOutput, Output};
 
 use crate::harness::{Base, Bench, all_files, lock, tar_output};
 
@@ -42,11 +42,11 @@ fn metadata_alone_downloads_no_layer() {
     let dockerfile = "FROM base AS a\nENV A=1\nFROM a\nLABEL b=2\nCMD [\"x\"]\nWORKDIR /\n";
     let mut bench = Bench::new(dockerfile).image("base", base());
     let knowing = Arc::new(Knowing::default());
-    bench.request.exporters = vec![knowing.clone()];
+    bench.request.outputs = vec![Output::Image(knowing.clone())];
     zuwai_build::build(&bench.request).unwrap();
     assert_eq!(bench.images.downloads(), 0);
     assert_eq!(lock(&knowing.exported)[0].layers.len(), 2);
-    assert!(!bench.request.work.join("stages").exists(), "nothing is unpacked");
+    assert!(!bench.request.control.work.join("stages").exists(), "nothing is unpacked");
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn base_layers_are_downloaded_once() {
                       FROM base\nCOPY --from=a /a /\nCOPY --from=b /b /\nCOPY --from=base /f /h\n";
     let mut bench = Bench::new(dockerfile).image("base", base());
     let second = store::LayoutExporter::new(&bench.path("second"), Vec::new());
-    bench.request.exporters.push(Arc::new(second));
+    bench.request.outputs.push(Output::Image(Arc::new(second)));
     bench.build();
     let opened: Vec<usize> = lock(&bench.images.opened).values().copied().collect();
     assert_eq!(opened, [1, 1]);
@@ -68,7 +68,7 @@ fn a_stage_that_is_only_copied_from_downloads_what_it_is_made_of() {
     let dockerfile = "FROM tools AS t\nFROM base\nCOPY --from=t /tool /\n";
     let mut bench = Bench::new(dockerfile).image("base", base()).image("tools", Base::new().layer(&[("tool", "x")]));
     let knowing = Arc::new(Knowing::default());
-    bench.request.exporters = vec![knowing.clone()];
+    bench.request.outputs = vec![Output::Image(knowing.clone())];
     zuwai_build::build(&bench.request).unwrap();
     let prepared = lock(&knowing.prepared).clone();
     assert_eq!(prepared.len(), 3, "two of the base and the copy; the tools are no part of the result");
@@ -126,9 +126,9 @@ fn broad() -> Bench {
 fn the_same_input_gives_the_same_bytes() {
     let build = |jobs: usize, compression: Compression| {
         let mut bench = broad();
-        bench.request.jobs = jobs;
-        bench.request.compression = compression;
-        bench.request.clamp_modified = true;
+        bench.request.control.jobs = jobs;
+        bench.request.spec.compression = compression;
+        bench.request.spec.clamp_modified = true;
         let outcome = bench.build();
         let layers: Vec<Digest> = outcome.image.layers.iter().map(|l| l.descriptor.digest.clone()).collect();
         (layers, outcome.built.digest, outcome.built.image_id)
@@ -145,9 +145,9 @@ fn the_same_input_gives_the_same_bytes() {
 fn compression_does_not_change_what_is_in_the_layers() {
     let diff_ids = |compression, level| {
         let mut bench = broad();
-        bench.request.compression = compression;
-        bench.request.compression_level = level;
-        bench.request.clamp_modified = true;
+        bench.request.spec.compression = compression;
+        bench.request.spec.compression_level = level;
+        bench.request.spec.clamp_modified = true;
         bench.build().diff_ids().into_iter().cloned().collect::<Vec<_>>()
     };
     let gzip = diff_ids(Compression::Gzip, None);
@@ -160,7 +160,7 @@ fn compression_does_not_change_what_is_in_the_layers() {
 fn times_are_clamped_where_it_is_asked() {
     for clamped in [true, false] {
         let mut bench = Bench::new("FROM scratch\nCOPY f /\n").file("f", "");
-        bench.request.clamp_modified = clamped;
+        bench.request.spec.clamp_modified = clamped;
         let outcome = bench.build();
         let mut archive = tar::Archive::new(outcome.image.layers[0].uncompressed().unwrap());
         let mut entries = archive.entries().unwrap().map(Result::unwrap);
@@ -174,7 +174,7 @@ fn times_are_clamped_where_it_is_asked() {
 fn ignored_paths_stay_out_of_layers() {
     let mut bench =
         Bench::new("FROM scratch\nCOPY . /\nRUN write /dir/more x; write /kept y\n").file("dir/f", "").file("g", "");
-    bench.request.ignore_paths = vec!["dir".into()];
+    bench.request.spec.ignore_paths = vec!["dir".into()];
     let outcome = bench.build();
     let all = outcome.layers.concat().join("\n");
     assert!(!all.contains("dir"), "{all}");
@@ -186,7 +186,7 @@ fn ignored_paths_stay_out_of_layers() {
 fn exporters() {
     let mut bench = Bench::new("FROM base\nRUN write /x y\n").image("base", base());
     let knowing = [Arc::new(Knowing::default()), Arc::new(Knowing::default())];
-    bench.request.exporters.extend(knowing.iter().map(|k| k.clone() as Arc<dyn Exporter>));
+    bench.request.outputs.extend(knowing.iter().map(|k| Output::Image(k.clone())));
     let outcome = bench.build();
     assert_eq!(outcome.built.digests, vec![outcome.built.digest.clone(); 3]);
     for one in &knowing {
@@ -207,7 +207,7 @@ fn exporters() {
     }
     let mut bench = Bench::new("FROM scratch\nRUN write /x y\n");
     let denied = || StoreError::Remote { message: "403 DENIED".to_owned(), hint: None, source: None };
-    bench.request.exporters = vec![Arc::new(Failing(denied))];
+    bench.request.outputs = vec![Output::Image(Arc::new(Failing(denied)))];
     assert_eq!(bench.error(), "could not export to the failing place: 403 DENIED");
     assert_eq!(bench.events.having("the failing place: 403 DENIED; trying again").len(), 1);
 }
@@ -228,7 +228,7 @@ fn an_interrupted_export_is_an_interrupted_build() {
         }
     }
     let mut bench = Bench::new("FROM scratch\nRUN write /x y\n");
-    bench.request.exporters.insert(0, Arc::new(Interrupted(bench.request.cancelled.clone())));
+    bench.request.outputs.insert(0, Output::Image(Arc::new(Interrupted(bench.request.control.cancelled.clone()))));
     let error = bench.try_build().err();
     assert!(matches!(error, Some(BuildError::Cancelled)), "{error:?}");
     assert!(!bench.exported(), "nothing is exported after it");
@@ -238,8 +238,8 @@ fn an_interrupted_export_is_an_interrupted_build() {
 fn files_instead_of_an_image() {
     let dockerfile = "FROM base\nRUN write /x y; remove /f\n";
     let mut bench = Bench::new(dockerfile).image("base", base());
-    bench.request.exporters.clear();
-    bench.request.rootfs_output = Some(RootfsOutput::Directory(bench.path("files")));
+    bench.request.outputs.clear();
+    bench.request.outputs.push(Output::Files(FilesOutput::Directory(bench.path("files"))));
     zuwai_build::build(&bench.request).unwrap();
     let mut files: Vec<(String, Vec<u8>)> = all_files(&bench.path("files"))
         .into_iter()
@@ -250,8 +250,8 @@ fn files_instead_of_an_image() {
 
     let (output, bytes) = tar_output();
     let mut bench = Bench::new(dockerfile).image("base", base());
-    bench.request.exporters.clear();
-    bench.request.rootfs_output = Some(output);
+    bench.request.outputs.clear();
+    bench.request.outputs.push(Output::Files(output));
     zuwai_build::build(&bench.request).unwrap();
     let bytes = lock(&bytes).clone();
     let mut archive = tar::Archive::new(bytes.as_slice());
@@ -280,7 +280,7 @@ fn a_damaged_base_is_refused() {
 fn a_layer_beyond_the_limit_is_refused() {
     let mut bench =
         Bench::new("FROM base\nRUN nothing\n").image("base", Base::new().layer(&[("f", &"x".repeat(5000))]));
-    bench.request.layer_limit_bytes = 4999;
+    bench.request.spec.layer_limit_bytes = 4999;
     let error = bench.error();
     assert!(error.contains("could not unpack layer"), "{error}");
     assert!(lock(&bench.sandbox.ran).is_empty());
@@ -291,7 +291,7 @@ fn a_layer_beyond_the_limit_is_refused() {
 fn identical_layers() {
     let dockerfile = format!("FROM scratch\n{}", "RUN nothing\n".repeat(30));
     let mut bench = Bench::new(&dockerfile);
-    bench.request.jobs = 4;
+    bench.request.control.jobs = 4;
     let outcome = bench.build();
     assert_eq!(outcome.layers.len(), 30);
     assert!(outcome.diff_ids().windows(2).all(|pair| pair[0] == pair[1]));

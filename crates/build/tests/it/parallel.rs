@@ -39,7 +39,7 @@ fn one_at_a_time_where_it_has_to_be() {
             std::thread::sleep(Duration::from_millis(30));
             Exit::Code(0)
         });
-        (bench.request.jobs, bench.request.processes) = (jobs, jobs);
+        (bench.request.control.jobs, bench.request.control.processes) = (jobs, jobs);
         bench.sandbox.one_at_a_time.store(one_at_a_time, Ordering::Relaxed);
         bench.build();
         assert_eq!(bench.sandbox.most.load(Ordering::SeqCst), 1, "jobs {jobs}, one at a time {one_at_a_time}");
@@ -87,7 +87,7 @@ fn a_failure_stops_the_other_stages() {
 fn an_interruption_fails_no_step() {
     for exit in [0, 130] {
         let bench = Bench::new(TWO);
-        let (one, other) = (bench.request.cancelled.clone(), bench.request.cancelled.clone());
+        let (one, other) = (bench.request.control.cancelled.clone(), bench.request.control.cancelled.clone());
         let bench = bench.on("meet", move |call| {
             one.store(true, Ordering::Relaxed);
             while !(call.cancelled)() {
@@ -135,7 +135,7 @@ fn the_network_of_steps_that_say_nothing() {
         (Asked::Default, "--network=none ", Network::None),
     ] {
         let mut bench = Bench::new(&format!("FROM scratch\nRUN {flag}nothing\n"));
-        bench.request.network = asked;
+        bench.request.spec.network = asked;
         bench.build();
         assert_eq!(bench.sandbox.only().0.network, want, "{asked:?}, {flag}");
     }
@@ -147,7 +147,7 @@ fn a_panic_in_one_stage_leaves_nobody_waiting() {
     for jobs in [1, 4] {
         let mut bench = Bench::new("FROM scratch AS a\nRUN panic\nFROM scratch\nRUN write /x 1\nCOPY --from=a / /a\n")
             .on("panic", |_| panic!("a fault of ours, wanted by this test"));
-        (bench.request.jobs, bench.request.processes) = (jobs, jobs);
+        (bench.request.control.jobs, bench.request.control.processes) = (jobs, jobs);
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bench.try_build().is_ok()));
         assert!(ended.is_err(), "jobs {jobs}: the panic goes on");
         assert!(!bench.exported());
@@ -161,7 +161,7 @@ fn a_diamond_of_stages() {
                       FROM left\nCOPY --from=right /right /\nCOPY --from=base /base /again\n";
     for jobs in [1, 2, 8] {
         let mut bench = Bench::new(dockerfile);
-        (bench.request.jobs, bench.request.processes) = (jobs, jobs);
+        (bench.request.control.jobs, bench.request.control.processes) = (jobs, jobs);
         let outcome = bench.build();
         for (path, content) in [("base", "1"), ("left", "2"), ("right", "3"), ("again", "1")] {
             assert_eq!(outcome.content(path).as_deref(), Some(content), "{path} with {jobs} jobs");
@@ -177,7 +177,7 @@ fn many_stages_with_one_job() {
         dockerfile += &format!("COPY --from=s{i} /f /f{i}\n");
     }
     let mut bench = Bench::new(&dockerfile);
-    (bench.request.jobs, bench.request.processes) = (1, 1);
+    (bench.request.control.jobs, bench.request.control.processes) = (1, 1);
     let outcome = bench.build();
     assert_eq!(outcome.layers.len(), 40);
     assert_eq!(outcome.content("f17").as_deref(), Some("17"));
@@ -193,7 +193,7 @@ fn a_base_is_unpacked_once() {
     }
     for jobs in [1, 4] {
         let mut bench = Bench::new(&dockerfile).image("base", Base::new().layer(&[("a", "b")]));
-        (bench.request.jobs, bench.request.processes) = (jobs, jobs);
+        (bench.request.control.jobs, bench.request.control.processes) = (jobs, jobs);
         let outcome = bench.build();
         for i in 0..5 {
             assert_eq!(outcome.content(&format!("f{i}")), Some(i.to_string()));

@@ -19,7 +19,7 @@ fn bench() -> Bench {
     let dockerfile = format!("{head}FROM scratch AS other\n{other}FROM base{build}FROM missing{rest}");
     let mut bench =
         Bench::new(&dockerfile).image("base:1", Base::new().layer(&[("f", "")])).arg("DIR", "sub").arg("TOKEN", "hush");
-    bench.request.platform = Some(oci::Platform::parse("linux/amd64").unwrap());
+    bench.request.spec.platform = Some(oci::Platform::parse("linux/amd64").unwrap());
     bench
 }
 
@@ -41,16 +41,16 @@ fn compare(name: &str, actual: &str) {
 #[test]
 fn text() {
     let bench = bench();
-    let text = to_text(&bench.plan(), &bench.request.dockerfile.source);
+    let text = to_text(&bench.plan(), &bench.request.spec.dockerfile.source);
     compare("plan.txt", &without_digest(&text));
     assert_eq!(bench.images.downloads(), 0);
-    assert!(!bench.request.work.join("stages").exists());
+    assert!(!bench.request.control.work.join("stages").exists());
 }
 
 #[test]
 fn json() {
     let bench = bench();
-    let json = to_json(&bench.plan(), &bench.request.dockerfile.source);
+    let json = to_json(&bench.plan(), &bench.request.spec.dockerfile.source);
     compare("plan.json", &(without_digest(&serde_json::to_string_pretty(&json).unwrap()) + "\n"));
 }
 
@@ -59,8 +59,8 @@ fn json() {
 fn targets() {
     let mut bench =
         Bench::new("FROM scratch AS a\nCOPY f /\nFROM scratch AS b\nCOPY f /\nFROM a AS c\nFROM scratch\n").target("B");
-    bench.request.more_targets = vec!["c".to_owned(), "b".to_owned()];
-    let text = to_text(&bench.plan(), &bench.request.dockerfile.source);
+    bench.request.spec.more_targets = vec!["c".to_owned(), "b".to_owned()];
+    let text = to_text(&bench.plan(), &bench.request.spec.dockerfile.source);
     let heads: Vec<&str> = text.lines().filter(|line| !line.starts_with(' ')).collect();
     let platform = oci::Platform::host().to_string();
     assert_eq!(

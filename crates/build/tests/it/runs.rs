@@ -111,7 +111,7 @@ fn a_user_that_an_earlier_step_made() {
 fn directories_networks_and_hosts() {
     let mut bench = Bench::new("FROM base\nRUN --network=none nothing\nWORKDIR sub\nRUN nothing\n")
         .image("base", Base::new().config(|c| c.config.working_dir = Some("relative".to_owned())));
-    bench.request.extra_hosts = vec![("h".to_owned(), "1.2.3.4".to_owned())];
+    bench.request.spec.extra_hosts = vec![("h".to_owned(), "1.2.3.4".to_owned())];
     bench.build();
     let ran = lock(&bench.sandbox.ran);
     assert_eq!((ran[0].0.cwd.as_path(), ran[0].0.network), (Path::new("/relative"), Network::None));
@@ -173,7 +173,7 @@ fn mounts_without_a_target_are_at_the_working_directory() {
         assert_eq!(error, "invalid mount target `/`", "{mount}");
     }
     let dry = Bench::new("FROM scratch\nWORKDIR /w\nRUN --mount=type=cache nothing\n");
-    let text = zuwai_build::plan::to_text(&dry.plan(), &dry.request.dockerfile.source);
+    let text = zuwai_build::plan::to_text(&dry.plan(), &dry.request.spec.dockerfile.source);
     assert!(text.contains("cache `.` at /w"), "{text}");
 }
 
@@ -357,7 +357,7 @@ fn caches_of_a_namespace() {
     }
     let directory = |namespace: &str| {
         let mut bench = Bench::new("FROM scratch\nRUN --mount=type=cache,target=/c,id=one nothing\n");
-        bench.request.cache_mounts.namespace = namespace.to_owned();
+        bench.request.backends.cache_mounts.namespace = namespace.to_owned();
         bench.build();
         match &bench.sandbox.only().1[0].source {
             MountSource::Bind { path, .. } => path.parent().unwrap().file_name().unwrap().to_owned(),
@@ -395,8 +395,8 @@ fn waiting_for_a_locked_cache_can_be_cancelled() {
     let mut bench = Bench::new("FROM scratch\nRUN --mount=type=cache,target=/c,sharing=locked nothing\n");
     if rustix::process::geteuid().is_root() {
         bench.build();
-        bench.request.work = bench.path("second");
-        std::fs::create_dir(&bench.request.work).unwrap();
+        bench.request.control.work = bench.path("second");
+        std::fs::create_dir(&bench.request.control.work).unwrap();
     }
     let locks = std::fs::read_dir(bench.path("caches")).into_iter().flatten().map(|e| e.unwrap().path());
     let held: Vec<_> = locks
@@ -410,7 +410,7 @@ fn waiting_for_a_locked_cache_can_be_cancelled() {
     if held.is_empty() {
         return println!("skipped: a cache directory is given to the user it is for, which takes root");
     }
-    let flag = bench.request.cancelled.clone();
+    let flag = bench.request.control.cancelled.clone();
     let canceller = std::thread::spawn(move || {
         std::thread::sleep(std::time::Duration::from_millis(300));
         flag.store(true, Ordering::Relaxed);
@@ -461,7 +461,7 @@ fn secrets_reach_the_run_and_nothing_else() {
         }
     }
     assert!(bench.events.having(SECRET).is_empty(), "in the events");
-    assert!(!format!("{:?}", bench.request.secrets).contains(SECRET), "in the request's debug output");
+    assert!(!format!("{:?}", bench.request.spec.secrets).contains(SECRET), "in the request's debug output");
 }
 
 #[test]
@@ -536,7 +536,7 @@ fn how_a_run_ends() {
         match bench.try_build().err() {
             Some(BuildError::Run { message, place, exit, .. }) => {
                 assert_eq!((message.as_str(), exit), (text, want));
-                assert!(bench.request.dockerfile.source[place.span].contains(script));
+                assert!(bench.request.spec.dockerfile.source[place.span].contains(script));
             }
             other => panic!("{other:?}"),
         }
@@ -551,7 +551,7 @@ fn how_a_run_ends() {
 fn cancelling() {
     // While a step runs.
     let bench = Bench::new("FROM scratch\nRUN cancel\nRUN nothing\n");
-    let flag = bench.request.cancelled.clone();
+    let flag = bench.request.control.cancelled.clone();
     let bench = bench.on("cancel", move |call| {
         flag.store(true, Ordering::Relaxed);
         assert!((call.cancelled)());
@@ -562,7 +562,7 @@ fn cancelling() {
     assert_eq!(lock(&bench.sandbox.ran).len(), 1);
     // Before the first one.
     let bench = Bench::new("FROM scratch\nCOPY f /\nRUN nothing\n").file("f", "");
-    bench.request.cancelled.store(true, Ordering::Relaxed);
+    bench.request.control.cancelled.store(true, Ordering::Relaxed);
     let error = bench.try_build().err();
     assert!(matches!(error, Some(BuildError::Cancelled)), "{error:?}");
     assert!(!bench.exported());

@@ -30,7 +30,7 @@ fn the_target_decides() {
 fn a_missing_base_is_named_with_its_place() {
     let bench = Bench::new("FROM scratch AS a\nFROM missing:1\n");
     let error = bench.try_build().err().unwrap();
-    assert_eq!(&bench.request.dockerfile.source[error.place().unwrap().span.clone()], "FROM missing:1");
+    assert_eq!(&bench.request.spec.dockerfile.source[error.place().unwrap().span.clone()], "FROM missing:1");
     assert!(bench.error().contains("could not resolve base image `missing:1`"), "{}", bench.error());
 }
 

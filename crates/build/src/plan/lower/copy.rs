@@ -78,7 +78,7 @@ impl Lowering<'_> {
     /// Sources that the ignore file hides as a whole. With a `!` in the file nothing is said, since what is hidden may hold what
     /// is not; the root is hidden where a pattern hides all that is in it (BuildKit `validateCopySourcePath`).
     fn check_ignored(&self, at: &At<'_>, sources: &[CopySource], instruction: &str) {
-        let patterns = &self.request.context.ignore.patterns;
+        let patterns = &self.request.backends.context.ignore.patterns;
         if patterns.has_exceptions() {
             return;
         }
@@ -91,7 +91,7 @@ impl Lowering<'_> {
             };
             let is_root = clean == "." || clean == "/";
             if if is_root { patterns.hide_root() } else { patterns.excludes(clean.as_bytes()) } {
-                let hint = self.request.context.ignore.hint(std::path::Path::new(&clean));
+                let hint = self.request.backends.context.ignore.hint(std::path::Path::new(&clean));
                 let comment = at.placed.instruction.comment.as_deref();
                 let span = at.span(&at.placed.instruction.span);
                 let finding = Finding::CopyIgnoredFile { instruction, path: &clean };
