@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use sandbox::{Mount, MountSource, Server};
 
 use crate::exec::SourceTree;
-use crate::plan::{self, MountKind, Step};
+use crate::plan::{self, CacheMount, MountKind, Step};
 use crate::scratch::Scratch;
 use crate::{BuildError, Place, Request};
 
@@ -72,7 +72,7 @@ pub fn lower(
                 let (path, tree) = bind(request, step, &taken, source, *read_only, &mut lowered)?;
                 Some((MountSource::Bind { path, read_only: *read_only }, tree))
             }
-            MountKind::Cache { .. } => Some(cache(request, step, &mount.kind, take)?),
+            MountKind::Cache(mount) => Some(cache(request, step, mount, take)?),
             MountKind::Tmpfs { size_bytes } => Some((MountSource::Tmpfs { size_bytes: *size_bytes }, None)),
             MountKind::Secret { .. } => secret(request, step, &mount.kind, &mut lowered)?.map(|source| (source, None)),
             MountKind::Ssh { id, required, mode, uid, gid } => {
@@ -222,13 +222,11 @@ fn keep_directory(taken: &SourceTree, source: &str, to: &Tree) -> Result<(), Roo
 fn cache(
     request: &Request,
     step: &Step,
-    kind: &MountKind,
+    mount: &CacheMount,
     take: &dyn Fn(&plan::Source) -> Result<SourceTree, BuildError>,
 ) -> Result<(MountSource, Option<Arc<Tree>>), BuildError> {
-    let MountKind::Cache { id, from, source, sharing: _, mode, uid, gid, read_only } = kind else {
-        return Err(BuildError::dockerfile(&step.span, "not a cache mount"));
-    };
-    let root = cache_root(request, id, from, Access { mode: *mode, uid: *uid, gid: *gid });
+    let CacheMount { id, from, source, read_only, .. } = mount;
+    let root = cache_root(request, mount);
     let content = root.join("content");
     let rootfs = |source| BuildError::Rootfs {
         action: format!("could not open cache `{id}`"),
@@ -240,7 +238,7 @@ fn cache(
         let _making = lock(&root.with_extension("making"), true, &|| false)?;
         if !content.exists() {
             make_cache(request, step, from, &root, take)?;
-            give(&root, Access { mode: *mode, uid: *uid, gid: *gid }).map_err(rootfs)?;
+            give(&root, mount).map_err(rootfs)?;
             std::fs::rename(root.join(PARTIAL), &content)
                 .map_err(BuildError::io(format!("could not make cache directory `{}`", root.display())))?;
             request.backends.cache_mounts.forget(&root);
@@ -258,38 +256,24 @@ fn cache(
     Ok((source, Some(tree)))
 }
 
-/// Whose a cache is made. As in BuildKit, the same id with another owner or mode is another cache (`setCacheUIDGID`).
-#[derive(Clone, Copy)]
-struct Access {
-    mode: u32,
-    uid: u32,
-    gid: u32,
-}
-
 /// A cache that is not whole yet; what a killed builder left of one is made anew.
 const PARTIAL: &str = "content.partial";
 
 /// Beside a cache or a private copy: owners and modes of its files that the kernel was not let keep.
 const METADATA: &str = "metadata";
 
-fn give(cache: &Path, access: Access) -> Result<(), rootfs::RootfsError> {
+fn give(cache: &Path, mount: &CacheMount) -> Result<(), rootfs::RootfsError> {
     let tree = Tree::open(&cache.join(PARTIAL), Some(&cache.join(METADATA)))?;
-    tree.set_owner(Path::new(""), access.uid, access.gid)?;
-    tree.set_mode(Path::new(""), access.mode)
+    tree.set_owner(Path::new(""), mount.uid, mount.gid)?;
+    tree.set_mode(Path::new(""), mount.mode)
 }
 
-fn cache_root(request: &Request, id: &str, from: &plan::Source, access: Access) -> PathBuf {
-    let Access { mode, uid, gid } = access;
-    let name = format!("{}\0{id}\0{}\0{uid}:{gid}:{mode:o}", request.backends.cache_mounts.namespace, from_name(from));
-    request.backends.cache_mounts.path.join(Digest::of(name.as_bytes()).hex())
-}
-
-fn from_name(from: &plan::Source) -> String {
-    match from {
-        plan::Source::Empty | plan::Source::Context => String::new(),
-        plan::Source::Named(name) => name.clone(),
-        plan::Source::Stage(id) => format!("stage {}", id.0),
-    }
+/// As in BuildKit, the same id with another owner or mode is another cache (`setCacheUIDGID`).
+fn cache_root(request: &Request, mount: &CacheMount) -> PathBuf {
+    let CacheMount { id, origin, mode, uid, gid, .. } = mount;
+    let caches = &request.backends.cache_mounts;
+    let name = format!("{}\0{id}\0{origin}\0{uid}:{gid}:{mode:o}", caches.namespace);
+    caches.path.join(Digest::of(name.as_bytes()).hex())
 }
 
 fn make_cache(
@@ -329,9 +313,8 @@ fn make_cache(
 fn lock_caches(request: &Request, run: &plan::Run, stopped: &dyn Fn() -> bool) -> Result<Vec<OwnedFd>, BuildError> {
     let mut wanted: BTreeMap<PathBuf, bool> = BTreeMap::new();
     for mount in &run.mounts {
-        if let MountKind::Cache { id, from, sharing, mode, uid, gid, .. } = &mount.kind {
-            let root = cache_root(request, id, from, Access { mode: *mode, uid: *uid, gid: *gid });
-            *wanted.entry(root).or_default() |= *sharing != Sharing::Shared;
+        if let MountKind::Cache(mount) = &mount.kind {
+            *wanted.entry(cache_root(request, mount)).or_default() |= mount.sharing != Sharing::Shared;
         }
     }
     if !wanted.is_empty() {

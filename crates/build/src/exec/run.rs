@@ -70,8 +70,9 @@ impl Execution<'_> {
     }
 
     fn process(&self, run: &Run, user: user::User, of_mounts: &[OsString]) -> Process {
-        let mut env: Vec<OsString> = run.env.to_strings().into_iter().map(OsString::from).collect();
-        if run.env.get("HOME").is_none() {
+        let variables = run.environment(&self.plan.proxies);
+        let mut env: Vec<OsString> = variables.to_strings().into_iter().map(OsString::from).collect();
+        if variables.get("HOME").is_none() {
             env.push(format!("HOME={}", user.home).into());
         }
         env.extend(of_mounts.iter().cloned());

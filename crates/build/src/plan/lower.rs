@@ -27,7 +27,6 @@ pub(super) struct Lowering<'a> {
     request: &'a Request,
     findings: &'a Findings,
     scope: &'a Env,
-    proxies: Vec<(String, String)>,
     drafts: &'a [Draft],
     done: HashMap<usize, StageId>,
     nodes: Vec<Node>,
@@ -85,12 +84,10 @@ fn mark_result(plan: &mut Plan) {
 
 impl<'a> Lowering<'a> {
     pub fn new(request: &'a Request, scope: &'a Env, drafts: &'a [Draft], findings: &'a Findings) -> Lowering<'a> {
-        let proxies = args::proxies(&request.spec.build_args);
         Lowering {
             request,
             findings,
             scope,
-            proxies,
             drafts,
             done: HashMap::new(),
             nodes: Vec::new(),
@@ -113,8 +110,16 @@ impl<'a> Lowering<'a> {
         let epoch = args::epoch(&self.request.spec.dockerfile, self.scope)?;
         let source_date_epoch = self.request.spec.source_date_epoch.or(epoch).or(self.request.spec.default_epoch);
         let (nodes, stages) = (self.nodes, self.stages);
-        let mut plan =
-            Plan { nodes, stages, target, also, unused: Vec::new(), source_date_epoch, warnings: Vec::new() };
+        let mut plan = Plan {
+            nodes,
+            stages,
+            target,
+            also,
+            unused: Vec::new(),
+            proxies: args::proxies(&self.request.spec.build_args),
+            source_date_epoch,
+            warnings: Vec::new(),
+        };
         mark_result(&mut plan);
         Ok((plan, self.taken))
     }
@@ -361,12 +366,7 @@ impl<'a> Lowering<'a> {
         mounts.iter().for_each(|mount| state.taken.mount(&mount.kind, whole));
         let (args, script) = state.command(run);
         state.history(format!("RUN {}", state.run_text(&args)), false);
-        let mut env = state.env.clone();
-        // They win over ENV (BuildKit `solver/llbsolver/ops/exec.go`, `proxyEnvList`).
-        for (name, value) in &self.proxies {
-            env.set(name, value);
-        }
-        mount::set_agent(&mut env, &mounts);
+        let env = state.env.clone();
         let (cwd, user, config) = (state.cwd(), state.user(), Box::new(state.config.config.clone()));
         let network = match run.network {
             dockerfile::Network::Default => self.request.spec.network,

@@ -34,6 +34,8 @@ pub struct Plan {
     pub also: Vec<StageId>,
     /// Stages of the Dockerfile that no target needs, in source order.
     pub unused: Vec<Unused>,
+    /// Proxy variables of every RUN, which no result depends on.
+    pub proxies: Vec<(String, String)>,
     /// Unix seconds: what the request says, else an ARG before the first FROM.
     pub source_date_epoch: Option<i64>,
     /// Findings of the build checks, in source order.
@@ -126,7 +128,7 @@ pub enum Action {
 #[derive(Clone)]
 pub struct Run {
     pub args: Vec<String>,
-    /// `NAME=value`: image environment, build arguments, proxies.
+    /// `NAME=value`: image environment and build arguments. What the builder adds is in [`Run::environment`].
     pub env: crate::env::Env,
     pub cwd: String,
     /// USER as written; empty is root.
@@ -158,9 +160,24 @@ pub struct Mount {
 }
 
 #[derive(Clone)]
+pub struct CacheMount {
+    pub id: String,
+    /// What it holds at first.
+    pub from: Source,
+    /// Names that: the bases and instructions of a stage, a context's name, or nothing.
+    pub origin: String,
+    pub source: String,
+    pub sharing: Sharing,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub read_only: bool,
+}
+
+#[derive(Clone)]
 pub enum MountKind {
     Bind { from: Source, source: String, read_only: bool },
-    Cache { id: String, from: Source, source: String, sharing: Sharing, mode: u32, uid: u32, gid: u32, read_only: bool },
+    Cache(CacheMount),
     Tmpfs { size_bytes: Option<u64> },
     Secret { id: String, file: bool, env: Option<String>, required: bool, mode: u32, uid: u32, gid: u32 },
     Ssh { id: String, required: bool, mode: u32, uid: u32, gid: u32 },
@@ -258,6 +275,25 @@ impl Node {
     }
 }
 
+impl Run {
+    /// All variables of the process but `HOME` and those of secrets.
+    ///
+    /// Proxies win over ENV (BuildKit `solver/llbsolver/ops/exec.go`, `proxyEnvList`). The one that leads to the first agent does not, and
+    /// is there also where the agent was not given (`client/llb/exec.go`, Marshal).
+    pub fn environment(&self, proxies: &[(String, String)]) -> crate::env::Env {
+        const AGENT: &str = "SSH_AUTH_SOCK";
+        let mut env = self.env.clone();
+        for (name, value) in proxies {
+            env.set(name, value);
+        }
+        let first = self.mounts.iter().find(|mount| matches!(mount.kind, MountKind::Ssh { .. }));
+        if let Some(first) = first.filter(|_| env.get(AGENT).is_none()) {
+            env.set(AGENT, &first.target);
+        }
+        env
+    }
+}
+
 impl Source {
     pub fn stage(&self) -> Option<StageId> {
         match self {
@@ -299,7 +335,7 @@ impl Action {
                 .mounts
                 .iter()
                 .filter_map(|mount| match &mount.kind {
-                    MountKind::Bind { from, .. } | MountKind::Cache { from, .. } => from.stage(),
+                    MountKind::Bind { from, .. } | MountKind::Cache(CacheMount { from, .. }) => from.stage(),
                     MountKind::Tmpfs { .. } | MountKind::Secret { .. } | MountKind::Ssh { .. } => None,
                 })
                 .collect(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dockerfile::{Instruction, Kind, Span};
 
-use super::{MountKind, Plan, StageId};
+use super::{CacheMount, MountKind, Plan, StageId};
 use crate::{BuildError, Request};
 
 /// The parameters of the first target, each in source order and once by its name.
@@ -59,7 +59,7 @@ impl Taken {
     pub fn mount(&mut self, kind: &MountKind, span: &Span) {
         match kind {
             MountKind::Secret { id, required, .. } => add(&mut self.secrets, id, *required, span),
-            MountKind::Cache { id, .. } => add(&mut self.caches, id, false, span),
+            MountKind::Cache(CacheMount { id, .. }) => add(&mut self.caches, id, false, span),
             MountKind::Ssh { id, required, .. } => add(&mut self.ssh, id, *required, span),
             MountKind::Bind { .. } | MountKind::Tmpfs { .. } => {}
         }

@@ -7,7 +7,9 @@ use dockerfile::lint::is_secret_name;
 use dockerfile::{Network, Sharing};
 use serde_json::{Value, json};
 
-use super::{Action, Copy, CopySource, Mount, MountKind, NodeKind, Plan, Run, Source, Stage, StageId, Step};
+use super::{
+    Action, CacheMount, Copy, CopySource, Mount, MountKind, NodeKind, Plan, Run, Source, Stage, StageId, Step,
+};
 use crate::env;
 
 /// One stage a paragraph, one step a line with what it takes below it; then what is not built. `source` is the Dockerfile's
@@ -135,7 +137,9 @@ fn mount_text(plan: &Plan, mount: &Mount) -> String {
             let writable = if *read_only { "" } else { ", writes are discarded" };
             format!("mount bind {source} of {} at {target}{writable}", source_text(plan, from))
         }
-        MountKind::Cache { id, sharing, .. } => format!("mount cache `{id}` at {target}, {}", sharing_name(*sharing)),
+        MountKind::Cache(CacheMount { id, sharing, .. }) => {
+            format!("mount cache `{id}` at {target}, {}", sharing_name(*sharing))
+        }
         MountKind::Tmpfs { size_bytes: None } => format!("mount tmpfs at {target}"),
         MountKind::Tmpfs { size_bytes: Some(size) } => format!("mount tmpfs at {target}, at most {size} bytes"),
         MountKind::Secret { id, file, env, required, .. } => {
@@ -226,7 +230,7 @@ fn mount_json(plan: &Plan, mount: &Mount) -> Value {
         MountKind::Bind { from, source, read_only } => json!({
             "type": "bind", "target": target, "from": source_text(plan, from), "source": source, "readonly": read_only,
         }),
-        MountKind::Cache { id, from, source, sharing, .. } => json!({
+        MountKind::Cache(CacheMount { id, from, source, sharing, .. }) => json!({
             "type": "cache", "target": target, "id": id, "from": source_text(plan, from), "source": source,
             "sharing": sharing_name(*sharing),
         }),

@@ -1,26 +1,58 @@
 //! `RUN --mount=…` to mounts of the plan. BuildKit `convert_runmount.go`.
 
 use dockerfile::{MountKind as Written, Word};
+use oci::Hasher;
 
 use super::{At, From, Lowering, State};
 use crate::BuildError;
 use crate::plan::metadata::{base_name, clean, join_clean};
-use crate::plan::{Mount, MountKind, Source};
+use crate::plan::{Action, CacheMount, Mount, MountKind, NodeKind, Source, StageId};
 
 /// The agent of an ssh mount without an id (BuildKit `session/sshforward/ssh.go` DefaultID).
 const DEFAULT_AGENT: &str = "default";
 
-/// The variable that leads to the first agent of a RUN, unless the image or an ARG has set it, and also where the agent was not
-/// given (BuildKit `client/llb/exec.go`, Marshal).
-pub(super) fn set_agent(env: &mut crate::env::Env, mounts: &[Mount]) {
-    const VARIABLE: &str = "SSH_AUTH_SOCK";
-    let first = mounts.iter().find(|mount| matches!(mount.kind, MountKind::Ssh { .. }));
-    if let Some(first) = first.filter(|_| env.get(VARIABLE).is_none()) {
-        env.set(VARIABLE, &first.target);
-    }
-}
-
 impl Lowering<'_> {
+    /// What the files of a source come of. As in BuildKit, a cache that begins with other files is another cache; what a context holds
+    /// nobody knows yet.
+    fn origin(&self, from: &Source) -> String {
+        match from {
+            Source::Empty | Source::Context => String::new(),
+            Source::Named(name) => name.clone(),
+            Source::Stage(id) => {
+                let mut hasher = Hasher::new();
+                for text in self.definition(*id) {
+                    // Framed, so that no two lists are the same bytes.
+                    hasher.update(&(text.len() as u64).to_le_bytes());
+                    hasher.update(text.as_bytes());
+                }
+                format!("stage {}", hasher.finish())
+            }
+        }
+    }
+
+    /// The bases and instructions of a stage and all below it.
+    fn definition(&self, id: StageId) -> Vec<String> {
+        let stage = &self.stages[id.0];
+        let mut texts = Vec::new();
+        let mut next = Some(stage.steps.last().copied().unwrap_or(stage.base));
+        while let Some(id) = next {
+            let node = &self.nodes[id.0];
+            next = node.parent();
+            match &node.kind {
+                NodeKind::Scratch => {}
+                NodeKind::Image(base) => {
+                    texts.extend(base.image.layers.iter().map(|layer| layer.diff_id.0.to_string()));
+                }
+                NodeKind::Directory(name) => texts.push(name.clone()),
+                NodeKind::Step { step, .. } => match &step.action {
+                    Action::Run(run) => texts.extend(run.args.iter().cloned()),
+                    Action::Copy(_) | Action::Workdir { .. } => texts.push(step.title.clone()),
+                },
+            }
+        }
+        texts
+    }
+
     /// `earlier` are the mounts before it in the same RUN.
     pub(super) fn mount(
         &mut self,
@@ -52,8 +84,9 @@ impl Lowering<'_> {
                 // As written, so that a relative one is the same cache in every working directory (BuildKit `dispatchRunMounts`).
                 let id = text(id).filter(|i| !i.is_empty()).unwrap_or_else(|| clean(&target.unwrap_or_default()));
                 let from = self.source(state, from, Source::Empty, &span, "mount")?;
-                let kind = MountKind::Cache {
+                let kind = MountKind::Cache(CacheMount {
                     id,
+                    origin: self.origin(&from),
                     from,
                     source,
                     sharing: *sharing,
@@ -61,7 +94,7 @@ impl Lowering<'_> {
                     uid: uid.unwrap_or(0),
                     gid: gid.unwrap_or(0),
                     read_only: mount.read_only.unwrap_or(false),
-                };
+                });
                 (path, kind)
             }
             Written::Tmpfs { .. } if mount.read_only == Some(true) => {
