@@ -174,9 +174,29 @@ second_wall() {
   fi
   rm -rf "$out"
 }
+
+# full_disk COMMAND: the work directory is the small disk that a step fills
+full_disk() {
+  local out=$work/builds/full-disk disk=$work/user/disk status=0
+  mkdir -p "$out/context"/{proc,dev,sys,etc,tmp} "$disk"
+  cp "$work/attacks" "$out/context/attacks"
+  printf 'FROM scratch\nCOPY . /\nRUN ["/attacks","full-disk"]\nRUN ["/attacks","nothing"]\n' >"$out/Dockerfile"
+  mount -t tmpfs -o size=8m,mode=0755,uid=1000 tmpfs "$disk" || { skip "a full disk: no tmpfs can be mounted" && return; }
+  # shellcheck disable=SC2086 # a command with its arguments
+  timeout --kill-after=10 60 ${1/--work-dir $work\/user/--work-dir $disk} --file "$out/Dockerfile" --no-push "$out/context" \
+    >"$work/full-disk.log" 2>&1 </dev/null || status=$?
+  umount "$disk"
+  # The build itself may find no room for its layer.
+  if grep -q 'WRONG' "$work/full-disk.log" || ! grep -q 'RUN \["/attacks","full-disk"\]' "$work/full-disk.log"; then
+    fail "what a user makes on a full disk: status $status" && tail -n 20 "$work/full-disk.log" >&2
+  else
+    pass "what a user makes on a full disk is the user's or not there"
+  fi
+  rm -rf "$out"
+}
 for at in "${!names[@]}"; do
   attacks "${names[$at]}" "${commands[$at]}"
-  if [ "${names[$at]}" = user:emulate ]; then second_wall "${commands[$at]}"; fi
+  if [ "${names[$at]}" = user:emulate ]; then second_wall "${commands[$at]}" && full_disk "${commands[$at]}"; fi
 done
 if [ "$race" != 0 ]; then
   for at in "${!names[@]}"; do race "${names[$at]}" "${commands[$at]}"; done

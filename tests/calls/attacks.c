@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -33,7 +34,7 @@ struct statements {
   unsigned short count;
   struct statement *all;
 };
-enum { LOAD = 0x20, WHEN_EQUAL = 0x15, ANSWER = 0x06, REFUSE = 0x50000 | EPERM, ALLOW = 0x7fff0000, FILTER = 2 };
+enum { LOAD = 0x20, WHEN_EQUAL = 0x15, ANSWER = 0x06, ANSWER_DONE = 0x50000, REFUSE = 0x50000 | EPERM, ALLOW = 0x7fff0000, FILTER = 2 };
 
 static const char marker[] = "a text that only root may read";
 static int wrongs;
@@ -64,6 +65,7 @@ static void prepare(void) {
   ssize_t length = read(file, program, sizeof program - sizeof marker);
   memcpy(program + length, marker, sizeof marker);
   put("/unreadable", program, length + sizeof marker, 0711);
+  put("/set-id", program, length, 04755);
   mkdir("/hidden", 0711);
   mkdir("/open", 0777);
   chmod("/open", 0777);
@@ -72,11 +74,12 @@ static void prepare(void) {
   if (truncate("/roots/file", 256 << 20) || chown("/roots/file", USER, USER) || link("/roots/file", "/roots/other")) exit(9);
 }
 
-// A filter of its own refuses what ends a failed execve: the program and its loader would stay open. Who does that is killed.
-static void keep_what_execve_opens(const char *path, int as_user) {
+// A filter of its own refuses what ends a failed execve, or says that it is done: the program and its loader would stay open.
+static void keep_what_execve_opens(const char *path, int as_user, unsigned int about_close) {
   if (as_user) become_user();
   struct statement all[] = {
-      {LOAD, 0, 0, 0}, {WHEN_EQUAL, 1, 0, SYS_execveat}, {WHEN_EQUAL, 0, 1, SYS_close}, {ANSWER, 0, 0, REFUSE}, {ANSWER, 0, 0, ALLOW},
+      {LOAD, 0, 0, 0},          {WHEN_EQUAL, 0, 1, SYS_execveat}, {ANSWER, 0, 0, REFUSE}, {WHEN_EQUAL, 0, 1, SYS_close},
+      {ANSWER, 0, 0, about_close}, {ANSWER, 0, 0, ALLOW},
   };
   struct statements filter = {sizeof all / sizeof *all, all};
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, FILTER, &filter)) exit(9);
@@ -267,6 +270,8 @@ static void strangers(int expected) {
 static void attack(const char *name, void (*work)(void), int may_be_killed) {
   pid_t child = fork();
   if (!child) {
+    setpgid(0, 0);
+    wrongs = 0;
     work();
     _exit(0);
   }
@@ -275,12 +280,105 @@ static void attack(const char *name, void (*work)(void), int may_be_killed) {
   if (status && !(may_be_killed && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)) wrong("%s: status %x", name, status);
 }
 
-static void keep_loader(void) { keep_what_execve_opens("/attacks", 0); }
-static void keep_program(void) { keep_what_execve_opens("/unreadable", 1); }
+static void keep_loader(void) { keep_what_execve_opens("/attacks", 0, REFUSE); }
+static void keep_program(void) { keep_what_execve_opens("/unreadable", 1, REFUSE); }
+static void keep_program_quietly(void) { keep_what_execve_opens("/unreadable", 1, ANSWER_DONE); }
+static void keep_program_as_closed(void) { keep_what_execve_opens("/unreadable", 1, ANSWER_DONE | EBADF); }
+
+// What a program with other ids than its caller's must not keep of how the caller was run.
+static void keep_personality(void) {
+  become_user();
+  enum { SAME_ADDRESSES = 0x40000, PAGE_ZERO = 0x100000 };
+  // Container profiles refuse it.
+  personality(SAME_ADDRESSES | PAGE_ZERO);
+  if (prctl(PR_SET_PDEATHSIG, SIGUSR1)) exit(9);
+  char *arguments[] = {"/set-id", "reset", 0};
+  execv("/set-id", arguments);
+  exit(9);
+}
+
+static int is_reset(void) {
+  int signal = -1;
+  if (geteuid() != 0) wrong("the set-user-ID program has user %d", geteuid());
+  if (personality(0xffffffff)) wrong("a set-user-ID program has the personality %x", personality(0xffffffff));
+  if (prctl(PR_GET_PDEATHSIG, &signal) || signal) wrong("a set-user-ID program gets signal %d", signal);
+  return wrongs != 0;
+}
+
+// Root that has given its rights away for good does not get them back by a program.
+static void rights_come_back(void) {
+  struct { unsigned version; int process; } header = {0x20080522, 0};
+  unsigned none[6] = {0};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || syscall(SYS_capset, &header, none)) exit(9);
+  char *arguments[] = {"/attacks", "no-rights", 0};
+  execv("/attacks", arguments);
+  exit(9);
+}
+
+// A server of root's asks who has connected, when the builder has forgotten: not root.
+static void forgotten_peer(void) {
+  struct sockaddr_un roots = {AF_UNIX, "/open/roots"}, users = {AF_UNIX, "/open/users"};
+  int server = socket(AF_UNIX, SOCK_STREAM, 0), ready[2], pair[2];
+  if (bind(server, (void *)&roots, sizeof roots) || listen(server, 8) || chmod(roots.sun_path, 0666) || pipe(ready)) exit(9);
+  if (!fork()) {
+    become_user();
+    int early = socket(AF_UNIX, SOCK_STREAM, 0), own = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (connect(early, (void *)&roots, sizeof roots) || bind(own, (void *)&users, sizeof users) || listen(own, 8)) _exit(9);
+    for (int count = 0; count < 5000; count++) {
+      int one = socket(AF_UNIX, SOCK_STREAM, 0);
+      if (connect(one, (void *)&users, sizeof users)) _exit(9);
+      close(accept(own, 0, 0));
+      close(one);
+    }
+    if (write(ready[1], "x", 1) != 1) _exit(9);
+    pause();
+  }
+  char byte;
+  close(ready[1]);
+  if (read(ready[0], &byte, 1) != 1) exit(9);
+  struct ucred peer;
+  socklen_t length = sizeof peer;
+  int connection = accept(server, 0, 0);
+  if (getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &length) || peer.uid == 0) wrong("a user was taken for %d", peer.uid);
+  length = sizeof peer;
+  if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) || getsockopt(pair[0], SOL_SOCKET, SO_PEERCRED, &peer, &length) || peer.uid != 0)
+    wrong("who made a socketpair was taken for %d", peer.uid);
+  kill(0, SIGKILL);
+}
+
+// On a full disk what a user makes, and whose owner cannot be noted, is not there: it would be root's.
+static void full_disk(void) {
+  mkdir("/open", 0777);
+  chmod("/open", 0777);
+  become_user();
+  static char zeros[65536];
+  int file = open("/open/fill", O_CREAT | O_WRONLY, 0600), failures = 0;
+  while (write(file, zeros, sizeof zeros) > 0);
+  while (write(file, zeros, 100) > 0);
+  for (int count = 0; count < 3000 && failures < 12; count++) {
+    char path[64];
+    snprintf(path, sizeof path, "/open/made-%d", count);
+    int made;
+    switch (count % 4) {
+      case 0: made = symlink("/etc/evil", path); break;
+      case 1: made = mkdir(path, 0777); break;
+      case 2: made = mknod(path, S_IFREG | 0666, 0); break;
+      default: made = open(path, O_CREAT | O_RDWR, 0666);
+    }
+    struct stat found;
+    if (made < 0 && !lstat(path, &found)) wrong("%s failed and is there, user %d", path, found.st_uid);
+    failures += made < 0;
+  }
+  if (!failures) wrong("the disk was not full");
+  exit(wrongs != 0);
+}
 
 int main(int count_, char **arguments) {
   const char *name = count_ > 1 ? arguments[1] : "";
   if (!strcmp(name, "nothing")) return 0;
+  if (!strcmp(name, "reset")) return is_reset();
+  if (!strcmp(name, "no-rights")) return setuid(5) == 0;
+  if (!strcmp(name, "full-disk")) full_disk();
   if (!strcmp(name, "counted")) return count() != atoi(arguments[2]);
   if (!strcmp(name, "prepare")) prepare();
   if (!strcmp(name, "victim")) victim();
@@ -290,9 +388,15 @@ int main(int count_, char **arguments) {
   if (!strcmp(name, "all")) {
     attack("keep the loader", keep_loader, 1);
     attack("keep a program", keep_program, 1);
+    attack("keep a program quietly", keep_program_quietly, 1);
+    attack("keep a program as closed", keep_program_as_closed, 1);
+    attack("keep a personality", keep_personality, 0);
+    attack("rights that come back", rights_come_back, 0);
     attack("look while files are made", look_while_files_are_made, 0);
     attack("change what was replaced", change_what_was_replaced, 0);
     attack("processors", processors_stay, 0);
+    // Ends with all of its group.
+    attack("a peer that was forgotten", forgotten_peer, 1);
   }
   return wrongs != 0;
 }

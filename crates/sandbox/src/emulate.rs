@@ -45,6 +45,7 @@ mod others;
 mod place;
 mod procfs;
 mod program;
+mod seats;
 mod sockets;
 mod stand_in;
 mod stub;
@@ -238,6 +239,8 @@ impl World {
             program: None,
             guarded: false,
             gains_nothing: false,
+            is_filtered: false,
+            programs: 0,
         });
         Ok(World {
             places,

@@ -297,9 +297,8 @@ const PEER: &[(u32, &[u32])] = &[(1, &[libc::SOL_SOCKET as u32]), (2, &[17, 59, 
 const PEER_PROCESS: &[(u32, &[u32])] = &[(1, &[libc::SOL_SOCKET as u32]), (2, &[76])];
 const NO_OPTION: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOPROTOOPT as u32;
 
-/// Pairs of datagram sockets of the AF_UNIX family, which can send to any path: with all flags that a type can have.
-const DATAGRAM_PAIRS: &[(u32, &[u32])] =
-    &[(0, &[libc::AF_UNIX as u32]), (1, &[2, 3, 0x802, 0x803, 0x8_0002, 0x8_0003, 0x8_0802, 0x8_0803])];
+/// Pairs of sockets of the AF_UNIX family.
+const PAIRS: &[(u32, &[u32])] = &[(0, &[libc::AF_UNIX as u32])];
 
 /// See `emulate::others`.
 const CHILD_HANDLER: &[(u32, &[u32])] = &[(0, &[libc::SIGCHLD as u32])];
@@ -417,7 +416,7 @@ fn own_rules(own: &Abi, passes: Passes) -> Vec<(u32, Rule)> {
         (own.socket, Rule::RefuseEachOrAsk(&[libc::AF_ALG as u32, libc::AF_VSOCK as u32], NO_FAMILY)),
     ];
     rules.push((libc::SYS_seccomp as u32, Rule::Ask));
-    rules.push((libc::SYS_socketpair as u32, Rule::AskWhere(DATAGRAM_PAIRS)));
+    rules.push((libc::SYS_socketpair as u32, Rule::AskWhere(PAIRS)));
     rules.push((libc::SYS_prlimit64 as u32, Rule::AskWithOr(RLIMIT_LOCKS)));
     rules.extend([libc::SYS_getrlimit, libc::SYS_setrlimit].map(|number| (number as u32, Rule::AskWhere(OUR_LIMIT))));
     rules.extend(OTHERS.iter().map(|number| (*number as u32, Rule::AskWith(0))));

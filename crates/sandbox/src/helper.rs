@@ -450,6 +450,8 @@ fn pass_on(
 
 /// The life of a process that was started as a helper.
 pub fn main() -> ! {
+    // What the builder has from whoever started it (a CI job's server, a pipe with a secret) is nothing for those who serve a step.
+    sys::close_rest_now();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [KILL, process] => {
@@ -483,6 +485,8 @@ fn take_orders<T: DeserializeOwned>() -> io::Result<(UnixStream, T)> {
     // The orders may hold secrets: no core file, no /proc/PID/mem or environ for others of the same user.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 3)?);
+    // Stopped, it could not see that the builder is gone.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::CONT));
     // Those who share our process group, or are stopped with it, get Ctrl-C from a terminal. The session stays the
     // builder's, which tells us from what a step leaves.
     let _ = rustix::process::setpgid(None, None);

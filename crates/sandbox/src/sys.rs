@@ -144,17 +144,27 @@ pub fn execve(program: &OsStr, args: &[CString], env: &[CString]) -> io::Error {
 
 /// Marks every descriptor from 3 on close-on-exec.
 pub fn close_rest_on_exec() {
+    close_rest(true);
+}
+
+/// Closes every descriptor above 2 now.
+pub fn close_rest_now() {
+    close_rest(false);
+}
+
+fn close_rest(on_exec: bool) {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
-    // SAFETY: takes three numbers and touches no memory.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, CLOSE_RANGE_CLOEXEC) };
+    let flags = if on_exec { CLOSE_RANGE_CLOEXEC } else { 0 };
+    // SAFETY: takes three numbers. What is closed now is nobody's: a process that calls this has just begun.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, flags) };
     if done == 0 {
         return;
     }
     // Linux before 5.11 or a filter that does not know the call.
     let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     for fd in open.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).filter(|fd| *fd > 2) {
-        // SAFETY: F_SETFD takes a number; a descriptor closed meanwhile gives EBADF.
-        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        // SAFETY: both take numbers; a descriptor closed meanwhile gives EBADF.
+        let _ = unsafe { if on_exec { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } else { libc::close(fd) } };
     }
 }
 

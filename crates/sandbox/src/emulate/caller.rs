@@ -408,7 +408,7 @@ impl Caller<'_> {
         self.world.places.making(|| {
             make()?;
             let file = open_path(dir.fd.as_fd(), name.to_bytes(), OFlags::empty())?;
-            self.note(dir, file.as_fd(), wanted, real_mode)
+            or_unmade(dir, name, self.note(dir, file.as_fd(), wanted, real_mode))
         })
     }
 
@@ -439,6 +439,15 @@ impl Caller<'_> {
     pub fn ok(&self, value: impl Into<i64>) -> Handled {
         Ok(Reply::Value(value.into()))
     }
+}
+
+/// Takes the name of a new file back when its owner could not be noted: it would be root's. Within [`super::place::Places::making`].
+pub fn or_unmade<T>(dir: &Dir, name: &CStr, noted: Result<T, Errno>) -> Result<T, Errno> {
+    if noted.is_err() {
+        let unlink = |flags| rustix::fs::unlinkat(&dir.fd, name, flags);
+        let _ = unlink(AtFlags::empty()).or_else(|_| unlink(AtFlags::REMOVEDIR));
+    }
+    noted
 }
 
 pub fn errno(error: std::io::Error) -> Errno {

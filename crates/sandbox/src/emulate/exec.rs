@@ -180,6 +180,9 @@ impl Change<'_> {
         self.listener.refuse(self.call, Errno::NOSYS)?;
         let abi = self.call.abi();
         let saved = tracee.stopped(abi)?;
+        if self.request.secure && loader.is_ok() {
+            self.reset(tracee, &saved)?;
+        }
         let outcome = match loader {
             Ok(loader) => {
                 let Request { argv, envp, .. } = *self.request;
@@ -204,6 +207,27 @@ impl Change<'_> {
             true => tracee.repeat(&saved, instruction, number, arguments),
             false => tracee.return_from_call(&saved, instruction, result),
         }
+    }
+
+    /// Takes from a process what it may not keep over a program that gives it other ids (`fs/exec.c` begin_new_exec): to the kernel the
+    /// loader is none. It has no filter of its own, since those have `no_new_privs`.
+    fn reset(&self, tracee: &mut Tracee, saved: &tracee::Saved) -> Result<(), Gone> {
+        /// `linux/personality.h` PER_CLEAR_ON_SETID: how addresses are chosen, and what is at address 0.
+        const CLEARED: i64 = 0x0004_0000 | 0x0010_0000 | 0x0020_0000 | 0x0040_0000;
+        let mut call = |number, arguments: [u64; 2]| {
+            let arguments = [arguments[0], arguments[1], 0, 0, 0, 0];
+            match tracee.call(saved, self.call.instruction, number, arguments)? {
+                Outcome::Returned(result) => Ok(result),
+                Outcome::Executed => Err(Gone),
+            }
+        };
+        call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as u64, 0])?;
+        let personality = call(libc::SYS_personality, [0xffff_ffff, 0])?;
+        if personality & CLEARED == 0 {
+            return Ok(());
+        }
+        let set = call(libc::SYS_personality, [(personality & !CLEARED) as u64, 0])?;
+        if set == personality { Ok(()) } else { Err(Gone) }
     }
 
     /// Gives the caller what it needs; what has been given is known also when the rest could not be.

@@ -110,16 +110,20 @@ fn proc_link(caller: &Caller<'_>, proc: &super::procfs::Proc) -> Result<Vec<u8>,
     let places = &caller.world.places;
     let (above, name) = (proc.above().ok_or(Errno::INVAL)?, proc.path().rsplit(|byte| *byte == b'/').next());
     let below = places.procfs.enter(&above, name.unwrap_or_default(), &caller.view)?;
-    if let Below::Magic(_, magic) = &below {
-        places.procfs.may_look(&caller.view, magic.process())?;
-    }
     match below {
         Below::Link(_, text) => Ok(text),
         Below::Plain(below) => Ok(read_link(CWD, below.path())?),
-        Below::Magic(_, Magic::Root(_)) => Ok(b"/".to_vec()),
-        Below::Magic(_, Magic::Cwd(process)) => places.path_of(&places.procfs.cwd_of(process).ok_or(Errno::NOENT)?),
-        Below::Magic(_, Magic::Program(process)) => places.procfs.exe_of(process).ok_or(Errno::NOENT),
-        Below::Magic(_, Magic::Open { process, number }) => {
+        Below::Magic(_, magic) => places.procfs.looking(&caller.view, magic.process(), || magic_text(caller, &magic)),
+    }
+}
+
+fn magic_text(caller: &Caller<'_>, magic: &Magic) -> Result<Vec<u8>, Errno> {
+    let places = &caller.world.places;
+    match *magic {
+        Magic::Root(_) => Ok(b"/".to_vec()),
+        Magic::Cwd(process) => places.path_of(&places.procfs.cwd_of(process).ok_or(Errno::NOENT)?),
+        Magic::Program(process) => places.procfs.exe_of(process).ok_or(Errno::NOENT),
+        Magic::Open { process, number } => {
             let target = places.descriptor(process, number)?;
             match target.spot {
                 Spot::Mapped(mapped) => Ok(mapped.shown.clone()),

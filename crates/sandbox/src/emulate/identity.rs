@@ -216,8 +216,12 @@ pub fn process_option(caller: &Caller<'_>) -> Handled {
 /// A filter of the step's own, by seccomp(2) or prctl(2): what it has the kernel answer must not deceive a program that has other
 /// rights than who made it. To the kernel everybody here has `no_new_privs`.
 fn filter(caller: &Caller<'_>) -> Handled {
+    if !caller.view.gains_nothing {
+        return Err(Errno::ACCESS);
+    }
+    caller.changing(|state| state.is_filtered = true)?;
     // Safe: whoever has no new rights to gain may do this to itself.
-    if caller.view.gains_nothing { Ok(Reply::Continue) } else { Err(Errno::ACCESS) }
+    Ok(Reply::Continue)
 }
 
 /// seccomp(2) (operation)

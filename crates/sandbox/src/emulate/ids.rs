@@ -284,6 +284,14 @@ impl Ids {
         };
         ids
     }
+
+    /// The same of a process with `no_new_privs`: no program gives it more than it has (`security/commoncap.c` cap_bprm_creds_from_file).
+    pub fn after_exec_without_gain(&self) -> Ids {
+        let mut ids = self.after_exec(None, None);
+        ids.rights.permitted &= self.rights.permitted;
+        ids.rights.effective &= self.rights.permitted;
+        ids
+    }
 }
 
 #[cfg(test)]

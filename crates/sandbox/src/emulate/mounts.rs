@@ -124,6 +124,8 @@ fn view(world: &World) -> View {
         program: None,
         guarded: false,
         gains_nothing: false,
+        is_filtered: false,
+        programs: 0,
     };
     View { state: Arc::new(state), thread: 0 }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
-use super::caller::{Caller, Handled, Held, Reply, errno};
+use super::caller::{Caller, Handled, Held, Reply, errno, or_unmade};
 use super::ids::{READ, WRITE};
 use super::place::{
     Dir, Mapped, Node, Opened, Spot, Target, id_of, look, own_path, path_by_kernel, setting, type_of, without_slashes,
@@ -406,7 +406,7 @@ fn make(caller: &Caller<'_>, dir: &Arc<Dir>, name: &CStr, passed: OFlags, flags:
     let wanted = caller.new_file(dir, mode, false)?;
     let file = caller.world.places.making(|| {
         let file = rustix::fs::openat(&dir.fd, name, passed, Mode::from_raw_mode(real_mode))?;
-        caller.note(dir, file.as_fd(), wanted, real_mode)?;
+        or_unmade(dir, name, caller.note(dir, file.as_fd(), wanted, real_mode))?;
         Ok(file)
     })?;
     give(caller, file.as_fd(), flags)

@@ -633,8 +633,11 @@ impl Places {
 
     /// Follows a link of /proc that leads to what a process has, whatever its text is.
     fn magic(&self, view: &View, magic: procfs::Magic) -> Result<Step, Errno> {
-        self.procfs.may_look(view, magic.process())?;
-        match magic {
+        self.procfs.looking(view, magic.process(), || self.followed(view, &magic))
+    }
+
+    fn followed(&self, view: &View, magic: &procfs::Magic) -> Result<Step, Errno> {
+        match *magic {
             procfs::Magic::Root(_) => Ok(Step::Go(Node::Dir(view.root.clone()))),
             procfs::Magic::Cwd(process) => Ok(Step::Go(self.procfs.cwd_of(process).ok_or(Errno::NOENT)?)),
             procfs::Magic::Program(process) => {

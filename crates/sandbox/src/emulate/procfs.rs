@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 mod maps;
 
+use super::change::ANOTHER;
 use super::place::{Id, LOOK, Node, id_of, lock, look, read_link};
 use super::tasks::{Tasks, View as Caller};
 
@@ -298,16 +299,37 @@ impl View {
         self.open_judged(proc, flags, caller)
     }
 
-    /// Opens first, and judges the process then: while that waits in the kernel it may become another program.
+    /// Opens, as one who may look into the process where the file is only for those.
     fn open_judged(&self, proc: &Proc, flags: OFlags, caller: &Caller) -> Result<OwnedFd, Errno> {
-        let file = host_open(proc, flags)?;
-        self.is_own(proc)?;
-        if let Some((process, rest)) = proc.process()
-            && rest.first().is_some_and(|name| GUARDED.contains(name))
-        {
-            self.may_look(caller, process)?;
+        match proc.process() {
+            Some((process, rest)) if rest.first().is_some_and(|name| GUARDED.contains(name)) => {
+                self.looking(caller, process, || host_open(proc, flags))
+            }
+            _ => {
+                let file = host_open(proc, flags)?;
+                self.is_own(proc)?;
+                Ok(file)
+            }
         }
-        Ok(file)
+    }
+
+    /// Looks into a process that the caller may look into, and that is the same program before and after: it can become one that
+    /// nobody may look into, and cease to be one.
+    ///
+    /// # Errors
+    /// [`ANOTHER`] where it has changed meanwhile.
+    pub fn looking<T>(
+        &self,
+        caller: &Caller,
+        process: u32,
+        look: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let before = self.tasks.known(process).ok_or(Errno::NOENT)?;
+        self.may_look(caller, process)?;
+        let seen = look()?;
+        let after = self.tasks.known(process).ok_or(Errno::NOENT)?;
+        self.may_look(caller, process)?;
+        if Arc::ptr_eq(&before, &after) { Ok(seen) } else { Err(ANOTHER) }
     }
 
     /// That a path in the directory of a process is of one of the step: a working directory there outlives its process, whose

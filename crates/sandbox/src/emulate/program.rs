@@ -70,11 +70,14 @@ fn start(caller: &Caller<'_>, program: Program, arguments: Option<Vec<Vec<u8>>>,
     let mode = u32::from(program.found.stx_mode);
     let user = (mode & libc::S_ISUID != 0).then_some(program.found.stx_uid);
     let group = (mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0).then_some(program.found.stx_gid);
-    let (user, group) = if caller.view.gains_nothing { (None, None) } else { (user, group) };
-    let ids = caller.view.ids.after_exec(user, group);
+    let ids = match caller.view.gains_nothing {
+        true => caller.view.ids.after_exec_without_gain(),
+        false => caller.view.ids.after_exec(user, group),
+    };
     let readable = program.readable && interpreter.as_ref().is_none_or(|interpreter| interpreter.readable);
-    if !readable && !caller.is_alone() {
-        // The descriptors by which it is loaded are the caller's for a moment, and another thread could keep them.
+    if !readable && (!caller.is_alone() || caller.view.is_filtered) {
+        // The descriptors by which it is loaded are the caller's for a moment: another thread could keep them, and so could one
+        // whose filter says that they are closed.
         return Err(Errno::ACCESS);
     }
     let guarded = !readable || ids.user != caller.view.ids.user || ids.group != caller.view.ids.group;

@@ -27,6 +27,7 @@ use super::ids::WRITE;
 use super::memory;
 use super::open::answer_with;
 use super::place::{Spot, id_of, own_path, type_of, without_slashes};
+use super::seats::Seat;
 use crate::sys;
 
 mod diag;
@@ -38,7 +39,7 @@ pub use raw::take;
 
 pub use indirect::{PASSED, socketcall};
 pub use known::Sockets;
-use known::{Credentials, Kept, Wait};
+use known::{Credentials, Kept};
 
 const FAMILY: usize = size_of::<libc::sa_family_t>();
 /// `linux/un.h`
@@ -88,6 +89,11 @@ impl Caller<'_> {
         let ids = &self.view.ids;
         let (user, group) = (ids.user.effective, ids.group.effective);
         Credentials { process: self.view.process(), user, group, groups: ids.groups.clone() }
+    }
+
+    /// The right to wait in a thread of its own.
+    fn seat(&self) -> Result<Seat, Errno> {
+        self.sockets().seats.take(self.view.ids.user.effective).ok_or(Errno::AGAIN)
     }
 
     fn inode(&self, descriptor: usize) -> Result<u64, Errno> {
@@ -175,12 +181,20 @@ pub fn socket(caller: &Caller<'_>) -> Handled {
     given
 }
 
-/// socketpair(2) (domain, type, protocol, descriptors) of datagram sockets: they can send to any path, so the builder keeps both.
+/// socketpair(2) (domain, type, protocol, descriptors). Whose both are is noted; and datagram sockets can send to any path, so the
+/// builder keeps them.
 pub fn pair(caller: &Caller<'_>) -> Handled {
     let (kind, protocol) = (caller.descriptor(1), caller.descriptor(2));
     let close_on_exec = kind & libc::SOCK_CLOEXEC != 0;
     let mut numbers = Vec::new();
-    for socket in raw::pair(kind, protocol)? {
+    let both = raw::pair(kind, protocol)?;
+    caller.sockets().paired([raw::inode_of(&both[0])?, raw::inode_of(&both[1])?], &caller.credentials());
+    for socket in both {
+        if kind & 0xf != libc::SOCK_DGRAM && kind & 0xf != libc::SOCK_RAW {
+            let number = caller.listener.give(caller.call, socket.as_fd(), close_on_exec)?;
+            numbers.extend(number.to_le_bytes());
+            continue;
+        }
         let inode = raw::inode_of(&socket)?;
         let given = AtomicBool::new(false);
         let kept = Arc::new(Kept { socket, inode, domain: libc::AF_UNIX, kind: kind & 0xf, given });
@@ -351,11 +365,11 @@ pub fn connect(caller: &Caller<'_>) -> Handled {
 
 /// Does what may take long in a thread of its own, which answers the caller.
 fn wait_for(caller: &Caller<'_>, work: impl FnOnce() -> Result<i64, Errno> + Send + 'static) -> Handled {
-    let wait: Wait = caller.sockets().may_wait().ok_or(Errno::AGAIN)?;
+    let seat = caller.seat()?;
     let (listener, call) = (caller.listener.share().map_err(errno)?, *caller.call);
     let answered = move || {
         let _ = listener.reply(&call, work());
-        drop(wait);
+        drop(seat);
     };
     spawn::thread_now("socket", answered).map_err(|_| Errno::AGAIN)?;
     Ok(Reply::Given)
@@ -609,8 +623,8 @@ fn peer(caller: &Caller<'_>, inode: u64) -> Option<u64> {
     raw::is_unix(caller.call.thread, caller.descriptor(0)).ok()?.then(|| diag::look(inode).ok()?.peer)?
 }
 
-/// getsockopt(2) (socket, level, option, value, length) of the options that say who the peer is; for a peer that was not
-/// noted, of a socketpair(2) for example, it is the caller itself.
+/// getsockopt(2) (socket, level, option, value, length) of the options that say who the peer is; one that is not noted any more is
+/// nobody.
 pub fn peer_option(caller: &Caller<'_>) -> Handled {
     // A descriptor of the peer's process would be one of the builder's.
     if !matches!(caller.descriptor(2), libc::SO_PEERCRED | SO_PEERGROUPS) {
@@ -654,7 +668,7 @@ fn peer_of(caller: &Caller<'_>, inode: u64) -> Credentials {
         // The kernel does not tell whose it is: most ask as soon as somebody has connected.
         Err(_) => sockets.latest_client(),
     };
-    client.unwrap_or_else(|| caller.credentials())
+    client.unwrap_or_else(of_nobody)
 }
 
 #[cfg(test)]

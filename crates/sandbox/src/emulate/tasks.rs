@@ -40,6 +40,11 @@ pub struct State {
     pub guarded: bool,
     /// `no_new_privs`, as the process believes it: no program gives it other ids.
     pub gains_nothing: bool,
+    /// It has a filter of its own, and the kernel may tell it, or have it tell the builder, what is not so.
+    pub is_filtered: bool,
+    /// How many programs it, and before it whoever made it, has executed: before and after another program a process never has
+    /// the same state.
+    pub programs: u64,
 }
 
 impl PartialEq for State {
@@ -52,6 +57,8 @@ impl PartialEq for State {
             && self.program == other.program
             && self.guarded == other.guarded
             && self.gains_nothing == other.gains_nothing
+            && self.is_filtered == other.is_filtered
+            && self.programs == other.programs
     }
 }
 
@@ -64,6 +71,8 @@ impl Hash for State {
         self.umask.hash(to);
         self.guarded.hash(to);
         self.gains_nothing.hash(to);
+        self.is_filtered.hash(to);
+        self.programs.hash(to);
         self.cwd.hash(to);
         self.root.hash(to);
         self.exe.hash(to);
@@ -196,7 +205,14 @@ impl Tasks {
     /// Makes a process another program. It is traced: its number is nobody else's.
     pub fn execute(&self, process: u32, program: Id, change: impl FnOnce(&mut State)) -> Result<(), Errno> {
         lock(&self.executed).insert(program);
-        self.changing(process, || true, change)
+        self.changing(
+            process,
+            || true,
+            |state| {
+                state.programs += 1;
+                change(state);
+            },
+        )
     }
 
     /// Forgets states that no process has. A process can get one that it does not have yet only from whoever has it, and two looks

@@ -12,11 +12,9 @@ use rustix::thread::Pid;
 
 use super::caller::{Caller, Handled, Held, Reply, errno};
 use super::place::{lock, own_path};
+use super::seats::Seats;
 use crate::notify::{Call, Listener};
 use crate::sys;
-
-/// Callers that wait at a time, each with a thread of the builder's.
-const MOST: usize = 256;
 
 struct Waiter {
     thread: OnceLock<Pid>,
@@ -27,12 +25,15 @@ struct Waiter {
 
 /// All who wait.
 #[derive(Default)]
-pub struct Waiting(Arc<Mutex<Vec<Arc<Waiter>>>>);
+pub struct Waiting {
+    waiters: Arc<Mutex<Vec<Arc<Waiter>>>>,
+    seats: Seats,
+}
 
 impl Waiting {
     /// Calls back whoever waits for a caller that is gone, or all of them.
     pub fn call_back(&self, all: bool) {
-        for waiter in lock(&self.0).iter() {
+        for waiter in lock(&self.waiters).iter() {
             if all || !waiter.listener.waits(&waiter.call) {
                 waiter.over.store(true, Ordering::Relaxed);
                 if let Some(thread) = waiter.thread.get() {
@@ -44,7 +45,7 @@ impl Waiting {
 
     /// Until nobody waits any more.
     pub fn end(&self) {
-        while !lock(&self.0).is_empty() {
+        while !lock(&self.waiters).is_empty() {
             self.call_back(true);
             std::thread::sleep(std::time::Duration::from_micros(200));
         }
@@ -53,7 +54,8 @@ impl Waiting {
 
 /// Opens a fifo and gives it to the caller, when its other side is there.
 pub fn open(caller: &Caller<'_>, held: &Held, flags: OFlags, close_on_exec: bool) -> Handled {
-    let waiting = caller.world.waiting.0.clone();
+    let seat = caller.world.waiting.seats.take(caller.view.ids.user.effective).ok_or(Errno::NFILE)?;
+    let waiting = caller.world.waiting.waiters.clone();
     // Its own, since the caller may close what it has.
     let fifo = rustix::fs::open(held.path.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let waiter = Arc::new(Waiter {
@@ -62,12 +64,7 @@ pub fn open(caller: &Caller<'_>, held: &Held, flags: OFlags, close_on_exec: bool
         listener: caller.listener.share().map_err(errno)?,
         over: AtomicBool::new(false),
     });
-    let mut all = lock(&waiting);
-    if all.len() >= MOST {
-        return Err(Errno::NFILE);
-    }
-    all.push(waiter.clone());
-    drop(all);
+    lock(&waiting).push(waiter.clone());
     let leave = {
         let (waiting, waiter) = (waiting.clone(), waiter.clone());
         move || lock(&waiting).retain(|other| !Arc::ptr_eq(other, &waiter))
@@ -81,6 +78,7 @@ pub fn open(caller: &Caller<'_>, held: &Held, flags: OFlags, close_on_exec: bool
             Err(error) => waiter.listener.refuse(&waiter.call, error),
         };
         leave();
+        drop(seat);
     };
     spawn::thread_now("fifo", wait).map_err(|error| {
         gone();

@@ -39,13 +39,13 @@ pub fn socketcall(caller: &Caller<'_>) -> Handled {
     for (argument, bytes) in arguments.iter_mut().zip(bytes.as_chunks().0) {
         *argument = u64::from(u32::from_le_bytes(*bytes));
     }
-    let wait = caller.sockets().may_wait().ok_or(Errno::AGAIN)?;
+    let seat = caller.seat()?;
     let (listener, call) = (caller.listener.share().map_err(errno)?, *caller.call);
     let work = move || {
         if let Err(error) = exec::call_instead(&call, &listener, number, arguments) {
             let _ = listener.refuse(&call, error);
         }
-        drop(wait);
+        drop(seat);
     };
     spawn::thread_now("socket", work).map_err(|_| Errno::AGAIN)?;
     Ok(Reply::Given)

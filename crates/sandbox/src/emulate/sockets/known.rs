@@ -9,14 +9,13 @@ use std::sync::{Arc, Mutex};
 use rustix::io::Errno;
 
 use crate::emulate::place::{Id, lock};
+use crate::emulate::seats::Seats;
 use crate::emulate::tasks::Tasks;
 
 /// As many of each kind of record: the oldest go.
 const RECORDS: usize = 4096;
 /// First time at which duplicates of sockets that the step has closed are looked for.
 const SWEEP: usize = 128;
-/// Calls that wait, each with a thread of the builder's.
-const WAITING: usize = 256;
 
 /// A map that forgets what has been in it for the longest time.
 struct Recent<K, V> {
@@ -122,26 +121,12 @@ pub struct Sockets {
     records: Mutex<Records>,
     sweep_at: AtomicUsize,
     serial: AtomicU64,
-    waiting: Arc<AtomicUsize>,
-}
-
-/// The right to one more thread.
-pub struct Wait(Arc<AtomicUsize>);
-
-impl Drop for Wait {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+    pub seats: Seats,
 }
 
 impl Sockets {
     pub fn serial(&self) -> u64 {
         self.serial.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub fn may_wait(&self) -> Option<Wait> {
-        let wait = Wait(self.waiting.clone());
-        (self.waiting.fetch_add(1, Ordering::Relaxed) < WAITING).then_some(wait)
     }
 
     /// Keeps a duplicate. The step closes its sockets unseen, so from time to time its descriptors are looked through.
@@ -246,6 +231,15 @@ impl Sockets {
         connected
     }
 
+    /// Two sockets that somebody made connected to each other.
+    pub fn paired(&self, inodes: [u64; 2], by: &Credentials) {
+        let mut records = lock(&self.records);
+        for inode in inodes {
+            let connection = Connection { client: by.clone(), server: Some(by.clone()), to: Vec::new() };
+            records.connected.put(inode, connection);
+        }
+    }
+
     /// Who listens where this client is connected.
     pub fn server_of(&self, client: u64) -> Option<Credentials> {
         lock(&self.records).connected.map.get(&client)?.server.clone()
@@ -307,14 +301,5 @@ mod tests {
         }
         assert_eq!(recent.map.len(), RECORDS);
         assert!(!recent.map.contains_key(&0) && recent.map.contains_key(&RECORDS));
-    }
-
-    #[test]
-    fn only_so_many_threads_wait() {
-        let sockets = Sockets::default();
-        let waits: Vec<Wait> = std::iter::from_fn(|| sockets.may_wait()).take(WAITING + 1).collect();
-        assert_eq!(waits.len(), WAITING);
-        drop(waits);
-        assert!(sockets.may_wait().is_some());
     }
 }
