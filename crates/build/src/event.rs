@@ -16,6 +16,8 @@ pub struct StepId {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StepOutcome {
     Done,
+    /// Its layer was known before.
+    Cached,
     /// It is to blame.
     Failed,
     /// Stopped because another step failed, or because the build was interrupted.

@@ -1,4 +1,4 @@
-//! The road of a build: plan, execute, assemble, export.
+//! The road of a build: plan, look up, execute, assemble, export.
 //!
 //! [`build`] is its table of contents. Back-ends (isolation, registries, contexts) come in as values of [`Request`]; what
 //! happens goes out as [`Event`]s. Nothing here reads flags or the environment, and nothing prints.
@@ -12,6 +12,7 @@ mod exec;
 mod failure;
 mod layers;
 mod lines;
+mod look_up;
 mod mount;
 pub mod plan;
 mod request;
@@ -24,6 +25,7 @@ pub use event::{Event, Observer, Preparing, StepId, StepOutcome};
 pub use exec::Tail;
 pub use failure::{Failed, OnFailure};
 pub use lines::Lines;
+pub use look_up::{Cache, Hits, NoCache};
 pub use plan::{Linted, Outline, Plan, Unread, lint, outline, plan};
 pub use request::{
     Backends, CacheRoot, Control, FilesOutput, Labels, NamedContext, Output, Request, Secret, Specification,
@@ -91,8 +93,9 @@ fn carry_out(request: &Request) -> Result<Built, BuildError> {
         request.control.observer.event(&Event::Finding { finding, source, file });
     }
     request.control.observer.event(&Event::Planned { steps: plan.step_count(), elapsed: begun.elapsed() });
+    let hits = request.backends.cache.look_up(&plan);
     let layers = layers::Pool::start(request)?;
-    let snapshots = exec::execute(&plan, request, &layers)?;
+    let snapshots = exec::execute(&plan, &hits, request, &layers)?;
     let image = assemble::assemble(&plan, request, &snapshots.layers(plan.target, &layers))?;
     assemble::export(image, &plan, request, &snapshots)
 }

@@ -16,7 +16,7 @@ use rootfs::{RootfsError, Stop, Tree};
 use sandbox::{Sandbox, Server};
 use store::{Exporter, ImageSource};
 
-use crate::{Observer, OnFailure};
+use crate::{Cache, Observer, OnFailure};
 
 /// Everything one build needs.
 pub struct Request {
@@ -77,6 +77,8 @@ pub struct Backends {
     pub sandbox: Arc<dyn Sandbox>,
     /// SSH agents for `RUN --mount=type=ssh`, by id.
     pub agents: BTreeMap<String, Server>,
+    /// Knows what steps have made before.
+    pub cache: Arc<dyn Cache>,
     pub cache_mounts: CacheRoot,
     /// What is done about a RUN that failed before the build ends.
     pub on_failure: Option<Arc<dyn OnFailure>>,

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use build::{
-    Backends, BuildError, CacheRoot, Control, Event, FilesOutput, NamedContext, OnFailure, Output, Request,
+    Backends, BuildError, CacheRoot, Control, Event, FilesOutput, NamedContext, NoCache, OnFailure, Output, Request,
     Specification,
 };
 use context::{ContextError, GitScheme, Place, Sources, git};
@@ -205,6 +205,7 @@ pub fn request(
         net,
         sandbox,
         agents: agents(typed)?,
+        cache: Arc::new(NoCache),
         cache_mounts: CacheRoot::new(work.root().join(crate::work::CACHE_MOUNTS), cache_namespace),
         on_failure,
     };

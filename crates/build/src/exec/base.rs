@@ -91,7 +91,7 @@ impl Execution<'_> {
         })
     }
 
-    fn unpack_layer(&self, tree: &Tree, reference: &str, layer: &Layer) -> Result<(), BuildError> {
+    pub(super) fn unpack_layer(&self, tree: &Tree, reference: &str, layer: &Layer) -> Result<(), BuildError> {
         if self.stopped() {
             return Err(BuildError::Stopped);
         }

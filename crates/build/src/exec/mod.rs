@@ -25,6 +25,7 @@ use std::time::Instant;
 
 use rootfs::{RootfsError, Stop, Tree};
 
+use crate::Hits;
 use crate::event::Preparing;
 use crate::layers::{Handle, Pool};
 use crate::plan::{Action, Node, NodeId, NodeKind, Plan, StageId, Step};
@@ -74,8 +75,13 @@ impl Snapshots<'_> {
 ///
 /// # Errors
 /// The first failure; everything else is stopped then.
-pub fn execute<'a>(plan: &'a Plan, request: &'a Request, layers: &'a Pool) -> Result<Snapshots<'a>, BuildError> {
-    let execution = Execution::new(plan, request, layers);
+pub fn execute<'a>(
+    plan: &'a Plan,
+    hits: &'a Hits,
+    request: &'a Request,
+    layers: &'a Pool,
+) -> Result<Snapshots<'a>, BuildError> {
+    let execution = Execution::new(plan, hits, request, layers);
     layers.offer(execution.base_of_result());
     let is_done = schedule::run(&execution, &execution.wanted(), room(request));
     let error = execution.error.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -100,11 +106,11 @@ fn room(request: &Request) -> Room {
 
 struct Execution<'a> {
     plan: &'a Plan,
+    hits: &'a Hits,
     request: &'a Request,
     layers: &'a Pool,
     nodes: Vec<Mutex<Snapshot>>,
-    /// By node: whether somebody looks into its files.
-    is_looked_into: Vec<bool>,
+    demand: Demand,
     error: Mutex<Option<BuildError>>,
     failed: Arc<AtomicBool>,
     /// Ends work on files: a node has failed, or the build is cancelled.
@@ -191,14 +197,15 @@ impl Goals for Execution<'_> {
 }
 
 impl<'a> Execution<'a> {
-    fn new(plan: &'a Plan, request: &'a Request, layers: &'a Pool) -> Execution<'a> {
+    fn new(plan: &'a Plan, hits: &'a Hits, request: &'a Request, layers: &'a Pool) -> Execution<'a> {
         let failed = Arc::new(AtomicBool::new(false));
         let execution = Execution {
             plan,
+            hits,
             request,
             layers,
             nodes: plan.nodes.iter().map(|_| Mutex::default()).collect(),
-            is_looked_into: looked_into(plan, request),
+            demand: Demand::of(plan, hits, request),
             error: Mutex::default(),
             stop: Stop::when(&[&failed, &request.control.cancelled]),
             failed,
@@ -213,11 +220,10 @@ impl<'a> Execution<'a> {
 
     /// What the build is for: all on the way to its targets, since one that stands alone demands nothing of those below it.
     fn wanted(&self) -> Vec<usize> {
-        let targets = std::iter::once(self.plan.target).chain(self.plan.also.iter().copied());
-        let nodes = targets.flat_map(|stage| self.plan.path_to(self.plan.last(stage)));
+        let nodes = way_to_targets(self.plan);
         let is_work = |id: &NodeId| {
             let node = self.plan.node(*id);
-            node.step().is_some() || makes_layer(node) || self.is_looked_into[id.0]
+            node.step().is_some() || makes_layer(node) || self.demand.files[id.0]
         };
         nodes.filter(is_work).map(|id| Goal::Done(id).number()).collect()
     }
@@ -239,6 +245,7 @@ impl<'a> Execution<'a> {
     fn needed_files(&self, goal: Goal) -> Vec<NodeId> {
         match goal {
             Goal::Prepared(id) => self.plan.node(id).parent().into_iter().collect(),
+            Goal::Done(id) if self.hits.get(id).is_some() => Vec::new(),
             Goal::Done(id) => {
                 let sources = self.plan.node(id).step().map(|step| step.action.sources()).unwrap_or_default();
                 sources.into_iter().map(|stage| self.plan.last(stage)).collect()
@@ -246,9 +253,10 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Whether a node makes its layer of nothing but itself, so that nobody needs what is below it.
+    /// Whether a node has its layer without what is below it, and nobody needs more.
     fn stands_alone(&self, id: NodeId) -> bool {
-        self.plan.node(id).step().is_some_and(is_independent) && !self.is_looked_into[id.0]
+        let is_known = self.hits.get(id).is_some();
+        (is_known || self.plan.node(id).step().is_some_and(is_independent)) && !self.demand.files[id.0]
     }
 
     /// A goal does not need the files of a node any more.
@@ -385,23 +393,48 @@ fn is_independent(step: &Step) -> bool {
     matches!(&step.action, Action::Copy(copy) if copy.link)
 }
 
-/// By node: whether anybody looks into its files.
-fn looked_into(plan: &Plan, request: &Request) -> Vec<bool> {
-    let mut looked_into = vec![false; plan.nodes.len()];
-    if request.writes_files() {
-        looked_into[plan.last(plan.target).0] = true;
-    }
-    // Who needs a node comes behind it.
-    for (at, node) in plan.nodes.iter().enumerate().rev() {
-        let NodeKind::Step { parent, step } = &node.kind else { continue };
-        if looked_into[at] || !is_independent(step) {
-            looked_into[parent.0] = true;
+/// All nodes from the bases of the targets up.
+fn way_to_targets(plan: &Plan) -> impl Iterator<Item = NodeId> {
+    let targets = std::iter::once(plan.target).chain(plan.also.iter().copied());
+    targets.flat_map(|stage| plan.path_to(plan.last(stage)))
+}
+
+/// What somebody needs, by node.
+struct Demand {
+    /// Its layer or its files.
+    any: Vec<bool>,
+    /// Its files.
+    files: Vec<bool>,
+}
+
+impl Demand {
+    fn of(plan: &Plan, hits: &Hits, request: &Request) -> Demand {
+        let none = vec![false; plan.nodes.len()];
+        let mut demand = Demand { any: none.clone(), files: none };
+        way_to_targets(plan).for_each(|id| demand.any[id.0] = true);
+        if request.writes_files() {
+            demand.files_of(plan.last(plan.target));
         }
-        for stage in step.action.sources() {
-            looked_into[plan.last(stage).0] = true;
+        // Who needs a node comes behind it.
+        for (at, node) in plan.nodes.iter().enumerate().rev().filter(|(_, node)| node.step().is_some()) {
+            let NodeKind::Step { parent, step } = &node.kind else { continue };
+            if !demand.any[at] {
+                continue;
+            }
+            let is_known = hits.get(NodeId(at)).is_some();
+            if demand.files[at] || !is_known && !is_independent(step) {
+                demand.files_of(*parent);
+            }
+            if !is_known {
+                step.action.sources().into_iter().for_each(|stage| demand.files_of(plan.last(stage)));
+            }
         }
+        demand
     }
-    looked_into
+
+    fn files_of(&mut self, id: NodeId) {
+        (self.any[id.0], self.files[id.0]) = (true, true);
+    }
 }
 
 fn not_made(source: RootfsError) -> BuildError {

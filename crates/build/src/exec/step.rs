@@ -9,6 +9,7 @@ use std::time::Instant;
 use rootfs::commit::{CommitOptions, Committed, Written, commit, commit_upper, snapshot};
 use rootfs::{RootfsError, Tree};
 use sandbox::SandboxError;
+use store::Layer;
 
 use super::Execution;
 use super::stage_rootfs::{StageRootfs, StepRootfs};
@@ -18,6 +19,8 @@ use crate::{BuildError, Event, StepId, StepOutcome};
 
 /// What a step did.
 enum Changes {
+    /// Those of a layer that was known before.
+    Known(Handle),
     /// A spooled layer of its own making.
     Layer(PathBuf),
     /// Changes in the tree, in these directories if anybody knows.
@@ -34,12 +37,14 @@ impl Execution<'_> {
         let (name, title) = (&stage.name, &step.title);
         self.request.control.observer.event(&Event::StepStarted { id: step_id, stage: name, index, total, title });
         let rootfs = self.snapshot(id).rootfs.clone();
-        let made = match rootfs {
-            Some(rootfs) => self.change(step_id, node, step, &rootfs),
-            None => self.make_alone(node, step),
+        let known = self.hits.get(id);
+        let made = match (rootfs, known) {
+            (Some(rootfs), known) => self.change(step_id, node, step, &rootfs, known),
+            (None, Some(known)) => Ok(Some(self.known(node, known))),
+            (None, None) => self.make_alone(node, step),
         };
         let made = if step.is_trigger { made.map_err(|error| error.of_trigger(title)) } else { made };
-        let outcome = self.outcome(&made);
+        let outcome = if known.is_some() && made.is_ok() { StepOutcome::Cached } else { self.outcome(&made) };
         self.request.control.observer.event(&Event::StepDone { id: step_id, elapsed: begun.elapsed(), outcome });
         self.snapshot(id).layer = made?;
         Ok(())
@@ -61,6 +66,14 @@ impl Execution<'_> {
         }
     }
 
+    /// The layer that is known of a step, fetched when somebody reads it.
+    fn known(&self, node: &Node, layer: &Layer) -> Handle {
+        if node.layered {
+            self.layers.offer(std::slice::from_ref(layer));
+        }
+        Handle::Ready(Box::new(self.layers.base(layer)))
+    }
+
     /// The layer of a step that knows nothing of what is below it.
     fn make_alone(&self, node: &Node, step: &Step) -> Result<Option<Handle>, BuildError> {
         let Action::Copy(copy) = &step.action else { unreachable!("only COPY --link needs no rootfs") };
@@ -68,14 +81,27 @@ impl Execution<'_> {
         Ok(node.layered.then(|| self.layers.submit(spool)))
     }
 
-    fn change(&self, id: StepId, node: &Node, step: &Step, rootfs: &StageRootfs) -> Result<Option<Handle>, BuildError> {
+    fn change(
+        &self,
+        id: StepId,
+        node: &Node,
+        step: &Step,
+        rootfs: &StageRootfs,
+        known: Option<&Layer>,
+    ) -> Result<Option<Handle>, BuildError> {
         let failed = |source| self.rootfs_error("could not prepare the rootfs for the step", step, source);
         let place = rootfs.begin().map_err(failed)?;
         if let (StepRootfs::Plain(tree), true) = (&place, node.layered) {
             self.record(step, rootfs, tree)?;
         }
-        let changes = self.act(id, node, step, place.tree())?;
-        if node.layered {
+        let changes = match known {
+            Some(layer) => {
+                self.unpack_layer(place.tree(), &step.title, &self.layers.base(layer))?;
+                Changes::Known(self.known(node, layer))
+            }
+            None => self.act(id, node, step, place.tree())?,
+        };
+        if node.layered && known.is_none() {
             self.request.control.observer.event(&Event::StepCommitting { id });
         }
         match place {
@@ -84,6 +110,10 @@ impl Execution<'_> {
                 let failed = |source| self.rootfs_error("could not take over what the step wrote", step, source);
                 let upper = rootfs.written(&mount).map_err(failed)?;
                 let layer = match changes {
+                    Changes::Known(known) => {
+                        rootfs.take_over(*mount, &upper).map_err(failed)?;
+                        return Ok(Some(known));
+                    }
                     Changes::Layer(layer) => Some(layer),
                     Changes::InTree(_) if !node.layered => None,
                     Changes::InTree(_) => Some(self.spool(&self.no_layer(step), None, |options, writer| {
@@ -133,11 +163,15 @@ impl Execution<'_> {
         }
         let mut slot = rootfs.snapshot();
         let spool = match changes {
-            Changes::Layer(spool) => {
+            Changes::Known(_) | Changes::Layer(_) => {
                 *slot.get() = None;
                 drop(slot);
                 self.record(step, rootfs, tree)?;
-                spool
+                match changes {
+                    Changes::Known(known) => return Ok(Some(known)),
+                    Changes::Layer(spool) => spool,
+                    Changes::InTree(_) => unreachable!("one of the two above"),
+                }
             }
             Changes::InTree(written) => {
                 let mut after = None;

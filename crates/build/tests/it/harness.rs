@@ -17,8 +17,8 @@ use rootfs::{FileKind, Tree};
 use sandbox::{Ended, Exit, Mount, Process, Sandbox, SandboxError, Stream};
 use store::{BlobSource, Image, ImageSource, Layer, LayoutExporter, StoreError};
 use zuwai_build::{
-    Backends, BuildError, Built, CacheRoot, Control, Event, FilesOutput, NamedContext, Observer, Output, Plan, Request,
-    Secret, Specification,
+    Backends, BuildError, Built, CacheRoot, Control, Event, FilesOutput, NamedContext, NoCache, Observer, Output, Plan,
+    Request, Secret, Specification,
 };
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -80,6 +80,7 @@ impl Bench {
             net: Net::new(Settings::new("zuwai-test")).unwrap(),
             sandbox: sandbox.clone(),
             agents: BTreeMap::new(),
+            cache: Arc::new(NoCache),
             cache_mounts: CacheRoot::new(directory.path().join("caches"), String::new()),
             on_failure: None,
         };

@@ -1,6 +1,7 @@
 //! Whole builds, held against what BuildKit does with the same Dockerfile.
 
 mod args;
+mod cache;
 mod compare;
 mod config;
 mod copies;

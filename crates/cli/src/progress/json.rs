@@ -115,6 +115,7 @@ impl Shown for Json {
 fn word(outcome: StepOutcome) -> &'static str {
     match outcome {
         StepOutcome::Done => "done",
+        StepOutcome::Cached => "cached",
         StepOutcome::Failed => "failed",
         StepOutcome::Cancelled => "canceled",
     }

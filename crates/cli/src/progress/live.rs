@@ -77,6 +77,7 @@ impl Live {
         let time = seconds(elapsed);
         match outcome {
             StepOutcome::Done => self.say(&one_line('✓', &step.title, &time)),
+            StepOutcome::Cached => self.say(&one_line('✓', &step.title, "CACHED")),
             StepOutcome::Cancelled => self.say(&one_line('-', &step.title, &format!("CANCELED after {time}"))),
             StepOutcome::Failed => {
                 self.say(&one_line('✗', &step.title, &format!("FAILED after {time}")));

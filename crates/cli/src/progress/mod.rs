@@ -95,7 +95,7 @@ fn prepared(what: Preparing) -> &'static str {
 /// What goes before the time that a build took.
 fn ended(outcome: StepOutcome) -> &'static str {
     match outcome {
-        StepOutcome::Done => "built in",
+        StepOutcome::Done | StepOutcome::Cached => "built in",
         StepOutcome::Failed => "failed after",
         StepOutcome::Cancelled => "canceled after",
     }

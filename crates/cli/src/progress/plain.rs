@@ -65,6 +65,7 @@ impl Plain {
         }
         let word = match outcome {
             StepOutcome::Done => "DONE",
+            StepOutcome::Cached => "CACHED",
             StepOutcome::Failed => "FAILED after",
             StepOutcome::Cancelled => "CANCELED after",
         };
