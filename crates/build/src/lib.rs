@@ -20,7 +20,7 @@ mod schedule;
 mod scratch;
 pub mod user;
 
-pub use error::{BuildError, Place};
+pub use error::{BuildError, ErrorKind, Place, is_the_hosts};
 pub use event::{Event, Observer, Preparing, StepId, StepOutcome};
 pub use exec::Tail;
 pub use failure::{Failed, OnFailure};

@@ -1,13 +1,9 @@
 //! Published exit codes (`docs/exit-codes.md`).
 
-use std::error::Error;
-use std::io;
 use std::process::ExitCode;
 
-use build::BuildError;
-use rootfs::RootfsError;
-use sandbox::{Exit, SandboxError};
-use spawn::NoneLeft;
+use build::{BuildError, ErrorKind, is_the_hosts};
+use sandbox::Exit;
 
 use crate::Manner;
 use crate::report::Failure;
@@ -43,39 +39,20 @@ pub fn code(failure: &Failure, manner: Manner) -> u8 {
         (Manner::Kaniko, BuildError::Run { exit: Exit::Code(code), .. }) => byte(*code),
         (Manner::Kaniko, BuildError::Run { exit: Exit::Signal(signal), .. }) => byte(128 + *signal),
         (Manner::Kaniko, _) => 1,
-        (Manner::Zuwai, error) => kind(error),
+        (Manner::Zuwai, error) => of_kind(error.kind()),
     }
 }
 
-fn kind(error: &BuildError) -> u8 {
-    match error {
-        error if is_the_hosts(error) => 6,
-        BuildError::Dockerfile { .. } | BuildError::Request { .. } | BuildError::Context { .. } => 3,
-        BuildError::Run { .. } => 4,
-        BuildError::Sandbox { source: SandboxError::Start { .. }, .. } => 4,
-        BuildError::Sandbox { source: SandboxError::MountPoint { .. }, .. } => 3,
-        BuildError::Store { .. } => 5,
-        // No instruction's: of a base image that is damaged, or of the builder's own files.
-        BuildError::Rootfs { place: None, source: RootfsError::Io { .. } | RootfsError::Write(_), .. } => 6,
-        BuildError::Rootfs { place: None, .. } => 5,
-        BuildError::Rootfs { .. } => 3,
-        BuildError::Sandbox { .. } => 6,
-        BuildError::Cancelled => 130,
-        BuildError::Io { .. } => 6,
-        BuildError::Stopped => 1,
+/// The table of `docs/exit-codes.md`.
+fn of_kind(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Bug => 1,
+        ErrorKind::Dockerfile => 3,
+        ErrorKind::Run => 4,
+        ErrorKind::Image => 5,
+        ErrorKind::Host => 6,
+        ErrorKind::Cancelled => 130,
     }
-}
-
-/// Wherever it shows, neither a Dockerfile nor a registry is to blame: the disk is full, or there are no more processes.
-fn is_the_hosts(error: &(dyn Error + 'static)) -> bool {
-    let full = |error: &io::Error| {
-        matches!(
-            error.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
-        )
-    };
-    let chain = std::iter::successors(Some(error), |error| (*error).source());
-    NoneLeft::is_cause_of(error) || chain.filter_map(|error| error.downcast_ref()).any(full)
 }
 
 fn byte(code: i32) -> u8 {

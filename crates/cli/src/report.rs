@@ -153,14 +153,14 @@ impl<'a> Told<'a> {
                 Told { place, ..Told::new(&fault.message, fault.hint.as_ref()) }
             }
             Failure::Build { error, source, name, output_is_shown, notes } => {
-                let (mut causes, hint) = causes(error);
+                let mut causes = causes(error);
                 let place = error.place().map(|place| (&place.span, source.as_str(), name.as_str()));
                 let run = match error.as_ref() {
                     BuildError::Run { step, output, .. } => Some((step.as_str(), output.as_str())),
                     _ => None,
                 };
                 causes.splice(0..0, run.map(|(step, _)| format!("in step {step}")));
-                let told = Told::new(error.to_string(), hint.as_ref());
+                let told = Told::new(error.to_string(), error.hint().as_ref());
                 Told { causes, place, run, output_is_shown: *output_is_shown, notes, ..told }
             }
             Failure::Other { error, hint, .. } => {
@@ -230,30 +230,12 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// The chain below an error, each said once, and a hint from wherever in the chain there is one.
-fn causes(error: &BuildError) -> (Vec<String>, Option<String>) {
+/// The chain below an error, each said once.
+fn causes(error: &BuildError) -> Vec<String> {
     let mut causes = Vec::new();
-    let mut hint = match error {
-        BuildError::Dockerfile { hint, .. } | BuildError::Request { hint, .. } => hint.clone(),
-        _ => None,
-    };
     let mut last = error.to_string();
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {
-        if let Some(store::StoreError::Remote { hint: Some(found), .. }) = cause.downcast_ref() {
-            hint.get_or_insert_with(|| found.clone());
-        }
-        if let Some(error) = cause.downcast_ref::<context::ContextError>() {
-            hint = hint.or_else(|| error.hint());
-        }
-        if let Some(sandbox::SandboxError::NoBackend { .. }) = cause.downcast_ref() {
-            hint.get_or_insert_with(|| {
-                "`zuwai doctor` shows what each one needs; a Dockerfile without RUN needs none".to_owned()
-            });
-        }
-        if spawn::NoneLeft::is_cause_of(cause) {
-            hint.get_or_insert_with(|| spawn::NoneLeft::HINT.to_owned());
-        }
         let text = cause.to_string();
         if !last.contains(&text) {
             causes.push(text.clone());
@@ -261,7 +243,7 @@ fn causes(error: &BuildError) -> (Vec<String>, Option<String>) {
         }
         next = cause.source();
     }
-    (causes, hint)
+    causes
 }
 
 fn plain(message: &str, causes: &[String], hint: Option<&str>) -> String {

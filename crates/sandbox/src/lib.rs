@@ -194,6 +194,18 @@ pub enum SandboxError {
     Cancelled,
 }
 
+impl SandboxError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            SandboxError::NoBackend { .. } => {
+                Some("`zuwai doctor` shows what each one needs; a Dockerfile without RUN needs none")
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Text as the kernel takes it.
 pub fn os(text: &str) -> OsString {
     OsString::from_vec(text.as_bytes().to_vec())

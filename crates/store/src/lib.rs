@@ -153,3 +153,13 @@ pub enum StoreError {
     #[error("cancelled")]
     Cancelled,
 }
+
+impl StoreError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            StoreError::Remote { hint, .. } => hint.as_deref(),
+            _ => None,
+        }
+    }
+}

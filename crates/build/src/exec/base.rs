@@ -54,7 +54,9 @@ impl Execution<'_> {
         let options = copy_options(None, false);
         rootfs::copy::copy(&context.tree, &context.ignore, &["/".to_owned()], tree, "/", &options).map(|_| ()).map_err(
             |e| match e {
-                CopyError::Rootfs(RootfsError::Cancelled) => BuildError::Stopped,
+                CopyError::Rootfs(source) => {
+                    BuildError::rootfs(format!("could not copy the named context `{name}`"), source)
+                }
                 e => BuildError::Request { message: format!("named context `{name}`: {e}"), hint: None },
             },
         )

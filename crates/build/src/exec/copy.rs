@@ -14,7 +14,8 @@ use super::{Execution, SourceTree};
 use crate::plan::metadata::heredoc_file;
 use crate::plan::{Copy, CopySource, Source, Step};
 use crate::scratch::Scratch;
-use crate::{BuildError, Event, Place, user};
+use crate::user::{self, UserError};
+use crate::{BuildError, Event, Place};
 
 impl Execution<'_> {
     /// COPY and ADD without --link: straight into the stage's rootfs.
@@ -25,9 +26,10 @@ impl Execution<'_> {
 
     fn owner(&self, tree: &Tree, step: &Step, copy: &Copy) -> Result<Option<(u32, u32)>, BuildError> {
         let Some(chown) = &copy.chown else { return Ok(None) };
-        user::resolve_owner(tree, chown)
-            .map(Some)
-            .map_err(|e| BuildError::dockerfile(&step.span, format!("--chown={chown}: {e}")))
+        user::resolve_owner(tree, chown).map(Some).map_err(|error| match error {
+            UserError::Rootfs { .. } => BuildError::user(&step.span, error),
+            error => BuildError::dockerfile(&step.span, format!("--chown={chown}: {error}")),
+        })
     }
 
     /// COPY --link: the files go into a layer of their own that knows nothing of what is below, and that layer is laid over

@@ -31,7 +31,7 @@ impl Execution<'_> {
     ) -> Result<Option<Written>, BuildError> {
         let source_tree = |source: &Source| self.source_tree(source);
         let stopped = || self.stopped();
-        let user = user::resolve(tree, &run.user).map_err(|e| BuildError::dockerfile(&step.span, e.to_string()))?;
+        let user = user::resolve(tree, &run.user).map_err(|error| BuildError::user(&step.span, error))?;
         let mounts = mount::lower(self.request, step, run, &source_tree, &stopped)?;
         let process = self.process(run, user, &mounts.env);
         let mut tail = Tail::new(LAST_LINES, LAST_BYTES);
