@@ -8,6 +8,7 @@ mod anchor;
 mod chmod;
 mod content;
 mod destination;
+mod files;
 mod source;
 mod walk;
 
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{FileKind, RootfsError, Tree, archive};
 
-use destination::{Destination, Target};
+use destination::{Destination, Looks, Target};
 use source::{Pattern, Source};
 use walk::Copier;
 
@@ -110,6 +111,8 @@ pub struct CopyOptions {
     pub keep_links: bool,
     /// Modification time (seconds) of directories that are made on the way (implicit parents), if fixed.
     pub made_modified: Option<i64>,
+    /// How many threads may copy files at a time. 0 counts as 1.
+    pub threads: usize,
 }
 
 /// What was written: files, links and directories, those made on the way included; bytes of file content.
@@ -119,6 +122,14 @@ pub struct Copied {
     pub size_bytes: u64,
     /// Files that the next source replaced at once, since the destination is one file for several: worth a warning.
     pub overwritten: u64,
+}
+
+impl Copied {
+    fn add(&mut self, more: Copied) {
+        self.entries += more.entries;
+        self.size_bytes += more.size_bytes;
+        self.overwritten += more.overwritten;
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -156,12 +167,15 @@ pub fn copy(
     destination: &str,
     options: &CopyOptions,
 ) -> Result<Copied, CopyError> {
-    let mut copier = Copier::new(from, filter, to, options)?;
+    let looks = Looks::new(options)?;
     let destination = Destination::parse(destination);
-    for source in sources {
-        copier.copy(source, &destination)?;
-    }
-    copier.finish()
+    std::thread::scope(|scope| {
+        let mut copier = Copier::new(from, filter, to, &looks, scope);
+        for source in sources {
+            copier.copy(source, &destination)?;
+        }
+        copier.finish()
+    })
 }
 
 /// The directory before the first component of `source` that has a wildcard; none where that is the root, or nothing has one.
@@ -218,13 +232,14 @@ pub fn write_file(
     modified: Option<(i64, u32)>,
     options: &CopyOptions,
 ) -> Result<Copied, CopyError> {
-    let mut target = Target::new(to, options)?;
+    let looks = Looks::new(options)?;
+    let mut target = Target::new(to, &looks);
     let path = target.place(&Destination::parse(destination), false, Some(name.as_ref()))?;
     target.clear(&path)?;
     target.write_content(&path, content)?;
     let (uid, gid) = options.owner.unwrap_or((0, 0));
     to.set_owner(&path, uid, gid)?;
-    to.set_mode(&path, target.mode_for(mode, FileKind::File))?;
+    to.set_mode(&path, looks.mode_for(mode, FileKind::File))?;
     if let Some(modified) = modified {
         to.set_modified(&path, modified)?;
     }
@@ -248,7 +263,8 @@ pub fn add_file(
     if options.archives == Archives::Unpack {
         let again = file.try_clone().map_err(RootfsError::Read)?;
         if let Some(mut archive) = archive::open_archive(again, to.stop())? {
-            let mut target = Target::new(to, options)?;
+            let looks = Looks::new(options)?;
+            let mut target = Target::new(to, &looks);
             target.unpack(archive.as_mut(), &Destination::parse(destination))?;
             return target.finish();
         }
@@ -278,8 +294,10 @@ pub fn make_dirs_at(to: &Tree, path: &Path, owner: Option<(u32, u32)>, modified:
         archives: Archives::Copy,
         keep_links: true,
         made_modified: modified,
+        threads: 1,
     };
-    let mut target = Target::new(to, &options)?;
+    let looks = Looks::new(&options)?;
+    let mut target = Target::new(to, &looks);
     target.make_parents(&to.resolve(path, true)?)?;
     target.finish().map(|_| ())
 }

@@ -57,6 +57,7 @@ fn options(archives: Archives) -> CopyOptions {
         archives,
         keep_links: true,
         made_modified: None,
+        threads: 2,
     }
 }
 

@@ -65,6 +65,7 @@ impl Execution<'_> {
             archives: if copy.unpack_local { Archives::Unpack } else { Archives::Copy },
             keep_links: true,
             made_modified: self.plan.source_date_epoch,
+            threads: self.request.control.jobs,
         };
         // In the order of the instruction, and here-documents after all others (BuildKit `dispatchCopy`).
         let (made, others): (Vec<_>, Vec<_>) =
@@ -213,6 +214,7 @@ pub fn copy_options(owner: Option<(u32, u32)>, keep_owner: bool) -> CopyOptions 
         archives: Archives::Copy,
         keep_links: true,
         made_modified: None,
+        threads: 1,
     }
 }
 

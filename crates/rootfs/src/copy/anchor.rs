@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::tree::{at, inside_error, resolve};
+use crate::tree::{Found, Key, Xattrs, at, inside_error, resolve};
 use crate::{FileKind, Metadata, RootfsError, Tree};
 
 /// Descriptors that stay open: enough for real trees, few enough for several walks in a process that may have 1024.
@@ -58,9 +58,11 @@ impl<'a> Anchor<'a> {
     }
 
     pub(super) fn stat(&self, path: &Path) -> Result<Option<Metadata>, RootfsError> {
-        self.at(path, "could not read the metadata of", |directory, name| {
-            Ok(self.tree.stat_at(directory, name)?.map(|found| found.metadata))
-        })
+        Ok(self.find(path)?.map(|found| found.metadata))
+    }
+
+    pub(super) fn find(&self, path: &Path) -> Result<Option<Found>, RootfsError> {
+        self.at(path, "could not read the metadata of", |directory, name| self.tree.stat_at(directory, name))
     }
 
     pub(super) fn open_file(&self, path: &Path) -> Result<File, RootfsError> {
@@ -73,6 +75,12 @@ impl<'a> Anchor<'a> {
 
     pub(super) fn xattrs(&self, path: &Path) -> Result<Vec<(OsString, Vec<u8>)>, RootfsError> {
         self.at(path, "could not read the attributes of", |directory, name| self.tree.xattrs_at(directory, name))
+    }
+
+    /// As [`Anchor::xattrs`], of `path` that is open, and was found before.
+    pub(super) fn file_xattrs(&self, path: &Path, file: &File, key: Key) -> Result<Xattrs, RootfsError> {
+        let read = self.tree.file_xattrs(file, key);
+        read.map_err(|error| inside_error("could not read the attributes of", path, error))
     }
 
     pub(super) fn make_dir(&self, path: &Path, mode: u32) -> Result<(), RootfsError> {

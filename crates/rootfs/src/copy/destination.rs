@@ -37,23 +37,58 @@ struct Made {
     mode: u32,
 }
 
-/// The tree that is written to.
-pub(super) struct Target<'a> {
-    pub(super) tree: &'a Tree,
+/// What owners and modes become.
+pub(super) struct Looks<'a> {
     pub(super) options: &'a CopyOptions,
     chmod: Chmod,
-    made: Vec<Made>,
-    pub(super) copied: Copied,
 }
 
-impl<'a> Target<'a> {
-    pub(super) fn new(tree: &'a Tree, options: &'a CopyOptions) -> Result<Target<'a>, CopyError> {
+impl<'a> Looks<'a> {
+    pub(super) fn new(options: &'a CopyOptions) -> Result<Looks<'a>, CopyError> {
         let chmod = match &options.mode {
             None => Chmod::Keep,
             Some(Mode::Octal(mode)) => Chmod::Octal(mode & 0o7777),
             Some(Mode::Symbolic(text)) => Chmod::Symbolic(Clauses::parse(text)?),
         };
-        Ok(Target { tree, options, chmod, made: Vec::new(), copied: Copied::default() })
+        Ok(Looks { options, chmod })
+    }
+
+    pub(super) fn mode_for(&self, mode: u32, kind: FileKind) -> u32 {
+        match &self.chmod {
+            Chmod::Keep => mode,
+            Chmod::Octal(mode) => *mode,
+            Chmod::Symbolic(clauses) => clauses.apply(mode, kind == FileKind::Directory),
+        }
+    }
+
+    /// Owner of something that is `source` where it comes from.
+    pub(super) fn owner_for(&self, source: &Metadata) -> (u32, u32) {
+        let own = if self.options.keep_owner { (source.uid, source.gid) } else { (0, 0) };
+        self.options.owner.unwrap_or(own)
+    }
+
+    /// Only the permission bits of an octal `--chmod` reach parents, without set-id and sticky bits; symbolic ones do not.
+    /// BuildKit `MkdirAll(…, os.FileMode(perm))`.
+    fn parent_mode(&self) -> u32 {
+        match self.chmod {
+            Chmod::Octal(mode) => mode & 0o777,
+            Chmod::Keep | Chmod::Symbolic(_) => 0o755,
+        }
+    }
+}
+
+/// The tree that is written to.
+pub(super) struct Target<'a> {
+    pub(super) tree: &'a Tree,
+    pub(super) options: &'a CopyOptions,
+    pub(super) looks: &'a Looks<'a>,
+    made: Vec<Made>,
+    pub(super) copied: Copied,
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn new(tree: &'a Tree, looks: &'a Looks<'a>) -> Target<'a> {
+        Target { tree, options: looks.options, looks, made: Vec::new(), copied: Copied::default() }
     }
 
     /// The path to write to, its parents made. `directory`: the source is one, and its contents go into what is returned.
@@ -85,7 +120,7 @@ impl<'a> Target<'a> {
     /// Makes the resolved `path` and its parents where they are missing. Owner and mode are set by [`Target::finish`], so that a
     /// mode without write permission does not lock its own contents out.
     pub(super) fn make_parents(&mut self, path: &Path) -> Result<(), CopyError> {
-        self.make_parents_with(path, self.parent_mode())
+        self.make_parents_with(path, self.looks.parent_mode())
     }
 
     /// [`Target::make_parents`] with a mode of its own.
@@ -133,15 +168,6 @@ impl<'a> Target<'a> {
         Ok((0o755 | bit, owner.1))
     }
 
-    /// Only the permission bits of an octal `--chmod` reach parents, without set-id and sticky bits; symbolic ones do not.
-    /// BuildKit `MkdirAll(…, os.FileMode(perm))`.
-    fn parent_mode(&self) -> u32 {
-        match self.chmod {
-            Chmod::Octal(mode) => mode & 0o777,
-            Chmod::Keep | Chmod::Symbolic(_) => 0o755,
-        }
-    }
-
     /// Makes room at `path` for something that is no directory. A symbolic link is removed, not followed.
     pub(super) fn clear(&self, path: &Path) -> Result<(), CopyError> {
         match self.tree.stat(path)? {
@@ -172,20 +198,6 @@ impl<'a> Target<'a> {
         self.copied.entries += unpacked.entries;
         self.copied.size_bytes += unpacked.size_bytes;
         Ok(())
-    }
-
-    pub(super) fn mode_for(&self, mode: u32, kind: FileKind) -> u32 {
-        match &self.chmod {
-            Chmod::Keep => mode,
-            Chmod::Octal(mode) => *mode,
-            Chmod::Symbolic(clauses) => clauses.apply(mode, kind == FileKind::Directory),
-        }
-    }
-
-    /// Owner of something that is `source` where it comes from.
-    pub(super) fn owner_for(&self, source: &Metadata) -> (u32, u32) {
-        let own = if self.options.keep_owner { (source.uid, source.gid) } else { (0, 0) };
-        self.options.owner.unwrap_or(own)
     }
 
     /// Gives the directories that were made on the way their mode and time, the deepest first.

@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dockerfile::ignore::Patterns;
 
 use super::*;
-use crate::Metadata;
+use crate::{Metadata, Stop};
 
 /// Modification time of everything that a test makes.
 const OLD: (i64, u32) = (1_000_000_000, 5);
@@ -138,6 +140,7 @@ fn options() -> CopyOptions {
         archives: Archives::Copy,
         keep_links: true,
         made_modified: None,
+        threads: 2,
     }
 }
 
@@ -1001,4 +1004,59 @@ fn files_of_the_builders_own_are_not_there() {
     assert!(inside.stat(Path::new("spool")).unwrap().is_some());
     let itself = Tree::open(&at("w"), None).unwrap().hiding(&own);
     assert!(itself.stat(Path::new("runs/spool")).unwrap().is_some());
+}
+
+/// However many threads copy, the tree is the same, times of directories included; and what one of them fails at is told.
+#[test]
+fn several_threads_make_the_same_tree() {
+    let outer = tempfile::tempdir().unwrap();
+    let from = Tree::create(&outer.path().join("from"), None).unwrap();
+    for directory in 0..30 {
+        let path = PathBuf::from(format!("d{}/e{directory}", directory % 3));
+        std::fs::create_dir_all(from.path().join(&path)).unwrap();
+        for file in 0..70 {
+            let path = path.join(format!("f{file}"));
+            std::fs::write(from.path().join(&path), vec![b'x'; file * 31 * directory]).unwrap();
+            from.set_mode(&path, 0o600 | file as u32 & 0o77).unwrap();
+            from.set_modified(&path, (1_000_000 + file as i64, 7)).unwrap();
+        }
+        std::fs::hard_link(from.path().join(path.join("f1")), from.path().join(path.join("other"))).unwrap();
+        from.set_modified(&path, (2_000_000 + directory as i64, 9)).unwrap();
+    }
+    let layer = |threads: usize| {
+        let to = Tree::create(&outer.path().join(format!("to-{threads}")), None).unwrap();
+        let options = CopyOptions { threads, ..options() };
+        let copied = copy(&from, &Everything, &["/".to_owned()], &to, "/all", &options).unwrap();
+        let record = outer.path().join(format!("record-{threads}"));
+        let mut layer = Vec::new();
+        let fixed = crate::commit::CommitOptions { clamp_modified: Some(3_000_000), ..Default::default() };
+        drop(crate::commit::commit(&to, None, &record, &fixed, &mut layer).unwrap());
+        (copied, layer)
+    };
+    let one = layer(1);
+    assert_eq!(one.0.entries, 30 * 71 + 33 + 1);
+    for threads in [2, 5] {
+        let several = layer(threads);
+        assert_eq!(one.0, several.0);
+        assert!(one.1 == several.1, "{threads} threads");
+    }
+    let flag = Arc::new(AtomicBool::new(false));
+    let to = Tree::create(&outer.path().join("stopped"), None).unwrap().stopping(&Stop::when(&[&flag]));
+    let options = CopyOptions { threads: 3, ..options() };
+    let stopped = copy(&from, &Stopping(flag), &["/".to_owned()], &to, "/", &options);
+    assert!(matches!(stopped, Err(CopyError::Rootfs(RootfsError::Cancelled))), "{stopped:?}");
+}
+
+/// Stops the work when it comes to a certain file.
+struct Stopping(Arc<AtomicBool>);
+
+impl Filter for Stopping {
+    fn excludes(&self, path: &Path) -> bool {
+        self.0.fetch_or(path.ends_with("e20/f60"), Ordering::Relaxed);
+        false
+    }
+
+    fn may_include_below(&self, _: &Path) -> bool {
+        false
+    }
 }

@@ -4,28 +4,32 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::thread::Scope;
 
 use dockerfile::glob;
 use dockerfile::ignore::Patterns;
 
+use crate::tree::Found;
 use crate::{FileKind, Metadata, Tree, archive};
 
 use super::anchor::Anchor;
-use super::content::ContentCopier;
-use super::destination::{Destination, Target};
+use super::destination::{Destination, Looks, Target};
+use super::files::{Crew, NewFile};
 use super::source::{Pattern, Source};
-use super::{Archives, Copied, CopyError, CopyOptions, Filter, clean, io_error, refuse};
+use super::{Archives, Copied, CopyError, Filter, clean, refuse};
 
 const FILE_CAPABILITY: &str = "security.capability";
 
 /// One COPY or ADD in progress.
-pub(super) struct Copier<'a> {
+pub(super) struct Copier<'s, 'a> {
     source: Source<'a>,
     target: Target<'a>,
     /// The same two trees, for the walk.
     from: Anchor<'a>,
     to: Anchor<'a>,
-    content: ContentCopier,
+    crew: Crew<'s, 'a>,
+    /// Directories that are done but for their metadata, while files of theirs are still being copied.
+    left: Vec<Left>,
     /// With `--parents`: what below the pivot is wanted.
     include: Option<Include>,
     /// Device and inode of a source file with several names, and the first name it got. One source long, as in BuildKit.
@@ -53,6 +57,16 @@ struct Open {
     /// Made by this walk: nothing can be in the way in it.
     fresh: bool,
 }
+
+/// A directory that is done but for its metadata, which its children would change.
+struct Left {
+    entry: Entry,
+    metadata: Metadata,
+    state: State,
+}
+
+/// More of them are not kept.
+const LEFT: usize = 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -86,27 +100,30 @@ struct Choice {
     whole: bool,
 }
 
-impl<'a> Copier<'a> {
+impl<'s, 'a> Copier<'s, 'a> {
     pub(super) fn new(
         from: &'a Tree,
         filter: &'a dyn Filter,
         to: &'a Tree,
-        options: &'a CopyOptions,
-    ) -> Result<Copier<'a>, CopyError> {
-        Ok(Copier {
+        looks: &'a Looks<'a>,
+        scope: &'s Scope<'s, 'a>,
+    ) -> Copier<'s, 'a> {
+        Copier {
             source: Source { tree: from, filter, stop: to.stop() },
-            target: Target::new(to, options)?,
+            target: Target::new(to, looks),
             from: Anchor::new(from),
             to: Anchor::new(to),
-            content: ContentCopier::new(to.stop()),
+            crew: Crew::new(scope, from, to, looks, looks.options.threads),
+            left: Vec::new(),
             include: None,
             links: HashMap::new(),
             written: None,
             open: Vec::new(),
-        })
+        }
     }
 
-    pub(super) fn finish(self) -> Result<Copied, CopyError> {
+    pub(super) fn finish(mut self) -> Result<Copied, CopyError> {
+        self.target.copied.add(self.crew.copied());
         self.target.finish()
     }
 
@@ -170,7 +187,8 @@ impl<'a> Copier<'a> {
             return self.copy_tree(entry, metadata);
         }
         self.note_written(&entry.to);
-        self.copy_file_like(&entry, &metadata, false)
+        let Some(found) = self.from.find(&entry.from)? else { return Err(self.source.not_found(path, text)) };
+        self.copy_file_like(entry, found, false)
     }
 
     /// A second file for a destination that is no directory replaces the first one, as BuildKit has it (moby/buildkit#1853;
@@ -206,7 +224,7 @@ impl<'a> Copier<'a> {
                 None => self.leave()?,
             }
         }
-        Ok(())
+        self.leave_all()
     }
 
     fn visit(&mut self, entry: Entry, fresh: bool) -> Result<(), CopyError> {
@@ -214,7 +232,8 @@ impl<'a> Copier<'a> {
         if !choice.taken && !choice.below {
             return Ok(());
         }
-        let Some(metadata) = self.from.stat(&entry.from)? else { return Ok(()) };
+        let Some(found) = self.from.find(&entry.from)? else { return Ok(()) };
+        let metadata = &found.metadata;
         let directory = metadata.kind == FileKind::Directory;
         if choice.taken {
             self.make_waiting()?;
@@ -223,10 +242,10 @@ impl<'a> Copier<'a> {
         match (choice.taken, directory) {
             (true, true) => {
                 let fresh = self.make_directory(&entry, fresh)?;
-                self.enter(entry, metadata, State::Whole, fresh)
+                self.enter(entry, found.metadata, State::Whole, fresh)
             }
-            (true, false) => self.copy_file_like(&entry, &metadata, fresh),
-            (false, true) => self.enter(entry, metadata, State::Waiting { whole: choice.whole }, false),
+            (true, false) => self.copy_file_like(entry, found, fresh),
+            (false, true) => self.enter(entry, found.metadata, State::Waiting { whole: choice.whole }, false),
             (false, false) => Ok(()),
         }
     }
@@ -255,6 +274,18 @@ impl<'a> Copier<'a> {
     /// The innermost directory is done: its metadata comes last, since its children change its time.
     fn leave(&mut self) -> Result<(), CopyError> {
         let Some(Open { entry, metadata, state, .. }) = self.open.pop() else { return Ok(()) };
+        self.left.push(Left { entry, metadata, state });
+        // One that waits for its files is no reason for others to wait, but for memory.
+        if self.crew.is_ahead() && self.left.len() < LEFT { Ok(()) } else { self.leave_all() }
+    }
+
+    /// Gives all directories that are done their metadata, in the order in which they were left.
+    fn leave_all(&mut self) -> Result<(), CopyError> {
+        self.crew.wait()?;
+        std::mem::take(&mut self.left).into_iter().try_for_each(|left| self.end(left))
+    }
+
+    fn end(&mut self, Left { entry, metadata, state }: Left) -> Result<(), CopyError> {
         match state {
             // The root of a context is made by whoever unpacks or receives it: its time means nothing.
             State::Top if entry.from.as_os_str().is_empty() && !self.target.options.keep_owner => Ok(()),
@@ -312,20 +343,25 @@ impl<'a> Copier<'a> {
     }
 
     /// Copies anything but a directory.
-    fn copy_file_like(&mut self, entry: &Entry, metadata: &Metadata, fresh: bool) -> Result<(), CopyError> {
+    fn copy_file_like(&mut self, entry: Entry, found: Found, fresh: bool) -> Result<(), CopyError> {
         if !fresh {
             self.target.clear(&entry.to)?;
         }
-        let to = &entry.to;
+        let (to, metadata) = (&entry.to, &found.metadata);
         match metadata.kind {
-            FileKind::File if self.link(entry, metadata)? => return Ok(()),
-            FileKind::File => self.copy_content(entry)?,
+            FileKind::File if self.link(&entry, metadata)? => return Ok(()),
+            FileKind::File => {
+                // Of one with several names the others follow.
+                let is_needed = !fresh || metadata.links > 1;
+                let file = NewFile { from: entry.from, to: entry.to, found };
+                return if is_needed { self.crew.copy(&file) } else { self.crew.hand_on(file) };
+            }
             FileKind::Symlink => self.to.make_symlink(&self.from.read_link(&entry.from)?, to)?,
             // A socket is nothing without its server: BuildKit's mknod makes it an empty file.
             FileKind::Socket => drop(self.to.make_file(to)?),
             kind => self.to.make_node(to, kind, metadata.device)?,
         }
-        self.take_metadata(entry, metadata)?;
+        self.take_metadata(&entry, metadata)?;
         Ok(self.to.set_modified(to, metadata.modified)?)
     }
 
@@ -344,21 +380,13 @@ impl<'a> Copier<'a> {
         Ok(true)
     }
 
-    fn copy_content(&mut self, entry: &Entry) -> Result<(), CopyError> {
-        let from = self.from.open_file(&entry.from)?;
-        let to = self.to.make_file(&entry.to)?;
-        let copied = self.content.copy(&from, &to).map_err(|error| io_error("copy", &entry.from, error))?;
-        self.target.copied.size_bytes += copied;
-        Ok(())
-    }
-
     /// All but the times. Owner first, since that clears set-id bits and capabilities.
     fn take_metadata(&mut self, entry: &Entry, metadata: &Metadata) -> Result<(), CopyError> {
         let to = &entry.to;
-        let (uid, gid) = self.target.owner_for(metadata);
+        let (uid, gid) = self.target.looks.owner_for(metadata);
         self.to.set_owner(to, uid, gid)?;
         if metadata.kind != FileKind::Symlink {
-            self.to.set_mode(to, self.target.mode_for(metadata.mode, metadata.kind))?;
+            self.to.set_mode(to, self.target.looks.mode_for(metadata.mode, metadata.kind))?;
         }
         self.target.copied.entries += 1;
         self.copy_attributes(entry)
