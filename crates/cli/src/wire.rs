@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
+use auth::Credentials;
 use build::{BuildError, CacheRoot, Event, NamedContext, OnFailure, Request, RootfsOutput};
 use context::{ContextError, GitScheme, Place, Sources, git};
 use net::Net;
 use oci::Reference;
-use registry::{Credentials, Registry, RegistrySettings};
+use registry::{Registry, RegistrySettings};
 use sandbox::probe::Wanted;
 use sandbox::{Ended, Mount, Process, Sandbox, SandboxError, Server, Service, Stream};
 use spawn::NoneLeft;
