@@ -25,7 +25,7 @@ pub use exec::Tail;
 pub use failure::{Failed, OnFailure};
 pub use lines::Lines;
 pub use plan::{Linted, Outline, Plan, Unread, lint, outline, plan};
-pub use request::{CacheRoot, Labels, NamedContext, Request, RootfsOutput, Secret};
+pub use request::{CacheRoot, Labels, NamedContext, Request, RootfsOutput};
 
 use std::time::Instant;
 

@@ -16,7 +16,7 @@ use oci::{Descriptor, DiffId, Digest, Flavor, History, ImageConfig, Platform, Re
 use rootfs::{FileKind, Tree};
 use sandbox::{Ended, Exit, Mount, Process, Sandbox, SandboxError, Stream};
 use store::{BlobSource, Image, ImageSource, Layer, LayoutExporter, StoreError};
-use zuwai_build::{BuildError, Built, CacheRoot, Event, NamedContext, Observer, Plan, Request, RootfsOutput, Secret};
+use zuwai_build::{BuildError, Built, CacheRoot, Event, NamedContext, Observer, Plan, Request, RootfsOutput};
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -117,7 +117,7 @@ impl Bench {
     }
 
     pub fn secret(mut self, id: &str, content: &str) -> Bench {
-        self.request.secrets.insert(id.to_owned(), Secret(content.as_bytes().to_vec()));
+        self.request.secrets.insert(id.to_owned(), auth::Secret::new(content));
         self
     }
 
