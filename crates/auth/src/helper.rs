@@ -300,4 +300,15 @@ mod tests {
         credentials.look_up("r.example", "a");
         assert_eq!(asked(), 2);
     }
+
+    #[test]
+    fn a_helper_that_two_files_name_is_asked_once() {
+        let _turn = HELPERS.lock();
+        let directory = helper("test", "echo 'credentials not found'; exit 1");
+        let mut credentials = config(r#"{"credsStore":"test"}"#);
+        credentials.add_config(r#"{"credsStore":"test"}"#, "`auth.json`").unwrap();
+        credentials.set_helper_directories(vec![directory.path().to_owned()]);
+        assert_eq!(word(&credentials.look_up("r.example", "a")), "-");
+        assert_eq!(std::fs::read_to_string(directory.path().join("log")).unwrap().lines().count(), 1);
+    }
 }
