@@ -27,9 +27,7 @@ pub use failure::{Failed, OnFailure};
 pub use lines::Lines;
 pub use look_up::{Cache, Hits, NoCache};
 pub use plan::{Linted, Outline, Plan, Unread, lint, outline, plan};
-pub use request::{
-    Backends, CacheRoot, Control, FilesOutput, Labels, NamedContext, Output, Request, Secret, Specification,
-};
+pub use request::{Backends, CacheRoot, Control, FilesOutput, Labels, NamedContext, Output, Request, Specification};
 
 use std::time::Instant;
 

@@ -370,10 +370,10 @@ fn secret(
         use std::os::unix::ffi::OsStringExt as _;
         let mut entry = name.clone().into_bytes();
         entry.push(b'=');
-        entry.extend_from_slice(&secret.0);
+        entry.extend_from_slice(secret.reveal());
         lowered.env.push(OsString::from_vec(entry));
     }
-    Ok(file.then(|| MountSource::File { content: secret.0.clone(), mode: *mode, uid: *uid, gid: *gid }))
+    Ok(file.then(|| MountSource::File { content: secret.clone(), mode: *mode, uid: *uid, gid: *gid }))
 }
 
 /// The agent of this id; none when it is optional and not there.

@@ -1,12 +1,12 @@
 //! What a build is asked for: flags became these values once, in `cli`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use auth::Secret;
 use context::Context;
 use dockerfile::Dockerfile;
 use net::Net;
@@ -42,7 +42,7 @@ pub struct Specification {
     pub labels: Labels,
     /// Manifest annotations.
     pub annotations: BTreeMap<String, String>,
-    pub secrets: BTreeMap<String, Secret>,
+    pub secrets: BTreeMap<String, Secret<Vec<u8>>>,
     /// None: the base image's.
     pub flavor: Option<Flavor>,
     pub compression: Compression,
@@ -151,16 +151,6 @@ pub enum NamedContext {
     Image { source: Arc<dyn ImageSource>, reference: Reference },
 }
 
-/// Secret bytes. Debug does not show them.
-#[derive(Clone)]
-pub struct Secret(pub Vec<u8>);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
 /// `--output type=local` and `type=tar`.
 pub enum FilesOutput {
     Directory(PathBuf),
@@ -185,7 +175,7 @@ impl Request {
     /// The secrets that are logins for repositories; they need no `RUN --mount` to be used (BuildKit `source/git`).
     pub(crate) fn git_auth(&self) -> context::git::Auth {
         let named = self.spec.secrets.iter().filter(|(name, _)| name.starts_with("GIT_AUTH_"));
-        let secrets = named.map(|(name, secret)| (name.clone(), secret.0.clone())).collect();
+        let secrets = named.map(|(name, secret)| (name.clone(), secret.clone())).collect();
         context::git::Auth { secrets, user: None }
     }
 

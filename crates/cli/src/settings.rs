@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use build::Secret;
+use auth::Secret;
 use context::{GitScheme, git};
 use dockerfile::lint::Checks;
 use dockerfile::{Dockerfile, Network};
@@ -109,7 +109,7 @@ pub fn extra_hosts(words: &[String]) -> Result<Vec<(String, String)>, Failure> {
 /// `id=ID[,src=FILE][,env=NAME][,type=file|env]`, read now: the files may be out of reach later.
 ///
 /// Without src and env the variable named like the id is taken, else the file of that name (kaniko and docker).
-pub fn secrets(words: &[String]) -> Result<BTreeMap<String, Secret>, Failure> {
+pub fn secrets(words: &[String]) -> Result<BTreeMap<String, Secret<Vec<u8>>>, Failure> {
     let mut secrets = BTreeMap::new();
     for word in words {
         let (id, secret) = secret(word)?;
@@ -120,7 +120,7 @@ pub fn secrets(words: &[String]) -> Result<BTreeMap<String, Secret>, Failure> {
     Ok(secrets)
 }
 
-fn secret(word: &str) -> Result<(String, Secret), Failure> {
+fn secret(word: &str) -> Result<(String, Secret<Vec<u8>>), Failure> {
     let (mut id, mut src, mut env, mut kind) = (None, None, None, None);
     for (key, value) in fields(word) {
         match key.as_str() {
@@ -156,7 +156,7 @@ fn secret(word: &str) -> Result<(String, Secret), Failure> {
         }
         (None, None) => Vec::new(),
     };
-    Ok((id, Secret(bytes)))
+    Ok((id, Secret::new(bytes)))
 }
 
 /// `default` or `ID[=PATH[,PATH...]]`, as `docker buildx build --ssh` and `buildctl` have it. Keys are read now, and sockets found:
@@ -226,12 +226,12 @@ pub struct Git {
 /// `--git`, kaniko's variables, BuildKit's secrets and build arguments.
 pub fn git(
     input: &Input,
-    secrets: &BTreeMap<String, Secret>,
+    secrets: &BTreeMap<String, Secret<Vec<u8>>>,
     build_args: &BTreeMap<String, String>,
 ) -> Result<Git, Failure> {
     let logins = secrets.iter().filter(|(name, _)| name.starts_with("GIT_AUTH_"));
     let auth = git::Auth {
-        secrets: logins.map(|(name, secret)| (name.clone(), secret.0.clone())).collect(),
+        secrets: logins.map(|(name, secret)| (name.clone(), secret.clone())).collect(),
         user: git_user(&|name| std::env::var(name).ok().filter(|value| !value.is_empty())),
     };
     let (clone, skip_verify) = clone_settings(&input.git)?;
@@ -245,12 +245,13 @@ pub fn git(
 }
 
 /// kaniko `getGitAuth`: a token takes the place of the user.
-fn git_user(variable: &dyn Fn(&str) -> Option<String>) -> Option<(String, String)> {
+fn git_user(variable: &dyn Fn(&str) -> Option<String>) -> Option<(Secret, Secret)> {
     if let Some(token) = variable("GIT_TOKEN") {
-        return Some((token, String::new()));
+        return Some((Secret::new(token), Secret::new("")));
     }
     let (user, password) = (variable("GIT_USERNAME"), variable("GIT_PASSWORD"));
-    (user.is_some() || password.is_some()).then(|| (user.unwrap_or_default(), password.unwrap_or_default()))
+    (user.is_some() || password.is_some())
+        .then(|| (Secret::new(user.unwrap_or_default()), Secret::new(password.unwrap_or_default())))
 }
 
 /// What kaniko's `git://` stands for: any other value of `GIT_PULL_METHOD` means HTTPS, as there.
@@ -572,7 +573,7 @@ mod tests {
         std::fs::write(&file, "hush").expect("written");
         let word = format!("id=a,src={}", file.path().display());
         let (id, secret) = secret(&word).expect("valid");
-        assert_eq!((id.as_str(), secret.0.as_slice()), ("a", &b"hush"[..]));
+        assert_eq!((id.as_str(), secret.reveal().as_slice()), ("a", &b"hush"[..]));
         for bad in [
             "src=x",
             "id=a,src=/dev/zero",
@@ -601,7 +602,7 @@ mod tests {
             let pairs: BTreeMap<&str, &str> = pairs.iter().copied().collect();
             git_user(&|name| pairs.get(name).map(|value| (*value).to_owned()))
         };
-        let owned = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
+        let owned = |user: &str, password: &str| Some((Secret::new(user), Secret::new(password)));
         assert_eq!(user(&[("GIT_TOKEN", "t"), ("GIT_PASSWORD", "p")]), owned("t", ""));
         assert_eq!(user(&[("GIT_USERNAME", "u"), ("GIT_PASSWORD", "p")]), owned("u", "p"));
         assert_eq!(user(&[]), None);

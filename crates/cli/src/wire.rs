@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
+use auth::Credentials;
 use build::{
     Backends, BuildError, CacheRoot, Control, Event, FilesOutput, NamedContext, NoCache, OnFailure, Output, Request,
     Specification,
@@ -14,7 +15,7 @@ use build::{
 use context::{ContextError, GitScheme, Place, Sources, git};
 use net::Net;
 use oci::Reference;
-use registry::{Credentials, Registry, RegistrySettings};
+use registry::{Registry, RegistrySettings};
 use sandbox::probe::Wanted;
 use sandbox::{Ended, Mount, Process, Sandbox, SandboxError, Server, Service, Stream};
 use spawn::NoneLeft;

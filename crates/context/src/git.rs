@@ -30,6 +30,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use auth::Secret;
 use net::{Net, NetError};
 use rootfs::{RootfsError, Tree};
 
@@ -76,9 +77,9 @@ type Result<T> = std::result::Result<T, Fault>;
 #[derive(Clone, Default)]
 pub struct Auth {
     /// BuildKit's secrets: `GIT_AUTH_TOKEN` and `GIT_AUTH_HEADER`, with or without `.HOST`.
-    pub secrets: Vec<(String, Vec<u8>)>,
-    /// kaniko's variables `GIT_TOKEN`, `GIT_USERNAME` and `GIT_PASSWORD`: for the build context.
-    pub user: Option<(String, String)>,
+    pub secrets: Vec<(String, Secret<Vec<u8>>)>,
+    /// kaniko's variables `GIT_TOKEN`, `GIT_USERNAME` and `GIT_PASSWORD`: for the build context. A token is the user.
+    pub user: Option<(Secret, Secret)>,
 }
 
 impl fmt::Debug for Auth {
@@ -89,7 +90,7 @@ impl fmt::Debug for Auth {
 
 impl Auth {
     /// The value of `Authorization` for `remote` (BuildKit `authSecretNames`), and whether it is for all of its host.
-    fn authorization(&self, remote: &Remote) -> Option<(String, bool)> {
+    fn authorization(&self, remote: &Remote) -> Option<(Secret, bool)> {
         let host = remote.host_and_port();
         let names = [
             format!("GIT_AUTH_HEADER.{host}"),
@@ -100,9 +101,9 @@ impl Auth {
         let secret = |name: &String| {
             let (_, value) = self.secrets.iter().find(|(known, _)| known == name)?;
             // Files end in a newline that nobody means.
-            let value = String::from_utf8_lossy(value.trim_ascii_end()).into_owned();
+            let value = Secret::new(String::from_utf8_lossy(value.reveal().trim_ascii_end()));
             let token = name.starts_with("GIT_AUTH_TOKEN");
-            Some((if token { transport::basic("x-access-token", &value) } else { value }, false))
+            Some((if token { transport::basic(&Secret::new("x-access-token"), &value) } else { value }, false))
         };
         let user = || self.user.as_ref().map(|(user, password)| (transport::basic(user, password), true));
         names.iter().find_map(secret).or_else(user)
@@ -308,7 +309,7 @@ fn check_words(wanted: &Checkout) -> Result<()> {
 
 /// Whom a login is for.
 struct Scope<'a> {
-    authorization: Option<String>,
+    authorization: Option<Secret>,
     /// Other repositories of the host, too.
     whole_host: bool,
     remote: &'a Remote,
@@ -317,7 +318,7 @@ struct Scope<'a> {
 impl Scope<'_> {
     /// The login for `remote`: the repository itself and what is below its path, all of GitHub for one there (BuildKit
     /// `tokenScope`), or the whole host.
-    fn authorization(&self, remote: &Remote) -> Option<String> {
+    fn authorization(&self, remote: &Remote) -> Option<Secret> {
         let own = self.remote;
         if (own.transport, own.host_and_port()) != (remote.transport, remote.host_and_port()) {
             return None;

@@ -1,7 +1,8 @@
 //! Short texts: names of images and platforms, what registries and `config.json` say.
 
+use auth::Credentials;
 use oci::{Platform, Reference};
-use registry::{Challenge, Credentials};
+use registry::Challenge;
 
 /// Any reference and any platform is refused, or is written as what reads as itself. The first line is the reference, the
 /// rest the platform.

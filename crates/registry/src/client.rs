@@ -7,15 +7,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
 
+use auth::{Credentials, Login, Secret};
 use http::Method;
 use net::{Body, Kind, Net, NetError, Request, Response};
 use url::Url;
 
 use crate::challenge::{Challenge, Scopes};
-use crate::credentials::{Credentials, Login};
 use crate::failure::{Failure, FailureKind};
 use crate::host::{is_loopback, is_private};
-use crate::secret::Secret;
 use crate::token::{self, Token, TokenKey};
 
 /// A repository at a registry.
@@ -235,7 +234,7 @@ impl Client {
     fn url(&self, place: &Place, target: &Target) -> Result<Url, Failure> {
         let invalid = |text: &str, e: url::ParseError| {
             let reason = format!("`{}` gave an invalid address: {e}", place.host());
-            Failure::new(FailureKind::Unexpected, reason, format!("`{}`", crate::failure::one_line(text)))
+            Failure::new(FailureKind::Unexpected, reason, format!("`{}`", auth::one_line(text)))
         };
         match target {
             Target::Path(path) => {
@@ -385,7 +384,7 @@ impl Client {
     ) -> Result<Secret, Failure> {
         let tokens = locked(&self.tokens).entry(key.realm.clone()).or_default().clone();
         let mut tokens = locked(&tokens);
-        let refused = |token: &Token| used.is_some_and(|u| u.0.reveal() == format!("Bearer {}", token.value.reveal()));
+        let refused = |token: &Token| used.is_some_and(|u| *u.0.reveal() == format!("Bearer {}", token.value.reveal()));
         if let Some(token) = tokens.get(&key).filter(|token| token.is_fresh() && !refused(token)) {
             return Ok(token.value.clone());
         }

@@ -1,5 +1,6 @@
 //! What a registry or the way to it said no to, in words and as something a program can match.
 
+use auth::one_line;
 use std::fmt;
 
 use net::{NetError, Response};
@@ -256,15 +257,5 @@ fn kind_of(status: u16, said: &Said) -> FailureKind {
         (408, _) => FailureKind::Timeout,
         (500.., _) => FailureKind::Server,
         _ => FailureKind::Unexpected,
-    }
-}
-
-/// Somebody else's text for a message: one line, no control characters, not endless.
-pub(crate) fn one_line(text: &str) -> String {
-    let words: Vec<&str> = text.split(|c: char| c.is_control() || c == ' ').filter(|w| !w.is_empty()).collect();
-    let line = words.join(" ");
-    match line.char_indices().nth(400) {
-        Some((cut, _)) => format!("{}…", &line[..cut]),
-        None => line,
     }
 }

@@ -1,35 +1,30 @@
-//! Registries: the distribution-spec's protocol as a place that images come from and go to, and the credentials for it.
+//! Registries: the distribution-spec's protocol as a place that images come from and go to.
 //!
 //! Written against OCI distribution-spec 1.1 and Docker's token specification, and to what real registries do. This crate
-//! does not know what an image is for, finds no configuration file and reads no environment. Everything blocks; uploads run
+//! does not know what an image is for, and takes its logins from `auth`. Everything blocks; uploads run
 //! in threads of their own, so that they overlap whatever the caller does meanwhile.
 
 mod blob;
 mod challenge;
 mod client;
-mod credentials;
 mod exporter;
 mod failure;
-mod go_json;
-mod helper;
 mod host;
 mod mirror;
 mod pull;
-mod secret;
 mod token;
 mod upload;
 
 use std::sync::Arc;
 
+use auth::Credentials;
 use net::Net;
 use oci::Reference;
 use store::{StoreError, TransferObserver};
 
 pub use challenge::Challenge;
-pub use credentials::{Credentials, CredentialsError, Found, Login, LookUp};
 pub use exporter::RegistryExporter;
 pub use failure::{Failure, FailureKind, failure};
-pub use secret::Secret;
 
 use client::{Client, Place};
 

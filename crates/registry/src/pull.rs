@@ -173,7 +173,7 @@ impl Pull<'_> {
         let name = self.name();
         for layer in &manifest.layers {
             if media_type::layer_compression(&layer.media_type).is_none() {
-                let kind = crate::failure::one_line(&layer.media_type);
+                let kind = auth::one_line(&layer.media_type);
                 let reason = format!("layer `{}` has media type `{kind}`, which is not supported", layer.digest);
                 return Err(StoreError::Invalid { what: name, reason });
             }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use auth::{Login, Secret, go_json};
 use base64::Engine as _;
 use bytes::Bytes;
 use http::Method;
@@ -11,10 +12,7 @@ use url::Url;
 
 use crate::challenge::Scopes;
 use crate::client::{Client, host_and_port};
-use crate::credentials::Login;
 use crate::failure::{Failure, FailureKind};
-use crate::go_json;
-use crate::secret::Secret;
 
 /// What a token without `expires_in` lives for, says the specification.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
@@ -94,8 +92,7 @@ impl Fetch<'_> {
     fn realm(&self) -> Result<Url, Failure> {
         let realm = &self.key.realm;
         let bad = |reason: &str| {
-            let reason =
-                format!("the registry names `{}` as its token server: {reason}", crate::failure::one_line(realm));
+            let reason = format!("the registry names `{}` as its token server: {reason}", auth::one_line(realm));
             Failure::new(FailureKind::Unexpected, reason, format!("GET {}", without_query(self.registry)))
         };
         let url = Url::parse(realm).map_err(|_| bad("not an address"))?;

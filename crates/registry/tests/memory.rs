@@ -4,11 +4,12 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use auth::Credentials;
 use net::{Net, Settings};
 use oci::{Descriptor, DiffId, Flavor, Hasher, ImageConfig, Platform, Reference, RootFs, media_type};
 use store::{BlobSource, Exporter as _, Image, ImageSource as _, Layer, StoreError, Transfer, TransferObserver};
 use testkit::DockerRegistry;
-use zuwai_registry::{Credentials, Registry, RegistrySettings};
+use zuwai_registry::{Registry, RegistrySettings};
 
 const SIZE: u64 = 128 << 20;
 

@@ -15,6 +15,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use auth::Secret;
 use rootfs::{Metadata, Tree};
 use rustix::fs::FlockOperation;
 
@@ -203,9 +204,9 @@ fn make_mount_point(rootfs: &Tree, name: &str) -> Result<(), SandboxError> {
 
 /// The files that a container runtime would put over the stage's come first, as if they were asked for.
 fn with_network_files(process: &Process, mounts: &[Mount]) -> Vec<Mount> {
-    let file = |target: &str, content| Mount {
+    let file = |target: &str, content: Vec<u8>| Mount {
         target: PathBuf::from(target),
-        source: MountSource::File { content, mode: 0o644, uid: 0, gid: 0 },
+        source: MountSource::File { content: Secret::new(content), mode: 0o644, uid: 0, gid: 0 },
         tree: None,
     };
     let mut all = vec![

@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use auth::Secret;
 use rootfs::commit::Written;
 use rootfs::{RootfsError, Tree};
 use serde::{Deserialize, Serialize};
@@ -96,7 +97,8 @@ pub enum MountSource {
     },
     /// A file with this content that is nowhere else (secrets); kept in memory where the back-end can.
     File {
-        content: Vec<u8>,
+        #[serde(with = "wire::secret")]
+        content: Secret<Vec<u8>>,
         mode: u32,
         uid: u32,
         gid: u32,

@@ -29,3 +29,18 @@ pub mod optional {
         Ok(Option::<OsString>::deserialize(from)?.map(PathBuf::from))
     }
 }
+
+/// A secret, written for a helper and for nobody else.
+pub mod secret {
+    use auth::Secret;
+
+    use super::*;
+
+    pub fn serialize<S: Serializer>(secret: &Secret<Vec<u8>>, to: S) -> Result<S::Ok, S::Error> {
+        secret.reveal().serialize(to)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Secret<Vec<u8>>, D::Error> {
+        Vec::deserialize(from).map(Secret::new)
+    }
+}

@@ -18,7 +18,7 @@ use sandbox::{Ended, Exit, Mount, Process, Sandbox, SandboxError, Stream};
 use store::{BlobSource, Image, ImageSource, Layer, LayoutExporter, StoreError};
 use zuwai_build::{
     Backends, BuildError, Built, CacheRoot, Control, Event, FilesOutput, NamedContext, NoCache, Observer, Output, Plan,
-    Request, Secret, Specification,
+    Request, Specification,
 };
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -126,7 +126,7 @@ impl Bench {
     }
 
     pub fn secret(mut self, id: &str, content: &str) -> Bench {
-        self.request.spec.secrets.insert(id.to_owned(), Secret(content.as_bytes().to_vec()));
+        self.request.spec.secrets.insert(id.to_owned(), auth::Secret::new(content));
         self
     }
 

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use auth::Secret;
 use reqwest::Url;
 
 /// Where a repository is. Holds a password where the address had one; Debug and Display do not show it.
@@ -28,11 +29,11 @@ pub enum Transport {
     Ssh,
 }
 
-/// User and password of an address, decoded.
+/// User and password of an address, decoded. The user may be a token.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Login {
-    pub(super) user: String,
-    pub(super) password: Option<String>,
+    pub(super) user: Secret,
+    pub(super) password: Option<Secret>,
 }
 
 /// What file times in a checkout are.
@@ -232,7 +233,7 @@ impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The user of ssh is no secret, and an address without it is another one.
         let user = match (&self.login, self.transport) {
-            (Some(login), Transport::Ssh) => format!("{}@", login.user),
+            (Some(login), Transport::Ssh) => format!("{}@", login.user.reveal()),
             _ => String::new(),
         };
         match self.scp {
@@ -291,10 +292,10 @@ fn url(text: &str) -> Option<Parts> {
 fn parse_login(text: &str) -> Option<Login> {
     let (user, password) = text.split_once(':').map_or((text, None), |(user, password)| (user, Some(password)));
     let password = match password {
-        Some(password) => Some(decode(password, false)?),
+        Some(password) => Some(Secret::new(decode(password, false)?)),
         None => None,
     };
-    Some(Login { user: decode(user, false)?, password })
+    Some(Login { user: Secret::new(decode(user, false)?), password })
 }
 
 fn split_port(host: &str) -> Option<(&str, Option<u16>)> {
@@ -331,7 +332,7 @@ fn scp(text: &str) -> Option<Parts> {
     }
     let remote = Remote {
         transport: Transport::Ssh,
-        login: Some(Login { user: user.to_owned(), password: None }),
+        login: Some(Login { user: Secret::new(user), password: None }),
         host: host.to_owned(),
         port: None,
         path: path.to_owned(),

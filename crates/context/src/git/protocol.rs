@@ -6,6 +6,7 @@
 use std::io::{Read, Write as _};
 use std::path::Path;
 
+use auth::Secret;
 use net::Net;
 
 use super::address::Remote;
@@ -67,7 +68,7 @@ pub enum Opened<'a> {
 }
 
 /// Connects, and hears what the server can do.
-pub fn open<'a>(net: &'a Net, remote: &Remote, authorization: Option<String>) -> Result<Opened<'a>> {
+pub fn open<'a>(net: &'a Net, remote: &Remote, authorization: Option<Secret>) -> Result<Opened<'a>> {
     if !remote.is_http() {
         let mut stream = Stream::connect(net, remote)?;
         let (version, format) = greeting(&mut stream, None)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use auth::Secret;
 use testkit::GitServer;
 use testkit::git_server::{available, git, publish};
 
@@ -253,19 +254,19 @@ fn logins_reach_only_their_host_and_are_written_nowhere() {
     let hint = inner.hint.clone().unwrap_or_default();
     assert!(error.to_string().contains("401") && hint.contains("GIT_AUTH_TOKEN"), "{error} {hint}");
 
-    let secret = |name: &str, value: &str| Auth { secrets: vec![(name.to_owned(), value.into())], user: None };
+    let secret = |name: &str, value: &str| Auth { secrets: vec![(name.to_owned(), Secret::new(value))], user: None };
     let host = &server.address;
-    let basic = |text: &str| transport::basic("x-access-token", text);
-    let user = Auth { secrets: Vec::new(), user: Some(("hush".to_owned(), String::new())) };
+    let basic = |text: &str| transport::basic(&Secret::new("x-access-token"), &Secret::new(text));
+    let user = Auth { secrets: Vec::new(), user: Some((Secret::new("hush"), Secret::new(""))) };
     let table = [
         (secret("GIT_AUTH_TOKEN", "hush\n"), basic("hush")),
         (secret(&format!("GIT_AUTH_TOKEN.{host}"), "hush"), basic("hush")),
-        (secret("GIT_AUTH_HEADER", "Bearer hush"), "Bearer hush".to_owned()),
-        (user, transport::basic("hush", "")),
+        (secret("GIT_AUTH_HEADER", "Bearer hush"), Secret::new("Bearer hush")),
+        (user, transport::basic(&Secret::new("hush"), &Secret::new(""))),
     ];
     for (auth, value) in table {
         let done = room.check_out(&url, &auth, |wanted| wanted.git_dir = GitDir::Shallow).unwrap();
-        assert_eq!(server.seen().pop().unwrap().authorization.as_deref(), Some(value.as_str()));
+        assert_eq!(server.seen().pop().unwrap().authorization.as_deref(), Some(value.reveal().as_str()));
         let config = fs::read_to_string(done.tree.path().join(".git/config")).unwrap();
         assert!(config.contains(&format!("url = \"{url}\"")) && !config.contains("hush"), "{config}");
     }
@@ -386,10 +387,10 @@ fn submodules_lead_nowhere_else() {
     commit(&outer, "address");
     room.publish_as(&outer, "last");
     let url = server.url("smart", "last.git");
-    let token = Auth { secrets: vec![("GIT_AUTH_TOKEN".to_owned(), b"t".to_vec())], user: None };
+    let token = Auth { secrets: vec![("GIT_AUTH_TOKEN".to_owned(), Secret::new("t"))], user: None };
     let error = room.check_out(&url, &token, |_| {}).unwrap_err().to_string();
     assert!(error.contains("401"), "{error}");
-    let user = Auth { secrets: Vec::new(), user: Some(("t".to_owned(), String::new())) };
+    let user = Auth { secrets: Vec::new(), user: Some((Secret::new("t"), Secret::new(""))) };
     room.check_out(&url, &user, |_| {}).unwrap();
 }
 

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use auth::Secret;
 use base64::Engine as _;
 use net::{Body, Net, Request, Response};
 
@@ -22,17 +23,17 @@ pub struct Http<'a> {
     net: &'a Net,
     /// Without the last `/`.
     base: String,
-    authorization: Option<String>,
+    authorization: Option<Secret>,
 }
 
 impl<'a> Http<'a> {
-    pub fn new(net: &'a Net, remote: &Remote, authorization: Option<String>) -> Http<'a> {
+    pub fn new(net: &'a Net, remote: &Remote, authorization: Option<Secret>) -> Http<'a> {
         let scheme = if remote.transport == Transport::Http { "http" } else { "https" };
         let path = remote.path.trim_end_matches('/');
         let base = format!("{scheme}://{}{path}", remote.host_and_port());
         let of_address = || {
             let login = remote.login.as_ref()?;
-            Some(basic(&login.user, login.password.as_deref().unwrap_or("")))
+            Some(basic(&login.user, login.password.as_ref().unwrap_or(&Secret::new(""))))
         };
         Http { net, base, authorization: authorization.or_else(of_address) }
     }
@@ -82,7 +83,7 @@ impl<'a> Http<'a> {
 
     fn with_login<'r>(&self, request: Request<'r>) -> Result<Request<'r>> {
         match &self.authorization {
-            Some(value) => Ok(request.header("authorization", value)?),
+            Some(value) => Ok(request.header("authorization", value.reveal())?),
             None => Ok(request),
         }
     }
@@ -101,8 +102,9 @@ fn origin(url: &str) -> Option<reqwest::Url> {
 }
 
 /// `Basic …` of a user and a password.
-pub fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
+pub fn basic(user: &Secret, password: &Secret) -> Secret {
+    let text: Secret = Secret::new(format!("{}:{}", user.reveal(), password.reveal()));
+    Secret::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text.reveal())))
 }
 
 fn answered(response: Response) -> Result<Response> {
@@ -226,7 +228,7 @@ fn tcp<'a>(net: &'a Net, remote: &Remote) -> Result<Stream<'a>> {
 
 /// Through the `ssh` program, with the user's own configuration, keys and known hosts; it may ask for nothing.
 fn ssh<'a>(net: &'a Net, remote: &Remote) -> Result<Stream<'a>> {
-    let user = remote.login.as_ref().map(|login| format!("{}@", login.user)).unwrap_or_default();
+    let user = remote.login.as_ref().map(|login| format!("{}@", login.user.reveal())).unwrap_or_default();
     let host = remote.host.trim_start_matches('[').trim_end_matches(']');
     let path = match remote.path.strip_prefix('/') {
         Some(home) if home.starts_with('~') => home,

@@ -4,13 +4,14 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use auth::{Credentials, Login, Secret};
 use net::{Net, Settings};
 use oci::media_type::Compression;
 use oci::{Descriptor, DiffId, Digest, Flavor, ImageConfig, Platform, Reference, RootFs};
 use store::{BlobSource, Image, ImageSource as _, Layer, StoreError, Transfer, TransferObserver};
 use testkit::FakeRegistry;
 use testkit::fixture::{self, Fixture};
-use zuwai_registry::{Credentials, FailureKind, Login, Registry, RegistrySettings, Secret, failure};
+use zuwai_registry::{FailureKind, Registry, RegistrySettings, failure};
 
 /// Keeps what it is told.
 #[derive(Default)]

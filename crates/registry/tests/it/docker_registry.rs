@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::{bytes_layer, image_of, reference, registry, registry_from, registry_with, settings};
+use auth::Credentials;
 use oci::{Flavor, Platform};
 use store::{Exporter as _, ImageSource as _, StoreError};
 use testkit::docker_registry::{APP_TOKEN, PASSWORD, USER};
 use testkit::{DockerRegistry, FakeRegistry, Fault};
-use zuwai_registry::{Credentials, FailureKind, RegistrySettings, failure};
+use zuwai_registry::{FailureKind, RegistrySettings, failure};
 
 /// The registry, or nothing and the reason aloud.
 macro_rules! started {

@@ -9,12 +9,13 @@ use crate::common::{
     Heard, content, kind, logged_in, one_layer, pull, reference, registry, registry_from, registry_with, settings,
     tiny, with_base,
 };
+use auth::{Credentials, Login, Secret};
 use net::Net;
 use oci::{Digest, Flavor, Platform, Reference, media_type};
 use store::{Exporter as _, Image, ImageSource as _, StoreError, TransferState};
 use testkit::fixture::{self, Fixture};
 use testkit::{FakeRegistry, Fault};
-use zuwai_registry::{Credentials, FailureKind, Login, Registry, RegistrySettings, Secret, failure};
+use zuwai_registry::{FailureKind, Registry, RegistrySettings, failure};
 
 /// What reading layer 1 of `image` gives.
 fn read_layer(image: &Image) -> Result<Vec<u8>, StoreError> {

@@ -5,13 +5,14 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use auth::{Credentials, Login, Secret};
 use net::Net;
 use oci::{Digest, Flavor, Platform, media_type};
 use store::{Exporter as _, ImageSource as _, StoreError};
 use testkit::fake_registry::base64;
 use testkit::fixture;
 use testkit::{FakeRegistry, Fault};
-use zuwai_registry::{Credentials, FailureKind, Login, Registry, RegistrySettings, Secret};
+use zuwai_registry::{FailureKind, Registry, RegistrySettings};
 
 use crate::common::{
     bytes_layer, content, kind, logged_in, one_layer, pull, reference, registry, registry_from, registry_with,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use auth::Secret;
 use rootfs::commit::Written;
 use rootfs::{FileKind, Metadata, RootfsError, Tree};
 
@@ -83,7 +84,7 @@ pub fn memory(target: &str, size_bytes: Option<u64>) -> Mount {
 }
 
 pub fn secret(target: &str, content: &str, mode: u32, uid: u32, gid: u32) -> Mount {
-    let source = MountSource::File { content: content.as_bytes().to_vec(), mode, uid, gid };
+    let source = MountSource::File { content: Secret::new(content), mode, uid, gid };
     Mount { target: PathBuf::from(target), source, tree: None }
 }
 

@@ -209,7 +209,7 @@ impl Arranging<'_> {
                 self.directory(&mount.target, &path, "tmpfs", false, Some(Arc::new(tree)))
             }
             MountSource::File { content, mode, uid, gid } => {
-                let file = in_memory(content)?;
+                let file = in_memory(content.reveal())?;
                 let id = id_of(&look(file.as_fd())?);
                 let looks = Some((*mode, *uid, *gid));
                 self.mapped(&mount.target, |shown| Ok(Mapped { file, shown, read_only: true, looks, tree: None, id }))

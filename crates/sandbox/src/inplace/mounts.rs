@@ -255,7 +255,7 @@ fn fill(place: &Path, source: &MountSource, mode: u32, sockets: &mut Sockets) ->
             Ok(Back::Nowhere)
         }
         MountSource::File { content, mode, uid, gid } => {
-            in_parent(place, || write_secret(place, content))?;
+            in_parent(place, || write_secret(place, content.reveal()))?;
             chown(place, Some(*uid), Some(*gid))?;
             fs::set_permissions(place, fs::Permissions::from_mode(*mode))?;
             Ok(Back::Nowhere)

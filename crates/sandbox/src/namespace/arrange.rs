@@ -377,7 +377,7 @@ fn user_mount(root: &Root, scratch: &Scratch, mount: &Mount) -> Result<(), Repor
         }
         MountSource::Tmpfs { size_bytes } => tmpfs(root, &mount.target, *size_bytes),
         MountSource::File { content, mode, uid, gid } => {
-            scratch.file(root, &mount.target, content, *mode, (*uid, *gid))
+            scratch.file(root, &mount.target, content.reveal(), *mode, (*uid, *gid))
         }
         // The builder has bound it under a path (`sockets::bound`).
         MountSource::Socket { .. } => Err(Report::Mount {

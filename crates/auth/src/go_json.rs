@@ -4,13 +4,13 @@
 
 use serde_json::{Map, Value};
 
-pub(crate) type Object = Map<String, Value>;
+pub type Object = Map<String, Value>;
 
 /// The object at the beginning of `text`; an empty one for `null` and for no text at all.
 ///
 /// # Errors
 /// Where it stops being JSON. serde's own message would quote what it met, which may be a password.
-pub(crate) fn object(text: &[u8]) -> Result<Object, String> {
+pub fn object(text: &[u8]) -> Result<Object, String> {
     // Editors on Windows begin a file with a byte order mark.
     let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     match serde_json::Deserializer::from_slice(text).into_iter::<Value>().next() {
@@ -22,7 +22,7 @@ pub(crate) fn object(text: &[u8]) -> Result<Object, String> {
 }
 
 /// What is called `name`, the exact spelling last.
-pub(crate) fn fields<'a>(object: &'a Object, name: &str) -> impl Iterator<Item = &'a Value> {
+pub fn fields<'a>(object: &'a Object, name: &str) -> impl Iterator<Item = &'a Value> {
     let of_that_name = object.iter().filter(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_null());
     // The map is sorted: capitals come first.
     of_that_name.map(|(_, value)| value)
@@ -32,7 +32,7 @@ pub(crate) fn fields<'a>(object: &'a Object, name: &str) -> impl Iterator<Item =
 ///
 /// # Errors
 /// The field is something else.
-pub(crate) fn text(object: &Object, name: &str) -> Result<Option<String>, String> {
+pub fn text(object: &Object, name: &str) -> Result<Option<String>, String> {
     let Some(value) = fields(object, name).last() else { return Ok(None) };
     let text = value.as_str().ok_or_else(|| format!("`{name}` is not text"))?;
     Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
@@ -42,7 +42,7 @@ pub(crate) fn text(object: &Object, name: &str) -> Result<Option<String>, String
 ///
 /// # Errors
 /// The field is something else.
-pub(crate) fn members<'a>(object: &'a Object, name: &str) -> Result<Vec<(&'a String, &'a Value)>, String> {
+pub fn members<'a>(object: &'a Object, name: &str) -> Result<Vec<(&'a String, &'a Value)>, String> {
     let mut members = Vec::new();
     for value in fields(object, name) {
         members.extend(value.as_object().ok_or_else(|| format!("`{name}` is not an object"))?);
