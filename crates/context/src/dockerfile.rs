@@ -48,7 +48,7 @@ pub fn read_dockerfile(
             Ok(plain(read_limited(stdin.as_mut(), "standard input")?, "standard input".to_owned()))
         }
         (Some(url), _) if url.starts_with("http://") || url.starts_with("https://") => {
-            let name = fetch::display_url(url);
+            let name = net::display_url(url);
             Ok(plain(fetch::read_url(sources.net, url, DOCKERFILE_MAX_BYTES)?, name))
         }
         (Some(path), _) if input::is_stdin(Path::new(path)) => read_dockerfile(Some("-"), context, sources),

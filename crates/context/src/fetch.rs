@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 
-use net::{Net, NetError, Response};
+use net::{Net, NetError, Response, chain, display_url};
 use oci::{Digest, Hasher};
 use reqwest::Url;
 
-use crate::{ContextError, chain, io};
+use crate::{ContextError, io};
 
 /// A mistake or an endless answer; contexts and downloads of a build stay far below.
 const DEFAULT_MAX_BYTES: u64 = 64 << 30;
@@ -127,20 +127,6 @@ fn failed(url: &str, reason: String) -> ContextError {
 /// No answer at all.
 fn failed_on_the_way(url: &str, error: &NetError) -> ContextError {
     ContextError::Fetch { url: display_url(url), reason: chain(error), hint: error.hint().map(Into::into) }
-}
-
-/// `url` without user, password, query and fragment, which may hold secrets.
-pub fn display_url(url: &str) -> String {
-    let Ok(mut parsed) = Url::parse(url) else {
-        let plain = url.split(['?', '#']).next().unwrap_or_default();
-        return plain.rsplit_once('@').map_or(plain, |(_, rest)| rest).to_owned();
-    };
-    // Addresses that can have none of these have none to take away.
-    let _ = parsed.set_username("");
-    let _ = parsed.set_password(None);
-    parsed.set_query(None);
-    parsed.set_fragment(None);
-    parsed.to_string()
 }
 
 /// The name of the file at `url`. BuildKit `dispatchCopy` (last part of the unescaped path) and `pathutil.SafeFileName`.

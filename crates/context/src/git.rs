@@ -601,7 +601,7 @@ fn module_of<'m>(modules: &'m [Module], link: &Gitlink) -> Result<&'m Module> {
 fn module_address(module: &Module, parent: &Remote) -> Result<Remote> {
     let relative = module.url.starts_with("./") || module.url.starts_with("../");
     let remote = if relative { parent.join(&module.url) } else { Remote::parse(&module.url) };
-    remote.ok_or_else(|| Fault::server(format!("`{}` is no address to fetch from", crate::display_url(&module.url))))
+    remote.ok_or_else(|| Fault::server(format!("`{}` is no address to fetch from", net::display_url(&module.url))))
 }
 
 fn shown_address(module: &Module, parent: &Remote) -> String {
@@ -808,7 +808,7 @@ impl From<io::Error> for Fault {
             || matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset);
         let reason = match error.kind() {
             io::ErrorKind::UnexpectedEof => "the answer ends too early".to_owned(),
-            _ => crate::chain(&error),
+            _ => net::chain(&error),
         };
         if transient { Fault::cut(reason) } else { Fault::server(reason) }
     }
@@ -817,13 +817,13 @@ impl From<io::Error> for Fault {
 impl From<NetError> for Fault {
     fn from(error: NetError) -> Fault {
         // Requests have been tried again by then.
-        Fault::server(crate::chain(&error)).hint(error.hint().as_deref())
+        Fault::server(net::chain(&error)).hint(error.hint().as_deref())
     }
 }
 
 impl From<RootfsError> for Fault {
     fn from(error: RootfsError) -> Fault {
-        Fault::server(crate::chain(&error))
+        Fault::server(net::chain(&error))
     }
 }
 

@@ -18,17 +18,16 @@ mod tests;
 
 pub use self::directory::open_dir;
 pub use self::dockerfile::{DOCKERFILE_MAX_BYTES, Dockerfile, read_dockerfile};
-pub use self::fetch::{Fetch, Fetched, display_url, fetch, fetch_url};
+pub use self::fetch::{Fetch, Fetched, fetch, fetch_url};
 pub use self::ignore::Ignore;
 pub use self::place::{GitScheme, Place};
 pub use self::tar::open_tar;
 
-use std::error::Error;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use net::Net;
+use net::{Net, display_url};
 use rootfs::{OwnFiles, Stop, Tree};
 
 /// An opened build context: files, and what of them the build may see.
@@ -141,7 +140,7 @@ pub fn open(place: &Place, sources: &mut Sources<'_>) -> Result<Opened, ContextE
             let fetched = fetch_url(sources.net, url, None, sources.work)?;
             let file = std::fs::File::open(&fetched.path)
                 .map_err(|source| io("could not open context", fetched.path.display(), source));
-            let context = tar::open_file(file?, &fetch::display_url(url), sources.work, &sources.stop());
+            let context = tar::open_file(file?, &display_url(url), sources.work, &sources.stop());
             // Unpacked or read: either way the download has done its part.
             let _ = std::fs::remove_file(&fetched.path);
             context
@@ -180,18 +179,4 @@ impl Opened {
 
 fn io(action: &'static str, place: impl std::fmt::Display, source: std::io::Error) -> ContextError {
     ContextError::Io { action, place: place.to_string(), source }
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -58,7 +58,7 @@ impl Place {
             Err(reason) => return invalid(&shown(text), &reason),
         }
         if let Some(what) = unsupported(text) {
-            return Err(ContextError::Unsupported { what: format!("{what} `{}`", crate::fetch::display_url(text)) });
+            return Err(ContextError::Unsupported { what: format!("{what} `{}`", net::display_url(text)) });
         }
         match text.split_once("://") {
             None if text.is_empty() => invalid(text, "no directory given"),
@@ -91,7 +91,7 @@ fn unsupported(text: &str) -> Option<&'static str> {
 
 /// Without what may be secret.
 fn shown(text: &str) -> String {
-    crate::fetch::display_url(text)
+    net::display_url(text)
 }
 
 /// An address with a signature of its own (`sig=`) needs no account key and is fetched like any other.

@@ -173,7 +173,7 @@ pub fn is_cancelled(error: &io::Error) -> bool {
 }
 
 /// `url` as it may be shown: without user, password, query and fragment, which may hold secrets.
-pub(crate) fn display_url(url: &str) -> String {
+pub fn display_url(url: &str) -> String {
     match url::Url::parse(url) {
         Ok(mut parsed) if parsed.has_host() => {
             let _ = parsed.set_username("");
@@ -187,6 +187,20 @@ pub(crate) fn display_url(url: &str) -> String {
             plain.rsplit_once('@').map_or(plain, |(_, rest)| rest).to_owned()
         }
     }
+}
+
+/// An error and its causes on one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 pub(crate) fn host_and_port(url: &url::Url) -> String {

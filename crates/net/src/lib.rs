@@ -22,7 +22,7 @@ mod x509;
 
 pub use date::parse_date;
 pub use dns::{LookupError, NameFiles};
-pub use error::{Kind, NetError, cause_of, is_cancelled};
+pub use error::{Kind, NetError, cause_of, chain, display_url, is_cancelled};
 pub use request::{Body, Open, Request, Response};
 pub use settings::{Proxies, Settings, SystemCertificates};
 

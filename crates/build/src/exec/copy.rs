@@ -187,7 +187,7 @@ impl Execution<'_> {
         to: &Tree,
         options: &CopyOptions,
     ) -> Result<Copied, BuildError> {
-        let action = || format!("could not add `{}`", context::display_url(url));
+        let action = || format!("could not add `{}`", net::display_url(url));
         let failed = |e| copy_error(e, step, "the download", None);
         let directory = Scratch::make(self.request, "fetched").map_err(BuildError::io(action()))?;
         let net = &self.request.backends.net;

@@ -115,7 +115,7 @@ fn copy_text(plan: &Plan, copy: &Copy) -> String {
 fn source_name(source: &CopySource) -> String {
     match source {
         CopySource::Path(path) => path.clone(),
-        CopySource::Url(url) => context::display_url(url),
+        CopySource::Url(url) => net::display_url(url),
         CopySource::Git { shown, .. } => shown.clone(),
         CopySource::Heredoc(heredoc) => format!("<<{}", heredoc.name),
     }

@@ -133,7 +133,7 @@ impl GitRef {
 
     /// The address as it may be shown and kept in the history: as BuildKit writes it, without user and password.
     pub fn display(text: &str) -> String {
-        let Ok(Some(found)) = GitRef::parse(text) else { return crate::display_url(text) };
+        let Ok(Some(found)) = GitRef::parse(text) else { return net::display_url(text) };
         let at = text.find(['#', '?']).unwrap_or(text.len());
         format!("{}{}", found.remote, &text[at..])
     }

@@ -132,7 +132,7 @@ fn copy_source(
     let text = at.expand(state, word)?;
     let span = at.span(&word.span);
     let repository = GitRef::parse(&text)
-        .map_err(|e| BuildError::dockerfile(&span, format!("git repository `{}`: {e}", context::display_url(&text))))?;
+        .map_err(|e| BuildError::dockerfile(&span, format!("git repository `{}`: {e}", net::display_url(&text))))?;
     // `github.com/…` is a path here (BuildKit `IndistinguishableFromLocal`).
     if let Some(found) = repository.filter(|found| !found.like_a_path) {
         return match add {
@@ -210,7 +210,7 @@ fn copy_text(
     for source in sources {
         match source {
             CopySource::Path(path) => text = text + " " + path,
-            CopySource::Url(url) => text = text + " " + &context::display_url(url),
+            CopySource::Url(url) => text = text + " " + &net::display_url(url),
             CopySource::Git { shown, .. } => text = text + " " + shown,
             CopySource::Heredoc(heredoc) => text = text + " <<" + &heredoc.name,
         }
