@@ -173,10 +173,10 @@ impl FilesOutput {
 
 impl Request {
     /// The secrets that are logins for repositories; they need no `RUN --mount` to be used (BuildKit `source/git`).
-    pub(crate) fn git_auth(&self) -> context::git::Auth {
+    pub(crate) fn git_auth(&self) -> git::Auth {
         let named = self.spec.secrets.iter().filter(|(name, _)| name.starts_with("GIT_AUTH_"));
         let secrets = named.map(|(name, secret)| (name.clone(), secret.clone())).collect();
-        context::git::Auth { secrets, user: None }
+        git::Auth { secrets, user: None }
     }
 
     /// Those who write the image.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use auth::Secret;
-use context::{GitScheme, git};
+use context::GitScheme;
 use dockerfile::lint::Checks;
 use dockerfile::{Dockerfile, Network};
 use net::{Proxies, Settings, SystemCertificates};

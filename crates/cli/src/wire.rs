@@ -12,7 +12,7 @@ use build::{
     Backends, BuildError, CacheRoot, Control, Event, FilesOutput, NamedContext, NoCache, OnFailure, Output, Request,
     Specification,
 };
-use context::{ContextError, GitScheme, Place, Sources, git};
+use context::{ContextError, GitScheme, Place, Sources};
 use net::Net;
 use oci::Reference;
 use registry::{Registry, RegistrySettings};

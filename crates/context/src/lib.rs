@@ -7,7 +7,6 @@
 mod directory;
 mod dockerfile;
 mod fetch;
-pub mod git;
 mod ignore;
 mod input;
 mod place;
@@ -27,6 +26,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use git::GitError;
 use net::{Net, display_url};
 use rootfs::{OwnFiles, Stop, Tree};
 
@@ -67,7 +67,7 @@ pub enum ContextError {
     #[error("could not fetch `{url}`: {reason}")]
     Fetch { url: String, reason: String, hint: Option<Box<str>> },
     #[error(transparent)]
-    Git(#[from] Box<git::GitError>),
+    Git(Box<GitError>),
     #[error(transparent)]
     Rootfs(#[from] rootfs::RootfsError),
 }
@@ -76,10 +76,16 @@ impl ContextError {
     /// What the user can do, where that is known.
     pub fn hint(&self) -> Option<String> {
         match self {
-            ContextError::Git(error) => error.hint.clone(),
+            ContextError::Git(error) => error.hint().map(str::to_owned),
             ContextError::Fetch { hint, .. } => hint.as_deref().map(str::to_owned),
             _ => None,
         }
+    }
+}
+
+impl From<GitError> for ContextError {
+    fn from(error: GitError) -> ContextError {
+        ContextError::Git(Box::new(error))
     }
 }
 

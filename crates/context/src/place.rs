@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use git::address::{GitRef, KanikoRef};
+
 use crate::ContextError;
-use crate::git::address::{GitRef, KanikoRef};
 
 /// Hosts of Azure's public, Chinese, US government and German clouds, as kaniko knows them.
 const AZURE_SUFFIXES: [&str; 4] =

@@ -10,12 +10,12 @@ const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/Vpg
 /// Whatever a git server sends, and however a repository is spelt, is read or refused: packets, trees, commits, `.gitmodules`,
 /// headers of objects, addresses.
 pub fn git_bytes(input: &[u8]) {
-    context::git::parse_anything(input);
+    git::parse_anything(input);
 }
 
 /// Any bytes are a pack that is indexed, deltas included, or refused.
 pub fn git_pack(input: &[u8]) {
-    context::git::read_any_pack(input, &std::env::temp_dir());
+    git::read_any_pack(input, &std::env::temp_dir());
 }
 
 /// Any key file is a key or an error, and any message gets an answer from an agent; the first byte says which.

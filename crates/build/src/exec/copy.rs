@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use context::Ignore;
-use context::git::{self, Checkout};
+use git::Checkout;
 use rootfs::commit::{commit, snapshot};
 use rootfs::copy::{Archives, Copied, CopyError, CopyOptions, Everything, reaches, wildcard_directory};
 use rootfs::unpack::{Limits, unpack};
@@ -166,10 +166,10 @@ impl Execution<'_> {
         let action = || format!("could not add `{shown}`");
         let directory = Scratch::make(self.request, "fetched").map_err(BuildError::io(action()))?;
         let done = git::check_out(&self.request.backends.net, &self.request.git_auth(), checkout, directory.path())
-            .map_err(|source| BuildError::Context {
+            .map_err(|error| BuildError::Context {
                 action: action(),
                 place: Some(Place { span: step.span.clone() }),
-                source,
+                source: error.into(),
             })?;
         // The files themselves were asked for, not what archives among them hold; there is no path for `--parents` to keep.
         let options = CopyOptions { archives: Archives::Copy, parents: false, ..options.clone() };

@@ -212,7 +212,7 @@ pub enum CopySource {
     Git {
         /// The address without a login.
         shown: String,
-        checkout: Box<context::git::Checkout>,
+        checkout: Box<git::Checkout>,
     },
 }
 

@@ -1,9 +1,9 @@
 //! COPY and ADD to steps of the plan. BuildKit `convert_copy.go`.
 
-use context::git::address::GitRef;
-use context::git::{Checkout, GitDir};
 use dockerfile::lint::Finding;
 use dockerfile::{Span, Word};
+use git::address::GitRef;
+use git::{Checkout, GitDir};
 use rootfs::copy::Mode;
 
 use super::{At, Lowering, State, one_line, title};

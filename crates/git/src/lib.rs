@@ -43,7 +43,6 @@ use self::object::{Commit, ItemKind};
 use self::objects::Objects;
 use self::oid::{Format, Oid};
 use self::protocol::{Opened, Reference, Session, Wanted};
-use crate::ContextError;
 
 /// Larger than any file that was ever sensibly kept in git.
 const OBJECT_MAX_BYTES: u64 = 16 << 30;
@@ -147,7 +146,7 @@ pub struct CloneSettings {
 
 impl Settings {
     /// BuildKit `DetectGitContext`.
-    pub(crate) fn checkout(&self, found: &GitRef) -> Checkout {
+    pub fn checkout(&self, found: &GitRef) -> Checkout {
         let keep = self.keep_git_dir || found.keep_git_dir == Some(true);
         let times = if self.commit_times { Modified::Commit } else { Modified::Checkout };
         Checkout {
@@ -158,13 +157,14 @@ impl Settings {
     }
 
     /// As kaniko clones.
-    pub(crate) fn clone_of(&self, found: &KanikoRef) -> std::result::Result<Checkout, ContextError> {
+    ///
+    /// # Errors
+    /// [`GitError::TwoReferences`]
+    pub fn clone_of(&self, found: &KanikoRef) -> std::result::Result<Checkout, GitError> {
         let clone = &self.clone;
         let reference = match &clone.branch {
             Some(_) if !found.reference.is_empty() => {
-                let what = format!("context `{}`", found.remote);
-                let reason = "`--git=branch=…` and `#…` both name what to check out".to_owned();
-                return Err(ContextError::Invalid { what, reason });
+                return Err(GitError::TwoReferences { remote: found.remote.to_string() });
             }
             Some(branch) => branch,
             None => &found.reference,
@@ -228,29 +228,33 @@ pub struct CheckedOut {
     pub committed: i64,
 }
 
-/// What was fetched from where, and why that did not work.
+/// What of a repository could not be had. Its address is shown without a login.
 #[derive(Debug, thiserror::Error)]
-#[error("could not fetch git repository `{remote}`: {reason}")]
-pub struct GitError {
-    /// Without a login.
-    pub remote: String,
-    pub reason: String,
-    pub hint: Option<String>,
+pub enum GitError {
+    /// What was fetched from where, and why that did not work.
+    #[error("could not fetch git repository `{remote}`: {reason}")]
+    Fetch { remote: String, reason: String, hint: Option<String> },
+    #[error("context `{remote}`: `--git=branch=…` and `#…` both name what to check out")]
+    TwoReferences { remote: String },
+}
+
+impl GitError {
+    /// What the user can do, where that is known.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            GitError::Fetch { hint, .. } => hint.as_deref(),
+            GitError::TwoReferences { .. } => None,
+        }
+    }
 }
 
 /// Fetches and checks out.
 ///
 /// # Errors
-/// [`ContextError::Git`] with the address, the reason and, where there is one, a hint.
-pub fn check_out(
-    net: &Net,
-    auth: &Auth,
-    wanted: &Checkout,
-    work: &Path,
-) -> std::result::Result<CheckedOut, ContextError> {
+/// [`GitError::Fetch`] with the address, the reason and, where there is one, a hint.
+pub fn check_out(net: &Net, auth: &Auth, wanted: &Checkout, work: &Path) -> std::result::Result<CheckedOut, GitError> {
     let stop = || if net.cancelled() { Err(Fault::from(NetError::Cancelled)) } else { Ok(()) };
-    let failed = |fault: Fault| GitError { remote: wanted.remote.to_string(), reason: fault.reason, hint: fault.hint };
-    try_check_out(net, auth, wanted, work, &stop).map_err(|fault| Box::new(failed(fault)).into())
+    try_check_out(net, auth, wanted, work, &stop).map_err(|fault| fault.of(&wanted.remote))
 }
 
 fn try_check_out(net: &Net, auth: &Auth, wanted: &Checkout, work: &Path, stop: Stop<'_>) -> Result<CheckedOut> {
@@ -774,6 +778,11 @@ impl Fault {
 
     fn within(self, what: &str) -> Fault {
         Fault { reason: format!("{what}: {}", self.reason), ..self }
+    }
+
+    /// As the error of fetching `remote`.
+    fn of(self, remote: &Remote) -> GitError {
+        GitError::Fetch { remote: remote.to_string(), reason: self.reason, hint: self.hint }
     }
 
     fn is_cut(&self) -> bool {

@@ -72,7 +72,7 @@ impl Room {
         text: &str,
         auth: &Auth,
         change: impl FnOnce(&mut Checkout),
-    ) -> std::result::Result<CheckedOut, ContextError> {
+    ) -> std::result::Result<CheckedOut, GitError> {
         let found = GitRef::parse(text).unwrap().unwrap();
         let git_dir = if found.keep_git_dir == Some(true) { GitDir::Shallow } else { GitDir::No };
         let mut wanted = Checkout { git_dir, ..Checkout::of(&found) };
@@ -250,8 +250,7 @@ fn logins_reach_only_their_host_and_are_written_nowhere() {
     let server = room.serve();
     let url = server.url("private", "a.git");
     let error = room.check_out(&url, &Auth::default(), |_| {}).unwrap_err();
-    let ContextError::Git(inner) = &error else { panic!("{error:?}") };
-    let hint = inner.hint.clone().unwrap_or_default();
+    let hint = error.hint().unwrap_or_default();
     assert!(error.to_string().contains("401") && hint.contains("GIT_AUTH_TOKEN"), "{error} {hint}");
 
     let secret = |name: &str, value: &str| Auth { secrets: vec![(name.to_owned(), Secret::new(value))], user: None };
