@@ -8,6 +8,11 @@ use auth::Secret;
 use testkit::GitServer;
 use testkit::git_server::{available, git, publish};
 
+use super::address::GitRef;
+use super::checkout::{Budget, Writer};
+use super::objects::Objects;
+use super::oid::Oid;
+use super::protocol::{Opened, Wanted};
 use super::*;
 
 /// Repositories, and a directory to work in.
