@@ -22,6 +22,9 @@ use crate::sys;
 /// What `RLIMIT_LOCKS` says of a process.
 pub type Mark = u64;
 
+/// More programs than anybody starts while something is opened, few enough for processes of one kind to share states.
+const PROGRAMS: u8 = 64;
+
 /// After so many states those that nobody has are forgotten.
 const SWEEP: usize = 1024;
 
@@ -42,9 +45,9 @@ pub struct State {
     pub gains_nothing: bool,
     /// It has a filter of its own, and the kernel may tell it, or have it tell the builder, what is not so.
     pub is_filtered: bool,
-    /// How many programs it, and before it whoever made it, has executed: before and after another program a process never has
-    /// the same state.
-    pub programs: u64,
+    /// How many programs it, and before it whoever made it, has executed, modulo [`PROGRAMS`]: before and after another program a
+    /// process does not have the same state.
+    pub programs: u8,
 }
 
 impl PartialEq for State {
@@ -209,7 +212,7 @@ impl Tasks {
             process,
             || true,
             |state| {
-                state.programs += 1;
+                state.programs = (state.programs + 1) % PROGRAMS;
                 change(state);
             },
         )
