@@ -27,16 +27,12 @@ impl Seats {
     pub fn take(&self, user: u32) -> Option<Seat> {
         let mut taken = lock(&self.0);
         let all: usize = taken.values().sum();
-        let own = taken.entry(user).or_default();
-        if all >= MOST || user != 0 && *own >= MOST_OF_ONE {
+        let of = |user| taken.get(&user).copied().unwrap_or_default();
+        let is_too_much = user != 0 && (of(user) >= MOST_OF_ONE || all - of(0) >= MOST_OF_USERS);
+        if all >= MOST || is_too_much {
             return None;
         }
-        *own += 1;
-        let of_root = taken.get(&0).copied().unwrap_or_default();
-        if user != 0 && all + 1 - of_root > MOST_OF_USERS {
-            give_back(&mut taken, user);
-            return None;
-        }
+        *taken.entry(user).or_default() += 1;
         drop(taken);
         Some(Seat { seats: self.clone(), user })
     }
