@@ -11,7 +11,6 @@ use build::{BuildError, Built, Plan, StepOutcome};
 use oci::Reference;
 
 use crate::args::{Build, Doctor, LogFormat};
-use crate::labels::fields;
 use crate::report::{Failure, Voice, visible};
 use crate::verify::Verification;
 use crate::wire::Wired;
@@ -75,8 +74,7 @@ fn build_until(
 
 /// An output goes to standard output, and nothing may stand behind it.
 fn stdout_is_taken(typed: &Build) -> bool {
-    let is_dash = |spec: &String| spec == "-" || fields(spec).iter().any(|(key, value)| key == "dest" && value == "-");
-    typed.output.output.iter().any(is_dash)
+    typed.output.output.iter().any(|spec| settings::is_to_stdout(spec))
 }
 
 /// A flag without its effect is an error, never ignored.

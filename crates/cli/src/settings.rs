@@ -381,6 +381,11 @@ pub fn output_fields(spec: &str) -> BTreeMap<String, String> {
     [("type", kind), ("dest", spec)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
+/// Whether an `--output` goes to standard output.
+pub fn is_to_stdout(spec: &str) -> bool {
+    output_fields(spec).get("dest").is_some_and(|dest| dest == "-")
+}
+
 /// Whether an `--output` asks for `rewrite-timestamp=true`, which is --reproducible in docker's spelling. Layers are made once,
 /// for all outputs: two that contradict each other cannot both be right.
 pub fn rewrites_timestamps(output: &Output) -> Result<bool, Failure> {

@@ -407,6 +407,9 @@ fn outputs(
     for spec in &typed.output.output {
         output(spec, names, typed.output.push, &mut outputs)?;
     }
+    if typed.output.output.iter().filter(|spec| settings::is_to_stdout(spec)).count() > 1 {
+        return Err(Failure::usage("only one output can go to standard output"));
+    }
     let nowhere = outputs.list.is_empty() && !outputs.is_discarded;
     if nowhere && typed.output.verify.is_none() && !settings::no_push(typed)? && typed.builds() {
         let hint = match manner {

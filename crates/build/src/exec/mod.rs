@@ -110,7 +110,8 @@ struct Execution<'a> {
     request: &'a Request,
     layers: &'a Pool,
     nodes: Vec<Mutex<Snapshot>>,
-    demand: Demand,
+    /// By node: whether somebody looks into its files.
+    is_looked_into: Vec<bool>,
     error: Mutex<Option<BuildError>>,
     failed: Arc<AtomicBool>,
     /// Ends work on files: a node has failed, or the build is cancelled.
@@ -205,7 +206,7 @@ impl<'a> Execution<'a> {
             request,
             layers,
             nodes: plan.nodes.iter().map(|_| Mutex::default()).collect(),
-            demand: Demand::of(plan, hits, request),
+            is_looked_into: looked_into(plan, hits, request),
             error: Mutex::default(),
             stop: Stop::when(&[&failed, &request.control.cancelled]),
             failed,
@@ -223,7 +224,7 @@ impl<'a> Execution<'a> {
         let nodes = way_to_targets(self.plan);
         let is_work = |id: &NodeId| {
             let node = self.plan.node(*id);
-            node.step().is_some() || makes_layer(node) || self.demand.files[id.0]
+            node.step().is_some() || makes_layer(node) || self.is_looked_into[id.0]
         };
         nodes.filter(is_work).map(|id| Goal::Done(id).number()).collect()
     }
@@ -256,7 +257,7 @@ impl<'a> Execution<'a> {
     /// Whether a node has its layer without what is below it, and nobody needs more.
     fn stands_alone(&self, id: NodeId) -> bool {
         let is_known = self.hits.get(id).is_some();
-        (is_known || self.plan.node(id).step().is_some_and(is_independent)) && !self.demand.files[id.0]
+        (is_known || self.plan.node(id).step().is_some_and(is_independent)) && !self.is_looked_into[id.0]
     }
 
     /// A goal does not need the files of a node any more.
@@ -399,42 +400,30 @@ fn way_to_targets(plan: &Plan) -> impl Iterator<Item = NodeId> {
     targets.flat_map(|stage| plan.path_to(plan.last(stage)))
 }
 
-/// What somebody needs, by node.
-struct Demand {
-    /// Its layer or its files.
-    any: Vec<bool>,
-    /// Its files.
-    files: Vec<bool>,
-}
-
-impl Demand {
-    fn of(plan: &Plan, hits: &Hits, request: &Request) -> Demand {
-        let none = vec![false; plan.nodes.len()];
-        let mut demand = Demand { any: none.clone(), files: none };
-        way_to_targets(plan).for_each(|id| demand.any[id.0] = true);
-        if request.writes_files() {
-            demand.files_of(plan.last(plan.target));
-        }
-        // Who needs a node comes behind it.
-        for (at, node) in plan.nodes.iter().enumerate().rev().filter(|(_, node)| node.step().is_some()) {
-            let NodeKind::Step { parent, step } = &node.kind else { continue };
-            if !demand.any[at] {
-                continue;
-            }
-            let is_known = hits.get(NodeId(at)).is_some();
-            if demand.files[at] || !is_known && !is_independent(step) {
-                demand.files_of(*parent);
-            }
-            if !is_known {
-                step.action.sources().into_iter().for_each(|stage| demand.files_of(plan.last(stage)));
-            }
-        }
-        demand
+/// By node: whether anybody looks into its files.
+fn looked_into(plan: &Plan, hits: &Hits, request: &Request) -> Vec<bool> {
+    // Of others nobody needs the layer, and so not what it is made of.
+    let mut is_on_way = vec![false; plan.nodes.len()];
+    way_to_targets(plan).for_each(|id| is_on_way[id.0] = true);
+    let mut looked_into = vec![false; plan.nodes.len()];
+    if request.writes_files() {
+        looked_into[plan.last(plan.target).0] = true;
     }
-
-    fn files_of(&mut self, id: NodeId) {
-        (self.any[id.0], self.files[id.0]) = (true, true);
+    // Who needs a node comes behind it.
+    for (at, node) in plan.nodes.iter().enumerate().rev() {
+        let NodeKind::Step { parent, step } = &node.kind else { continue };
+        if !is_on_way[at] && !looked_into[at] {
+            continue;
+        }
+        let is_known = hits.get(NodeId(at)).is_some();
+        if looked_into[at] || !is_known && !is_independent(step) {
+            looked_into[parent.0] = true;
+        }
+        if !is_known {
+            step.action.sources().into_iter().for_each(|stage| looked_into[plan.last(stage).0] = true);
+        }
     }
+    looked_into
 }
 
 fn not_made(source: RootfsError) -> BuildError {

@@ -161,19 +161,11 @@ impl Execution<'_> {
         if !node.layered {
             return Ok(None);
         }
-        let mut slot = rootfs.snapshot();
-        let spool = match changes {
-            Changes::Known(_) | Changes::Layer(_) => {
-                *slot.get() = None;
-                drop(slot);
-                self.record(step, rootfs, tree)?;
-                match changes {
-                    Changes::Known(known) => return Ok(Some(known)),
-                    Changes::Layer(spool) => spool,
-                    Changes::InTree(_) => unreachable!("one of the two above"),
-                }
-            }
+        let layer = match changes {
+            Changes::Known(known) => known,
+            Changes::Layer(spool) => self.layers.submit(spool),
             Changes::InTree(written) => {
+                let mut slot = rootfs.snapshot();
                 let mut after = None;
                 let spool = self.spool(&self.no_layer(step), written, |options, writer| {
                     let (state, committed) =
@@ -182,10 +174,13 @@ impl Execution<'_> {
                     Ok(committed)
                 })?;
                 *slot.get() = after;
-                spool
+                return Ok(Some(self.layers.submit(spool)));
             }
         };
-        Ok(Some(self.layers.submit(spool)))
+        // What was unpacked is in no record.
+        *rootfs.snapshot().get() = None;
+        self.record(step, rootfs, tree)?;
+        Ok(Some(layer))
     }
 
     /// Writes a layer to a new file.

@@ -57,7 +57,8 @@ fn outputs_of_the_last_build_stay() {
 #[test]
 fn outputs_that_cannot_be() {
     let place = Place::new("FROM scratch\nCOPY Dockerfile /\n");
-    let table: [(&[&str], &str); 6] = [
+    let table: [(&[&str], &str); 7] = [
+        (&["-o", "-", "-o", "type=oci,dest=-"], "only one output can go to standard output"),
         (&["--no-push", "--output=type=registry"], "no `name`"),
         (&["--output=type=oci,dest="], "no `dest`"),
         (&["--output="], "the image would go nowhere"),

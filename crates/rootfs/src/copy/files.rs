@@ -4,12 +4,12 @@
 //! consequence until a directory gets its times: [`Crew::wait`].
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
-use crate::Tree;
-use crate::tree::Found;
+use crate::tree::{Found, Xattrs};
+use crate::{FileKind, Metadata, RootfsError, Tree};
 
 use super::anchor::Anchor;
 use super::content::ContentCopier;
@@ -52,24 +52,39 @@ impl<'a> FileCopier<'a> {
         let written = self.to.make_file(to)?;
         let copied = self.content.copy(&source, &written).map_err(|error| io_error("copy", from, error))?;
         drop(written);
-        let (uid, gid) = self.looks.owner_for(metadata);
-        self.to.set_owner(to, uid, gid)?;
-        self.to.set_mode(to, self.looks.mode_for(metadata.mode, metadata.kind))?;
-        for (name, value) in self.from.file_xattrs(from, &source, found.key)? {
-            let capability = name == FILE_CAPABILITY;
-            if capability && !self.looks.options.keep_owner {
-                continue;
-            }
-            let result = self.to.set_xattr(to, &name, &value);
-            // `user.*` is not stored everywhere and reaches no layer; BuildKit logs and goes on.
-            if capability {
-                result?;
-            }
-        }
+        let attributes = || self.from.file_xattrs(from, &source, found.key);
+        give_looks(&self.to, to, metadata, self.looks, attributes)?;
         self.copied.size_bytes += copied;
         self.copied.entries += 1;
         Ok(self.to.set_modified(to, metadata.modified)?)
     }
+}
+
+/// Gives `path` all that `metadata` says but the times. Owner first, since that clears set-id bits and capabilities.
+pub(super) fn give_looks(
+    to: &Anchor<'_>,
+    path: &Path,
+    metadata: &Metadata,
+    looks: &Looks<'_>,
+    attributes: impl FnOnce() -> Result<Xattrs, RootfsError>,
+) -> Result<(), CopyError> {
+    let (uid, gid) = looks.owner_for(metadata);
+    to.set_owner(path, uid, gid)?;
+    if metadata.kind != FileKind::Symlink {
+        to.set_mode(path, looks.mode_for(metadata.mode, metadata.kind))?;
+    }
+    for (name, value) in attributes()? {
+        let capability = name == FILE_CAPABILITY;
+        if capability && !looks.options.keep_owner {
+            continue;
+        }
+        let result = to.set_xattr(path, &name, &value);
+        // `user.*` is not stored everywhere and reaches no layer; BuildKit logs and goes on.
+        if capability {
+            result?;
+        }
+    }
+    Ok(())
 }
 
 /// Whoever copies files: the thread of the walk, and others once there is enough to do.
@@ -123,7 +138,10 @@ impl Shared {
             };
             queue.busy += 1;
             drop(queue);
-            let done = batch.iter().try_for_each(|file| copier.copy(file));
+            let done = {
+                let _ends = EndOnPanic(self);
+                batch.iter().try_for_each(|file| copier.copy(file))
+            };
             queue = self.queue();
             queue.busy -= 1;
             queue.copied.add(std::mem::take(&mut copier.copied));
@@ -132,6 +150,18 @@ impl Shared {
                 queue.batches.clear();
             }
             self.changed.notify_all();
+        }
+    }
+}
+
+/// Lets the walk end when a thread panics: that is our bug, and it goes on where the thread is joined.
+struct EndOnPanic<'a>(&'a Shared);
+
+impl Drop for EndOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.queue().busy -= 1;
+            self.0.changed.notify_all();
         }
     }
 }

@@ -14,11 +14,9 @@ use crate::{FileKind, Metadata, Tree, archive};
 
 use super::anchor::Anchor;
 use super::destination::{Destination, Looks, Target};
-use super::files::{Crew, NewFile};
+use super::files::{Crew, NewFile, give_looks};
 use super::source::{Pattern, Source};
 use super::{Archives, Copied, CopyError, Filter, clean, refuse};
-
-const FILE_CAPABILITY: &str = "security.capability";
 
 /// One COPY or ADD in progress.
 pub(super) struct Copier<'s, 'a> {
@@ -380,31 +378,9 @@ impl<'s, 'a> Copier<'s, 'a> {
         Ok(true)
     }
 
-    /// All but the times. Owner first, since that clears set-id bits and capabilities.
     fn take_metadata(&mut self, entry: &Entry, metadata: &Metadata) -> Result<(), CopyError> {
-        let to = &entry.to;
-        let (uid, gid) = self.target.looks.owner_for(metadata);
-        self.to.set_owner(to, uid, gid)?;
-        if metadata.kind != FileKind::Symlink {
-            self.to.set_mode(to, self.target.looks.mode_for(metadata.mode, metadata.kind))?;
-        }
         self.target.copied.entries += 1;
-        self.copy_attributes(entry)
-    }
-
-    fn copy_attributes(&self, entry: &Entry) -> Result<(), CopyError> {
-        for (name, value) in self.from.xattrs(&entry.from)? {
-            let capability = name == FILE_CAPABILITY;
-            if capability && !self.target.options.keep_owner {
-                continue;
-            }
-            let result = self.to.set_xattr(&entry.to, &name, &value);
-            // `user.*` is not stored everywhere and reaches no layer; BuildKit logs and goes on.
-            if capability {
-                result?;
-            }
-        }
-        Ok(())
+        give_looks(&self.to, &entry.to, metadata, self.target.looks, || self.from.xattrs(&entry.from))
     }
 }
 
